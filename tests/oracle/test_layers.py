@@ -1,0 +1,97 @@
+"""Each recorded layer call, made on millstream, must append the same operators under the same names."""
+import json
+import os
+
+import pytest
+
+fluid = pytest.importorskip("millstream.fluid")
+
+from layer_cases.inputs import INPUTS  # noqa: E402
+from layer_trace import trace  # noqa: E402
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# switches for other backends: kept by files, meaningless here
+IGNORED_ATTRS = {
+    "op_callstack", "op_namescope", "op_device", "op_role", "op_role_var", "use_mkldnn", "use_cudnn", "use_quantizer",
+    "force_cpu", "x_data_format", "y_data_format", "scale_x", "scale_y", "scale_out", "force_fp32_output",
+    "workspace_size_MB", "exhaustive_search", "fuse_relu_before_depthwise_conv", "mkldnn_data_type", "str_value",
+    "skip_eager_deletion_vars", "data_format", "sub_block",
+}
+UNORDERED = {"while", "while_grad", "conditional_block", "conditional_block_grad", "recurrent", "recurrent_grad"}
+# blocks made by the gradient of a block are an implementation's own business
+GRADIENT_BLOCKS = ("bwd_while_grad", "cond_grad", "static_rnn_grad", "dynamic_rnn_static")
+
+
+def load_cases():
+    with open(os.path.join(HERE, "recorded", "layer_names.json")) as source:
+        return [case for case in json.load(source) if "error" not in case]
+
+
+def slots(found, op_type):
+    kept = {slot: names for slot, names in found.items() if names}
+    return {slot: sorted(names) for slot, names in kept.items()} if op_type in UNORDERED else kept
+
+
+def same_value(a, b):
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same_value(x, y) for x, y in zip(a, b))
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return a == b or abs(a - b) <= 1e-5 * max(abs(a), abs(b))
+    return a == b
+
+
+def compare(want, got, case_id):
+    """Differences between two records as text lines; the first is the one to look at."""
+    found = []
+    if want["returns"] != got["returns"]:
+        found.append("returns: want %s, got %s" % (want["returns"], got["returns"]))
+    for part in ("main", "startup"):
+        blocks = list(zip(want[part], got[part]))
+        if case_id in GRADIENT_BLOCKS:
+            blocks = blocks[:1]
+        elif len(want[part]) != len(got[part]):
+            found.append("%s: want %d blocks, got %d" % (part, len(want[part]), len(got[part])))
+        for index, (a, b) in enumerate(blocks):
+            where = "%s block %d" % (part, index)
+            found += compare_ops(a["ops"], b["ops"], where)
+            found += compare_vars(a["vars"], b["vars"], where)
+    return found
+
+
+def compare_ops(want, got, where):
+    types = [op["type"] for op in want], [op["type"] for op in got]
+    if types[0] != types[1]:
+        return ["%s: want operators %s, got %s" % (where, types[0], types[1])]
+    found = []
+    for index, (a, b) in enumerate(zip(want, got)):
+        at = "%s op %d %s" % (where, index, a["type"])
+        for side in ("inputs", "outputs"):
+            x, y = slots(a[side], a["type"]), slots(b[side], a["type"])
+            if x != y:
+                found.append("%s %s: want %s, got %s" % (at, side, x, y))
+        for name, value in a["attrs"].items():
+            if name in IGNORED_ATTRS:
+                continue
+            if name not in b["attrs"]:
+                found.append("%s: no attribute %s (want %r)" % (at, name, value))
+            elif not same_value(value, b["attrs"][name]):
+                found.append("%s attribute %s: want %r, got %r" % (at, name, value, b["attrs"][name]))
+    return found
+
+
+def compare_vars(want, got, where):
+    found = []
+    if set(want) != set(got):
+        found.append("%s variables: missing %s, extra %s" % (where, sorted(set(want) - set(got)), sorted(set(got) - set(want))))
+    for name in sorted(set(want) & set(got)):
+        a, b = list(want[name]), list(got[name])
+        a[4], b[4] = set(a[4]), set(b[4])
+        if a != b:
+            found.append("%s variable %s: want %s, got %s" % (where, name, want[name], got[name]))
+    return found
+
+
+@pytest.mark.parametrize("case", load_cases(), ids=lambda case: case["id"])
+def test_layer(case):
+    differences = compare(case, trace(fluid, case["code"], INPUTS), case["id"])
+    assert not differences, "\n".join([case["code"]] + differences)
