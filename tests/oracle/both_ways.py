@@ -1,0 +1,25 @@
+"""Run by an interpreter with PaddlePaddle 1.8.5: load folders millstream saved, write what they compute.
+
+    OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> both_ways.py <program id> <folder with the saved forms> <result.npz>
+"""
+import os
+import sys
+
+import numpy as np
+import paddle.fluid as fluid
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from saved_files import FORMS, infer  # noqa: E402
+
+
+def main(name, root, target):
+    arrays = {}
+    for form in FORMS:
+        arrays[form], lens = infer(fluid, name, root, form)
+        arrays.update(("%s.lod%d" % (form, level), np.array(values, "int64")) for level, values in enumerate(lens))
+    np.savez(target, **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

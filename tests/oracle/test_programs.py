@@ -1,0 +1,38 @@
+"""Whole programs on millstream against their recordings from PaddlePaddle 1.8.5: names, shapes, losses, parameters."""
+import pytest
+
+fluid = pytest.importorskip("millstream.fluid")
+
+from program_model import Built, all_programs  # noqa: E402
+from replay import BLOCK_GRADIENTS, compare_statistics, recorded_arrays, recorded_facts, run_program  # noqa: E402
+
+PROGRAMS = all_programs()
+FACTS = recorded_facts()
+every_program = pytest.mark.parametrize("name,module,variant", PROGRAMS, ids=[p[0] for p in PROGRAMS])
+
+
+def missing_and_extra(got, want):
+    return {"missing": sorted(set(want) - set(got)), "extra": sorted(set(got) - set(want))}
+
+
+@every_program
+def test_names(name, module, variant):
+    built, facts = Built(fluid, module, variant), FACTS[name]
+    assert built.parameters == facts["parameters"]
+    same = {"missing": [], "extra": []}
+    assert missing_and_extra(built.persistables, facts["persistables"]) == same
+    assert built.forward_ops == facts["forward_ops"]
+    if name.startswith(BLOCK_GRADIENTS):
+        return
+    assert missing_and_extra(built.variables, facts["variables"]) == same
+    assert built.all_ops == facts["all_ops"]
+
+
+@every_program
+def test_values(name, module, variant):
+    arrays, facts = recorded_arrays(name), FACTS[name]
+    if any(key.startswith("stat.") for key in arrays.files):
+        differences = compare_statistics(fluid, module, variant, arrays)
+    else:
+        differences = run_program(fluid, module, variant, arrays, facts)
+    assert not differences, "\n".join(differences)
