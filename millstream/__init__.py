@@ -1,0 +1,1 @@
+"""millstream: the PaddlePaddle Fluid 1.8 interface on PyTorch."""

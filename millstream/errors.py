@@ -1,0 +1,80 @@
+"""Every exception class of millstream.
+
+All derive from :class:`MillstreamError`; most also derive from the builtin that
+Fluid programs catch (``ValueError``, ``TypeError``, ``RuntimeError``).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AttributeTypeError",
+    "ComposeNotAligned",
+    "DatasetError",
+    "EOFException",
+    "EnforceNotMet",
+    "FeedError",
+    "FileFormatError",
+    "InvalidProgramError",
+    "MillstreamError",
+    "NotSupportedError",
+    "OperatorError",
+    "ShapeError",
+    "UninitializedError",
+    "UnknownOperatorError",
+]
+
+
+class MillstreamError(Exception):
+    """Root of all errors raised on purpose by millstream."""
+
+
+class EnforceNotMet(MillstreamError, RuntimeError):
+    """A condition that an operator or the runtime demands does not hold (``core.EnforceNotMet``)."""
+
+
+class EOFException(MillstreamError):
+    """A reader has no more data (``core.EOFException``)."""
+
+
+class InvalidProgramError(EnforceNotMet, ValueError):
+    """A Program, Block or Operator is built in a way that cannot mean anything."""
+
+
+class UnknownOperatorError(InvalidProgramError):
+    """The operator type is not in the operator library."""
+
+
+class ShapeError(EnforceNotMet, ValueError):
+    """Shapes or dtypes of an operator's inputs do not fit, found while the Program is built."""
+
+
+class AttributeTypeError(EnforceNotMet, TypeError):
+    """An operator attribute has the wrong type or value."""
+
+
+class FeedError(EnforceNotMet, ValueError):
+    """A feed is missing, unknown, or has the wrong rank, dtype or LoD."""
+
+
+class UninitializedError(EnforceNotMet):
+    """A variable is read before anything wrote it."""
+
+
+class OperatorError(EnforceNotMet):
+    """An operator failed while the Program ran."""
+
+
+class FileFormatError(EnforceNotMet, ValueError):
+    """A model or parameter file is truncated, oversized, or not what it says it is."""
+
+
+class NotSupportedError(EnforceNotMet, NotImplementedError):
+    """The request is understood and cannot be honoured here."""
+
+
+class DatasetError(MillstreamError, RuntimeError):
+    """A dataset file could not be obtained: not on disk, and no source served it intact."""
+
+
+class ComposeNotAligned(MillstreamError, ValueError):
+    """Readers combined by ``paddle.reader.compose`` ended at different samples."""

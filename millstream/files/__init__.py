@@ -1,0 +1,1 @@
+"""Files: tensor records, state pickles, atomic writing."""

@@ -1,0 +1,24 @@
+"""``paddle.fluid``: the public face."""
+
+from millstream import ops  # noqa: F401  (installs the operator library)
+from millstream.autodiff.backward import append_backward, calc_gradient, gradients
+from millstream.fluid import core
+from millstream.ir.program import (
+    Program,
+    default_main_program,
+    default_startup_program,
+    name_scope,
+    program_guard,
+)
+from millstream.ir.variable import Parameter, Variable
+from millstream.runtime.executor import Executor
+from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
+from millstream.runtime.scope import Scope, global_scope, scope_guard
+from millstream.runtime.tensor import (
+    LoDTensor,
+    LoDTensorArray,
+    create_lod_tensor,
+    create_random_int_lodtensor,
+)
+
+Tensor = LoDTensor

@@ -1,0 +1,318 @@
+"""Gradients: derived ones by torch autograd, and the bridge that lets autograd call declared ones.
+
+Three ways an operator's gradient runs:
+  * `taped` forward paired with its `<op>_grad` in the same Block: autograd's handle goes from one to the other;
+  * `<op>_grad` alone (no forward in sight): the derived kernel recomputes the forward;
+  * under autograd (inside differentiated loops, and in eager mode): `differentiable` wraps declared gradient
+    kernels in a torch.autograd.Function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from millstream.ops._opdef import REGISTRY, OpDef, Slot
+from millstream.ops._values import Ragged, SelectedRows, TensorArray
+
+GRAD = "@GRAD"
+
+
+# ---- structure of arguments --------------------------------------------------------------------
+def leaves_of(value: Any, found: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Floating-point tensors inside an argument, in a fixed order."""
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point():
+            found.append(value)
+    elif isinstance(value, (list, Ragged)):
+        for item in value[:1] if isinstance(value, Ragged) else value:
+            leaves_of(item, found)
+    return found
+
+
+def rebuild(value: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same structure with every floating-point tensor replaced."""
+    if isinstance(value, torch.Tensor):
+        return make(value) if value.is_floating_point() else value
+    if isinstance(value, Ragged):
+        return Ragged(rebuild(value.values, make), value.lod)
+    if isinstance(value, TensorArray):
+        return TensorArray(rebuild(v, make) for v in value)
+    if isinstance(value, list):
+        return [rebuild(v, make) for v in value]
+    return value
+
+
+def as_tuple(out: Any) -> tuple[Any, ...]:
+    """A kernel's result as one value per output slot."""
+    return out if isinstance(out, tuple) and not isinstance(out, Ragged) else (out,)
+
+
+def _leaf(t: torch.Tensor) -> torch.Tensor:
+    return t.detach().requires_grad_()
+
+
+def _detach(t: torch.Tensor) -> torch.Tensor:
+    return t.detach()
+
+
+# ---- forward that leaves a handle -------------------------------------------------------------
+class Handle:
+    """What a taped forward leaves for its gradient: autograd's leaves (by input slot) and results (by output slot)."""
+
+    __slots__ = ("leaves", "outs")
+
+    def __init__(self, leaves: tuple[Any, ...], outs: tuple[Any, ...]) -> None:
+        self.leaves = leaves
+        self.outs = outs
+
+    def backward(self, douts: tuple[Any, ...], create_graph: bool = False, retain: bool = False) -> tuple[Any, ...]:
+        """Gradients in the structure of the inputs; None where there is none.
+
+        Args:
+            douts: per output slot: gradient, list of gradients, or None.
+            retain: another gradient operator will use this handle.
+        """
+        results: list[torch.Tensor] = []
+        grads: list[torch.Tensor] = []
+        for out, dout in zip(self.outs, douts):
+            _pair(out, dout, results, grads)
+        flat: list[torch.Tensor] = []
+        for leaf in self.leaves:
+            leaves_of(leaf, flat)
+        wanted = [t for t in flat if t.requires_grad]
+        if not results or not wanted:
+            return tuple(_zeros_structure(leaf) for leaf in self.leaves)
+        found = torch.autograd.grad(
+            results, wanted, grads, allow_unused=True, create_graph=create_graph, retain_graph=retain or create_graph
+        )
+        by_id = {id(t): (g if g is not None else torch.zeros_like(t)) for t, g in zip(wanted, found)}
+        return tuple(_fill(leaf, by_id) for leaf in self.leaves)
+
+
+def _pair(out: Any, dout: Any, results: list[torch.Tensor], grads: list[torch.Tensor]) -> None:
+    if out is None or dout is None:
+        return
+    if isinstance(out, Ragged):
+        out = out.values
+    if isinstance(dout, Ragged):
+        dout = dout.values
+    if isinstance(out, list):
+        for o, d in zip(out, dout):
+            _pair(o, d, results, grads)
+    elif isinstance(out, torch.Tensor) and out.requires_grad:
+        if isinstance(dout, SelectedRows):
+            dout = dout.to_dense()
+        results.append(out)
+        grads.append(dout if dout.shape == out.shape else dout.reshape(out.shape))
+
+
+def _fill(leaf: Any, by_id: dict[int, torch.Tensor]) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return by_id.get(id(leaf))
+    if isinstance(leaf, Ragged):
+        return _fill(leaf.values, by_id)
+    if isinstance(leaf, TensorArray):
+        return TensorArray(None if v is None else Ragged(_fill(v.values, by_id), v.lod) for v in leaf)
+    if isinstance(leaf, list):
+        return [_fill(v, by_id) for v in leaf]
+    return None
+
+
+def _zeros_structure(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return torch.zeros_like(leaf)
+    if isinstance(leaf, Ragged):
+        return torch.zeros_like(leaf.values)
+    if isinstance(leaf, list):
+        return type(leaf)(_zeros_structure(v) for v in leaf)
+    return None
+
+
+def taped(kernel: Callable[..., Any], wanted: tuple[bool, ...]) -> Callable[..., tuple[Any, Handle]]:
+    """`kernel` run under autograd: returns (detached result, Handle).
+
+    Args:
+        wanted: per input slot, whether its gradient is needed.
+    """
+
+    def run(*args: Any, **kwargs: Any) -> tuple[Any, Handle]:
+        leaves = tuple(rebuild(a, _leaf if w else _detach) for a, w in zip(args, wanted))
+        with torch.enable_grad():
+            out = kernel(*leaves, **kwargs)
+        outs = as_tuple(out)
+        detached = tuple(rebuild(o, _detach) for o in outs)
+        return (detached if out is outs else detached[0]), Handle(leaves, outs)
+
+    return run
+
+
+# ---- derived gradient operators ------------------------------------------------------------------
+def derive(forward: OpDef) -> OpDef:
+    """The declaration of ``<op>_grad`` for an operator without one: recompute, then autograd."""
+    ins = tuple(s._replace(optional=True, intermediate=False) for s in forward.inputs)
+    outs = tuple(s._replace(optional=True, intermediate=False) for s in forward.outputs)
+    douts = tuple(Slot(s.name + GRAD, True, s.many) for s in forward.outputs)
+    dins = tuple(Slot(s.name + GRAD, True, s.many) for s in forward.inputs if s.name not in forward.nodiff)
+    positions = [i for i, s in enumerate(forward.inputs) if s.name not in forward.nodiff]
+    n_in, n_out = len(ins), len(outs)
+
+    def kernel(*args: Any, want: tuple[bool, ...], **attrs: Any) -> Any:
+        wanted = [False] * n_in
+        for i, w in zip(positions, want):
+            wanted[i] = w
+        run = taped(forward.kernel, tuple(wanted))
+        double = torch.is_grad_enabled()
+        if double:
+            run = _under_autograd(forward.kernel)
+        _, handle = run(*args[:n_in], **attrs)
+        grads = handle.backward(args[n_in + n_out :], create_graph=double)
+        picked = tuple(grads[i] if w else None for i, w in zip(positions, want))
+        return picked[0] if len(picked) == 1 else picked
+
+    return OpDef(
+        name=forward.name + "_grad",
+        kernel=kernel,
+        inputs=(*ins, *outs, *douts),
+        outputs=dins,
+        attrs=forward.attrs,
+        reserved=forward.reserved | {"want"},
+        derived_from=forward,
+        grad=None,
+    )
+
+
+def _under_autograd(kernel: Callable[..., Any]) -> Callable[..., tuple[Any, Handle]]:
+    """Like `taped`, but the leaves stay connected to the caller's graph (gradients of gradients)."""
+
+    def alias(t: torch.Tensor) -> torch.Tensor:
+        return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+
+    def run(*args: Any, **kwargs: Any) -> tuple[Any, Handle]:
+        leaves = tuple(rebuild(a, alias) for a in args)
+        out = kernel(*leaves, **kwargs)
+        return out, Handle(leaves, as_tuple(out))
+
+    return run
+
+
+REGISTRY.derive = derive
+
+
+# ---- declared gradients under autograd -----------------------------------------------------------
+def differentiable(definition: OpDef) -> Callable[..., Any]:
+    """The kernel in a form that autograd can differentiate with the gradient that the library declares."""
+    grad_def = REGISTRY.find(definition.name + "_grad") if definition.grad is None else None
+    if grad_def is None or grad_def.derived_from is not None:
+        if definition.grad is False:
+            return _no_grad(definition.kernel)
+        return definition.kernel
+    return _Bridge(definition, grad_def)
+
+
+def _no_grad(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad():
+            return kernel(*args, **kwargs)
+
+    return run
+
+
+class _Bridge:
+    """Calls a kernel so that autograd uses the declared gradient operator."""
+
+    def __init__(self, forward: OpDef, grad: OpDef) -> None:
+        self.forward = forward
+        self.grad = grad
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        flat: list[torch.Tensor] = []
+        for a in args:
+            leaves_of(a, flat)
+        if not (torch.is_grad_enabled() and any(t.requires_grad for t in flat)):
+            return self.forward.kernel(*args, **kwargs)
+        call = _Call(self, args, kwargs)
+        outs = _Function.apply(call, *flat)
+        it = iter(outs)
+        result = tuple(rebuild(o, lambda t: next(it)) for o in call.outs)
+        call.outs = tuple(rebuild(o, _detach) for o in call.outs)
+        return result if call.is_tuple else result[0]
+
+
+class _Call:
+    """One bridged call: its arguments in their structure, and the results."""
+
+    def __init__(self, bridge: _Bridge, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.bridge = bridge
+        self.args = tuple(rebuild(a, _detach) for a in args)
+        self.kwargs = kwargs
+        self.outs: tuple[Any, ...] = ()
+        self.is_tuple = False
+
+    def forward(self) -> tuple[torch.Tensor, ...]:
+        out = self.bridge.forward.kernel(*self.args, **self.kwargs)
+        self.outs = as_tuple(out)
+        self.is_tuple = out is self.outs
+        flat: list[torch.Tensor] = []
+        for o in self.outs:
+            leaves_of(o, flat)
+        return tuple(flat)
+
+    def backward(self, flat_douts: tuple[Any, ...], needs: tuple[bool, ...]) -> list[Any]:
+        forward, grad = self.bridge.forward, self.bridge.grad
+        values = dict(zip((s.name for s in forward.inputs), self.args))
+        values.update(zip((s.name for s in forward.outputs), self.outs))
+        it = iter(flat_douts)
+        for slot, out in zip(forward.outputs, self.outs):
+            values[slot.name + GRAD] = rebuild(out, lambda t: _dense_like(next(it), t))
+        need = iter(needs)
+        wanted = {}
+        for slot, arg in zip(forward.inputs, self.args):
+            n = len(leaves_of(arg, []))
+            flags = [next(need) for _ in range(n)]
+            wanted[slot.name + GRAD] = any(flags)
+        kwargs = {k: v for k, v in self.kwargs.items() if k in grad.attrs or k in grad.reserved}
+        if "want" in grad.reserved:
+            kwargs["want"] = tuple(wanted.get(s.name, False) for s in grad.outputs)
+        args = [_for_slot(values.get(s.name), s) for s in grad.inputs]
+        results = dict(zip((s.name for s in grad.outputs), as_tuple(grad.kernel(*args, **kwargs))))
+        flat: list[Any] = []
+        for slot, arg in zip(forward.inputs, self.args):
+            n = len(leaves_of(arg, []))
+            flat.extend(_flat_grads(results.get(slot.name + GRAD), n))
+        return flat
+
+
+def _for_slot(value: Any, slot: Slot) -> Any:
+    if slot.ragged:
+        return value if isinstance(value, Ragged) or value is None else Ragged(value, ())
+    return value.values if isinstance(value, Ragged) else value
+
+
+def _dense_like(grad: Any, out: torch.Tensor) -> torch.Tensor:
+    return grad if grad is not None else torch.zeros_like(out)
+
+
+def _flat_grads(value: Any, n: int) -> list[Any]:
+    if value is None:
+        return [None] * n
+    items = value if isinstance(value, list) else [value]
+    out = []
+    for item in items:
+        if isinstance(item, Ragged):
+            item = item.values
+        out.append(item.to_dense() if isinstance(item, SelectedRows) else item)
+    return out
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *flat: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        ctx.call = call
+        return tuple(t.view_as(t) if any(t is f for f in flat) else t for t in call.forward())
+
+    @staticmethod
+    def backward(ctx: Any, *douts: Any) -> Any:  # type: ignore[override]
+        return (None, *ctx.call.backward(douts, ctx.needs_input_grad[1:]))

@@ -1,0 +1,309 @@
+"""Executor: feeds, Plans from a cache, fetches."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from millstream.errors import FeedError, InvalidProgramError
+from millstream.ir.program import Program, default_main_program
+from millstream.ir.types import dtype_name
+from millstream.ir.variable import Variable
+from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD, SelectedRows, TensorArray
+from millstream.runtime.lower import Options
+from millstream.runtime.place import CPUPlace, Place
+from millstream.runtime.plan import Context, Plan
+from millstream.runtime.scope import Scope, global_scope
+from millstream.runtime.tensor import LoDTensor, LoDTensorArray, lod_error
+from millstream.runtime.tensor import SelectedRows as PublicRows
+
+PLAN_CACHE_SIZE = 256
+
+
+class Flags:
+    """Switches of the runtime (FLAGS_*)."""
+
+    check_nan_inf = False
+
+
+class Executor:
+    """Runs Programs on a place.
+
+    Args:
+        place: CPUPlace() (the default) or CUDAPlace(n).
+    """
+
+    def __init__(self, place: Place | None = None) -> None:
+        self.place = place if place is not None else CPUPlace()
+        self._device = self.place.torch_device()
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._rngs: dict[int, tuple[Any, torch.Generator]] = {}
+        self._closed = False
+        self._recorder: Any = None
+
+    # ---- running -------------------------------------------------------------------------------
+    def run(
+        self,
+        program: Any = None,
+        feed: Any = None,
+        fetch_list: Any = None,
+        feed_var_name: str = "feed",
+        fetch_var_name: str = "fetch",
+        scope: Scope | None = None,
+        return_numpy: bool = True,
+        use_program_cache: bool = False,
+        return_merged: bool = True,
+        use_prune: bool = False,
+    ) -> list[Any]:
+        """Run `program` once.
+
+        Args:
+            program: a Program or CompiledProgram; the default main Program when None.
+            feed: name -> numpy array, LoDTensor or list; a list of such dicts for data-parallel programs.
+            fetch_list: Variables or names whose values to return.
+            scope: where persistable variables live; the global scope when None.
+            return_numpy: numpy arrays, else LoDTensors (needed for results with LoD).
+            use_prune: run only the operators that the fetches need.
+
+        Returns:
+            One value per fetch, in order.
+
+        Raises:
+            FeedError, UninitializedError, OperatorError: see millstream.errors.
+        """
+        if self._closed:
+            raise InvalidProgramError("this Executor is closed; make a new one")
+        program = default_main_program() if program is None else program
+        scope = global_scope() if scope is None else scope
+        if not isinstance(program, Program):
+            if not hasattr(program, "_run"):
+                raise TypeError(f"Executor.run takes a Program or CompiledProgram, received {type(program).__name__}")
+            return program._run(self, feed, fetch_list, scope, return_numpy, return_merged)
+        if isinstance(feed, (list, tuple)):
+            if len(feed) != 1:
+                raise FeedError(f"feed: a plain Program takes one dict, received a list of {len(feed)}")
+            feed = feed[0]
+        results = self.run_raw(program, feed, fetch_list, scope, use_prune)
+        return [_as_result(value, lod, return_numpy) for value, lod in results]
+
+    def run_raw(
+        self, program: Program, feed: Any, fetch_list: Any, scope: Scope, use_prune: bool = False
+    ) -> list[tuple[Any, LoD]]:
+        """Like :meth:`run`, with kernel values (torch tensors) and LoD as the result."""
+        fetches = fetch_names(fetch_list)
+        names, tensors, lods = self._prepare_feed(program, feed or {})
+        plan = self._plan(program, names, lods, fetches, scope, use_prune)
+        ctx = Context(scope, self._rng(program), self, self._device)
+        if self._recorder is not None:
+            ctx.recorder = self._recorder
+        return plan.run(tensors, lods, ctx)
+
+    def close(self) -> None:
+        """Forget all Plans; the Executor can't run afterwards."""
+        self._plans.clear()
+        self._closed = True
+
+    def _plan(
+        self, program: Program, names: list[str], lods: list[LoD], fetches: list[str], scope: Scope, use_prune: bool
+    ) -> Plan:
+        key = (
+            id(program),
+            program._version,
+            tuple(names),
+            tuple(bool(lod) for lod in lods),
+            tuple(fetches),
+            id(scope),
+            use_prune,
+            Flags.check_nan_inf,
+            self._recorder is not None,
+        )
+        plan = self._plans.get(key)
+        if plan is None:
+            feeds = {n: bool(lod) for n, lod in zip(names, lods)}
+            options = Options(False, Flags.check_nan_inf, self._recorder is not None, self._device)
+            source = program._prune_with_input(names, fetches) if use_prune and fetches else program
+            plan = Plan(source, feeds, fetches, scope, options)
+            plan.owner = (program, scope)  # type: ignore[attr-defined]  # ids in the key must stay taken
+            self._plans[key] = plan
+            if len(self._plans) > PLAN_CACHE_SIZE:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(key)
+        return plan
+
+    def _rng(self, program: Program) -> torch.Generator:
+        """One generator a Program, so that runs with program.random_seed repeat."""
+        seed = program._seed
+        held = self._rngs.get(id(program))
+        if held is None or held[0] is not program or held[1].initial_seed_asked != seed:  # type: ignore[attr-defined]
+            rng = _SeededGenerator(self._device)
+            rng.start(seed)
+            self._rngs[id(program)] = held = (program, rng)
+        return held[1]
+
+    # ---- feeds ---------------------------------------------------------------------------------
+    def _prepare_feed(self, program: Program, feed: Mapping[str, Any]) -> tuple[list[str], list[torch.Tensor], list[LoD]]:
+        if not isinstance(feed, Mapping):
+            raise FeedError(f"feed must be a dict of name -> array, received {type(feed).__name__}")
+        block = program.global_block()
+        names, tensors, lods = [], [], []
+        for name, value in feed.items():
+            var = block.vars.get(name)
+            if var is None:
+                warnings.warn(f"feed: the program has no variable {name!r} (misspelt, or pruned); it is ignored", stacklevel=4)
+                continue
+            t, lod = feed_value(var, value, self._device)
+            names.append(name)
+            tensors.append(t)
+            lods.append(lod)
+        return names, tensors, lods
+
+
+class _SeededGenerator(torch.Generator):
+    """A torch.Generator that remembers which program seed it started from."""
+
+    initial_seed_asked = 0
+
+    def start(self, seed: int) -> None:
+        self.initial_seed_asked = seed
+        if seed:
+            self.manual_seed(seed)
+        else:
+            self.manual_seed(int(torch.randint(2**62, (1,)).item()))
+
+
+def fetch_names(fetch_list: Any) -> list[str]:
+    """Names of the fetches; TypeError for anything that is neither Variable nor str."""
+    if fetch_list is None:
+        return []
+    if isinstance(fetch_list, (Variable, str)):
+        fetch_list = [fetch_list]
+    names = []
+    for item in fetch_list:
+        if isinstance(item, (list, tuple)):
+            names.extend(fetch_names(item))
+        elif isinstance(item, str):
+            names.append(item)
+        elif hasattr(item, "name"):
+            names.append(item.name)
+        else:
+            raise TypeError(f"fetch_list takes Variables or their names, received {type(item).__name__}: {item!r}")
+    return names
+
+
+def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[torch.Tensor, LoD]:
+    """The tensor and LoD of one feed, checked against its declaration."""
+    lod: LoD = NO_LOD
+    if isinstance(value, LoDTensor):
+        t = value._t
+        lod = value._lod
+        if t is None:
+            raise FeedError(f"feed {var.describe()}: the LoDTensor is empty")
+        if lod:
+            wrong = lod_error(lod, t.shape[0])
+            if wrong:
+                raise FeedError(f"feed {var.describe()}: bad LoD for a tensor of shape {list(t.shape)}: {wrong}")
+    elif isinstance(value, torch.Tensor):
+        t = value.detach()
+    else:
+        t = _from_array(var, value)
+    if t.device != device:
+        t = t.to(device)
+    if var._dtype is not None and t.dtype is not TORCH_DTYPE.get(var._dtype):
+        t = _fit_dtype(var, t)
+    if var.has_shape:
+        _check_shape(var, t)
+    return t, lod
+
+
+def _from_array(var: Variable, value: Any) -> torch.Tensor:
+    a = value if isinstance(value, np.ndarray) else np.array(value)
+    if a.dtype == object:
+        raise FeedError(
+            f"feed {var.describe()}: received a ragged or non-numeric list; variable-length data is fed as a LoDTensor "
+            "(fluid.create_lod_tensor, or DataFeeder)"
+        )
+    if not isinstance(value, np.ndarray) and var._dtype is not None and a.dtype.kind in "ifb":
+        return torch.from_numpy(a).to(TORCH_DTYPE[var._dtype])
+    if not a.flags.c_contiguous or not a.flags.writeable:
+        a = a.copy(order="C")
+    try:
+        return torch.from_numpy(a)
+    except TypeError:
+        raise FeedError(f"feed {var.describe()}: no tensor type for numpy dtype {a.dtype}") from None
+
+
+def _fit_dtype(var: Variable, t: torch.Tensor) -> torch.Tensor:
+    """Same kind of number in another width converts when nothing is lost; everything else is an error."""
+    want = TORCH_DTYPE.get(var.dtype)
+    if want is None:
+        return t
+    if not var.need_check_feed and not var.is_data:
+        return t
+    ok = torch.can_cast(t.dtype, want) or (t.is_floating_point() and want.is_floating_point)
+    ok = ok or (t.dtype in (torch.int64, torch.int32) and want in (torch.int64, torch.int32))
+    if not ok:
+        raise FeedError(
+            f"feed {var.describe()}: expected {dtype_name(var.dtype)}, received {str(t.dtype).removeprefix('torch.')} "
+            f"of shape {list(t.shape)}; convert it with .astype({dtype_name(var.dtype)!r})"
+        )
+    return t.to(want)
+
+
+def _check_shape(var: Variable, t: torch.Tensor) -> None:
+    want = var.shape
+    if not var.is_data:
+        return
+    if len(want) != t.dim():
+        raise FeedError(
+            f"feed {var.describe()}: expected rank {len(want)}, received rank {t.dim()} (shape {list(t.shape)})"
+        )
+    if not var.need_check_feed:
+        return  # fluid.layers.data only promises a rank: programs feed other sizes than they declared
+    for k, (d, got) in enumerate(zip(want, t.shape)):
+        if d >= 0 and d != got:
+            raise FeedError(
+                f"feed {var.describe()}: dimension {k} must be {d}, received {got} (shape {list(t.shape)})"
+            )
+
+
+def _as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
+    if isinstance(value, torch.Tensor):
+        if not return_numpy:
+            return LoDTensor.of(value.detach().clone(), lod)  # never shares memory with the Scope or a feed
+        if lod:
+            raise InvalidProgramError(
+                "a fetched value has a LoD, which a numpy array can't hold: call Executor.run(..., return_numpy=False)"
+            )
+        return _to_numpy(value)
+    if isinstance(value, SelectedRows):
+        return PublicRows.of(value)
+    if isinstance(value, TensorArray):
+        return LoDTensorArray(LoDTensor.of(v.values, v.lod) for v in value if v is not None)
+    if value is None:
+        raise InvalidProgramError("a fetched variable got no value in this run")
+    return value
+
+
+def _to_numpy(t: torch.Tensor) -> np.ndarray:
+    t = t.detach()
+    if t.dtype is torch.bfloat16:
+        t = t.float()
+    return t.cpu().numpy().copy()
+
+
+def as_lod_tensor(data: Any, place: Place) -> LoDTensor:
+    """`data` (array or LoDTensor) as a LoDTensor on `place`."""
+    if isinstance(data, LoDTensor):
+        return data
+    tensor = LoDTensor()
+    tensor.set(np.asarray(data), place)
+    return tensor
+
+
+__all__ = ["Executor", "Flags", "as_lod_tensor", "feed_value", "fetch_names"]

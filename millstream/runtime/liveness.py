@@ -1,0 +1,128 @@
+"""What a Plan needs to know of a Block before it emits code: live operators, gradient pairs, versions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from millstream.ir import walk
+from millstream.ir.block import Block
+from millstream.ir.names import EMPTY_VAR, strip_grad
+from millstream.ir.operator import Operator
+from millstream.ops._opdef import REGISTRY, OpDef
+
+PLUMBING = frozenset({"feed", "fetch"})
+
+
+def has_side_effect(op: Operator) -> bool:
+    """Whether the operator (or one in its sub-Blocks) must run even if nobody uses its outputs."""
+    found = REGISTRY.find(op.type)
+    if found is not None and found.side_effect:
+        return True
+    return any(has_side_effect(inner) for block in op.sub_blocks() for inner in block.ops)
+
+
+def live_ops(block: Block, fetches: list[str], keep_all: bool = False) -> list[Operator]:
+    """Operators whose results are fetched, persist, or have side effects, in order."""
+    need = set(fetches)
+    kept: list[Operator] = []
+    for op in reversed(block.ops):
+        if op.type in PLUMBING:
+            continue
+        live = keep_all or has_side_effect(op)
+        if not live:
+            for name in walk.writes_of(op):
+                if name in need:
+                    live = True
+                    break
+                var = block._find_var_recursive(name)
+                if var is not None and var.persistable:
+                    live = True
+                    break
+        if live:
+            kept.append(op)
+            need.update(walk.reads_of(op))
+    kept.reverse()
+    return kept
+
+
+@dataclass
+class Pairing:
+    """Gradient operators and their forwards, by position in the list of live operators.
+
+    Attributes:
+        forward: position of a gradient operator -> position of its forward.
+        taped: positions of forwards that leave an autograd handle -> number of gradient operators that use it.
+        wanted: for a taped forward, input slots whose gradients are needed.
+        saved: (forward position, name, before/after) values that later operators overwrite; gradient operators
+            read the saved copy: gradient position -> {name: saved key}.
+    """
+
+    forward: dict[int, int] = field(default_factory=dict)
+    taped: dict[int, int] = field(default_factory=dict)
+    wanted: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    save_before: dict[int, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    save_after: dict[int, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    use: dict[int, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def pair_gradients(ops: list[Operator]) -> Pairing:
+    """Find the forward of each gradient operator; Programs are not SSA, so positions of writes are compared."""
+    result = Pairing()
+    writes: defaultdict[str, list[int]] = defaultdict(list)
+    makers: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, op in enumerate(ops):
+        if op.type.endswith("_grad"):
+            base = op.type[: -len("_grad")]
+            j = _find_forward(op, base, makers)
+            if j is not None:
+                _pair(result, ops, i, j, writes)
+        for name in walk.writes_of(op) if op.sub_blocks() else op.output_arg_names:
+            writes[name].append(i)
+            makers[op.type, name].append(i)
+        if not op.output_arg_names:
+            continue
+    return result
+
+
+def _find_forward(op: Operator, base: str, makers: dict[tuple[str, str], list[int]]) -> int | None:
+    names = [n for s, names in op.inputs.items() if s.endswith("@GRAD") for n in names if n != EMPTY_VAR]
+    candidates = [strip_grad(n) for n in names]
+    candidates += [n for s, names in op.inputs.items() if not s.endswith("@GRAD") for n in names]
+    for name in candidates:
+        found = makers.get((base, name))
+        if found:
+            return found[-1]
+    return None
+
+
+def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str, list[int]]) -> None:
+    op, forward = ops[i], ops[j]
+    definition = REGISTRY.find(op.type)
+    result.forward[i] = j
+    forward_def = REGISTRY.find(forward.type)
+    if definition is None or forward_def is None:
+        return
+    if definition.derived_from is not None or forward_def.block:
+        result.taped[j] = result.taped.get(j, 0) + 1
+        for slot in op.outputs:
+            if any(n != EMPTY_VAR for n in op.outputs[slot]):
+                result.wanted[j].add(slot[: -len("@GRAD")])
+        return
+    outs = set(forward.output_arg_names)
+    for slot, names in op.inputs.items():
+        if slot.endswith("@GRAD"):
+            continue
+        for name in names:
+            later = [w for w in writes.get(name, ()) if w > j]
+            made_here = name in outs and slot in forward.outputs
+            overwritten_by_itself = name in outs and not made_here
+            if later or overwritten_by_itself:
+                key = f"{name}#{j}{'a' if made_here else 'b'}"
+                (result.save_after if made_here else result.save_before)[j][name] = key
+                result.use[i][f"{slot}/{name}"] = key
+
+
+def definition_of(op: Operator) -> OpDef:
+    """The declaration of an operator; UnknownOperatorError with the operator's place when there is none."""
+    return REGISTRY.get(op.type)

@@ -1,0 +1,519 @@
+"""Lowering: a Block becomes the Python source of one function over local variables.
+
+A local ``vN`` holds a variable's value, ``lN`` its LoD where it may have one; constants (kernels with their
+attributes bound, Scope tensors) are free names of the function. Nothing is looked up by name while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from millstream.errors import InvalidProgramError, UninitializedError
+from millstream.ir import walk
+from millstream.ir.block import Block
+from millstream.ir.names import EMPTY_VAR
+from millstream.ir.operator import Operator
+from millstream.ir.types import VarType
+from millstream.ops._grad import differentiable, taped
+from millstream.ops._infer import lod_sources
+from millstream.ops._opdef import OpDef, Slot
+from millstream.ops._values import BlockFrame, Ragged
+from millstream.runtime.liveness import Pairing, definition_of, live_ops, pair_gradients
+
+
+@dataclass
+class Code:
+    """An emitted function.
+
+    Attributes:
+        source: Python text; its name is `step` (global Block) or `body` (sub-Block).
+        constants: free names of the source.
+        op_of_line: source line -> Operator, for error messages.
+        scope_vars: names of Scope variables it binds, in the order of the `bind` argument.
+        may_have_lod: names of outer variables that may have a LoD after a run of a sub-Block.
+    """
+
+    source: str
+    constants: dict[str, Any]
+    op_of_line: dict[int, Operator]
+    scope_vars: list[str] = field(default_factory=list)
+    reads_first: set[str] = field(default_factory=set)
+    may_have_lod: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to lower.
+
+    Attributes:
+        tape: emit a sub-Block for autograd (its operators stay connected).
+        check_nan: check every output for NaN and Inf.
+        profile: time every operator.
+    """
+
+    tape: bool = False
+    check_nan: bool = False
+    profile: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class Emitter:
+    """Emits one Block."""
+
+    def __init__(self, block: Block, options: Options, make_body: Callable[..., Any]) -> None:
+        self.block = block
+        self.options = options
+        self.make_body = make_body
+        self.lines: list[str] = []
+        self.constants: dict[str, Any] = {"Ragged": Ragged, "BlockFrame": BlockFrame}
+        self.op_of_line: dict[int, Operator] = {}
+        self.local: dict[str, str] = {}  # variable name -> number of its local, once it has a value
+        self.has_lod: set[str] = set()
+        self.defined: set[str] = set()
+        self.scope_vars: list[str] = []
+        self.scope_index: dict[str, int] = {}
+        self.reads_first: set[str] = set()
+        self.outer: set[str] | None = None  # sub-Block: names that come from `env`
+        self.scope: Any = None
+        self.pairing = Pairing()
+        self.last_use: dict[str, int] = {}
+        self.keep: set[str] = set()
+
+    # ---- locals and constants ----------------------------------------------------------------
+    def line(self, text: str, op: Operator | None = None) -> None:
+        self.lines.append("    " + text)
+        if op is not None:
+            self.op_of_line[len(self.lines) + 1] = op
+
+    def const(self, prefix: str, value: Any) -> str:
+        name = f"{prefix}{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def v(self, name: str) -> str:
+        number = self.local.get(name)
+        if number is None:
+            number = self.local[name] = str(len(self.local))
+        return "v" + number
+
+    def lod(self, name: str) -> str:
+        return "l" + self.local[name] if name in self.has_lod else "()"
+
+    def read(self, name: str, op: Operator) -> str:
+        """The expression for a variable's value, loading it from the Scope at its first use."""
+        if name == EMPTY_VAR:
+            return "None"
+        if name not in self.defined:
+            self._load(name, op)
+        return self.v(name)
+
+    def _load(self, name: str, op: Operator) -> None:
+        if self.outer is not None:
+            local = self.v(name)
+            self.line(f"{local} = env.get({name!r})", op)
+            if name in self.has_lod:
+                self.line(f"{self.lod(name)} = lods.get({name!r}, ())", op)
+            self.defined.add(name)
+            return
+        var = self.block._find_var_recursive(name)
+        holder = self.scope.find_var(name) if self.scope is not None else None
+        if (var is None or not var.persistable) and holder is None:
+            raise _missing(self.block, name, op)
+        if holder is not None and getattr(holder.obj, "_lod", ()):
+            self.has_lod.add(name)
+        slot = self._bind(name)
+        self.reads_first.add(name)
+        local = self.v(name)
+        if name in self.has_lod:
+            self.line(f"{local}, l{self.local[name]} = s{slot}.load()", op)
+        elif self._dense(name):
+            self.line(f"{local} = t{slot}._t", op)
+        else:
+            self.line(f"{local} = s{slot}.load()[0]", op)
+        self.defined.add(name)
+
+    def _dense(self, name: str) -> bool:
+        var = self.block._find_var_recursive(name)
+        return var is not None and var.type is VarType.LOD_TENSOR
+
+    def _bind(self, name: str) -> int:
+        if name not in self.scope_index:
+            self.scope_index[name] = len(self.scope_vars)
+            self.scope_vars.append(name)
+        return self.scope_index[name]
+
+    def _store(self, name: str) -> None:
+        """Write a persistable variable back to the Scope."""
+        if self.outer is not None:
+            return
+        slot = self._bind(name)
+        if self._dense(name) and name not in self.has_lod:
+            self.line(f"t{slot}._t = {self.v(name)}")
+        else:
+            self.line(f"s{slot}.store({self.v(name)}, {self.lod(name)})")
+
+    # ---- operators ---------------------------------------------------------------------------
+    def emit(self, ops: list[Operator], keep: set[str]) -> None:
+        """Emit all operators; locals in `keep` live to the end."""
+        self.keep = keep
+        if self.outer is None:
+            self.pairing = pair_gradients(ops)
+        for i, op in enumerate(ops):
+            for name in walk.reads_of(op):
+                self.last_use[name] = i
+            for name in op.output_arg_names:
+                self.last_use.setdefault(name, i)
+                self.last_use[name] = max(self.last_use[name], i)
+        for i, op in enumerate(ops):
+            self._save(self.pairing.save_before.get(i), op)
+            if self.options.profile:
+                self.line(f"ctx.enter({self.const('o', op)})", op)
+            if definition_of(op).block:
+                self._block_op(i, op)
+            elif i in self.pairing.forward and self._uses_handle(i, op):
+                self._grad_of_taped(i, op)
+            else:
+                self._plain_op(i, op)
+            self._after(i, op)
+            self._free(i, op)
+
+    def _uses_handle(self, i: int, op: Operator) -> bool:
+        return self.pairing.forward[i] in self.pairing.taped and (
+            definition_of(op).derived_from is not None or definition_of(op).block
+        )
+
+    def _save(self, saved: dict[str, str] | None, op: Operator) -> None:
+        for name, key in (saved or {}).items():
+            source = self.read(name, op)
+            self.line(f"{self.v(key)} = {source}", op)
+            self.defined.add(key)
+            if name in self.has_lod:
+                self.has_lod.add(key)
+                self.line(f"{self.lod(key)} = {self.lod(name)}", op)
+
+    def _argument(self, i: int, slot: Slot, op: Operator) -> str:
+        names = op.inputs.get(slot.name, ())
+        swaps = self.pairing.use.get(i, {})
+        parts = []
+        for name in names:
+            name = swaps.get(f"{slot.name}/{name}", name)
+            value = self.read(name, op)
+            parts.append(f"Ragged({value}, {self.lod(name)})" if slot.ragged and value != "None" else value)
+        if slot.many:
+            return "[" + ", ".join(parts) + "]"
+        return parts[0] if parts else "None"
+
+    def _present_value(self, slot: Slot, op: Operator) -> str:
+        names = op.outputs.get(slot.name, ())
+        return self.read(names[0], op) if names and self._available(names[0]) else "None"
+
+    def _plain_op(self, i: int, op: Operator) -> None:
+        definition = definition_of(op)
+        args = [self._argument(i, slot, op) for slot in definition.inputs]
+        args += [self._present_value(slot, op) for slot in definition.outputs if slot.inout]
+        kernel, extra = self._kernel(definition, op, definition.kernel_attrs(op.attrs))
+        if self.options.tape:
+            kernel = partial(differentiable(definition), **kernel[1]) if kernel[1] else differentiable(definition)
+        else:
+            kernel = partial(kernel[0], **kernel[1]) if kernel[1] else kernel[0]
+        call = f"({', '.join([*args, *extra])})"
+        targets = [self._target(slot, op) for slot in definition.outputs]
+        if i in self.pairing.taped:
+            wanted = tuple(s.name in self.pairing.wanted[i] for s in definition.inputs)
+            name = self.const("k", taped(kernel, wanted))
+            left = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
+            self.line(f"{left}, h{i} = {name}{call}", op)
+        else:
+            name = self.const("k", kernel)
+            left = ", ".join(targets)
+            self.line(f"{left} = {name}{call}" if targets else f"{name}{call}", op)
+        self._lods(definition, op)
+
+    def _kernel(self, definition: OpDef, op: Operator, attrs: dict[str, Any]) -> tuple[Any, list[str]]:
+        extra = []
+        if "rng" in definition.reserved:
+            seed = int(attrs.get("seed", 0) or 0)
+            extra.append(f"rng=ctx.seeded({seed})" if seed else "rng=ctx.rng")
+        if "ctx" in definition.reserved:
+            extra.append("ctx=ctx")
+        if "device" in definition.reserved:
+            attrs["device"] = self.options.device
+        if "want" in definition.reserved:
+            attrs["want"] = tuple(
+                any(n != EMPTY_VAR for n in op.outputs.get(s.name, ())) for s in definition.outputs
+            )
+        return (definition.kernel, attrs), extra
+
+    def _target(self, slot: Slot, op: Operator) -> str:
+        names = op.outputs.get(slot.name, ())
+        if not names:
+            return "_"
+        parts = []
+        for name in names:
+            if name == EMPTY_VAR:
+                parts.append("_")
+                continue
+            local = self.v(name)
+            self.defined.add(name)
+            if slot.ragged:
+                self.has_lod.add(name)
+                local = f"({local}, l{self.local[name]})"
+            parts.append(local)
+        if slot.many:
+            return f"({', '.join(parts)},)" if any(n != EMPTY_VAR for n in names) else "_"
+        return parts[0]
+
+    def _lods(self, definition: OpDef, op: Operator) -> None:
+        plain = [(s, n) for s in definition.outputs if not s.ragged for n in op.outputs.get(s.name, ()) if n != EMPTY_VAR]
+        inputs = [n for n in op.input_arg_names if n != EMPTY_VAR]
+        if not any(n in self.has_lod for n in inputs):
+            for _, name in plain:
+                self.has_lod.discard(name)
+            return
+        if callable(definition.lod):
+            self._lods_by_call(definition, op, plain)
+            return
+        sources = lod_sources(definition)
+        for slot, name in plain:
+            source = op.inputs.get(sources.get(slot.name, ""), ())
+            if source and source[0] in self.has_lod:
+                if name != source[0]:
+                    self.line(f"l{self.local[name]} = {self.lod(source[0])}", op)
+                    self.has_lod.add(name)
+            else:
+                self.has_lod.discard(name)
+
+    def _lods_by_call(self, definition: OpDef, op: Operator, plain: list[tuple[Slot, str]]) -> None:
+        def gather(kind: Callable[[str], str]) -> str:
+            items = []
+            for s in definition.inputs:
+                names = [n for n in op.inputs.get(s.name, ()) if n != EMPTY_VAR]
+                if names:
+                    parts = [kind(n) for n in names]
+                    items.append(f"{s.name!r}: " + ("[" + ", ".join(parts) + "]" if s.many else parts[0]))
+            return "{" + ", ".join(items) + "}"
+
+        rule = self.const("r", definition.lod)
+        attrs = self.const("a", definition.kernel_attrs(op.attrs))
+        self.line(f"q = {rule}({gather(self.lod)}, {attrs}, {gather(self.v)})", op)
+        for slot, name in plain:
+            self.has_lod.add(name)
+            if slot.many:
+                k = op.outputs[slot.name].index(name)
+                self.line(f"l{self.local[name]} = q[{slot.name!r}][{k}] if {slot.name!r} in q else ()", op)
+            else:
+                self.line(f"l{self.local[name]} = q.get({slot.name!r}, ())", op)
+
+    def _grad_of_taped(self, i: int, op: Operator) -> None:
+        definition = definition_of(op)
+        forward = definition.derived_from
+        assert forward is not None
+        j = self.pairing.forward[i]
+        douts = []
+        for slot in forward.outputs:
+            names = op.inputs.get(slot.name + "@GRAD", ())
+            parts = [self.read(n, op) for n in names]
+            douts.append("[" + ", ".join(parts) + "]" if slot.many else (parts[0] if parts else "None"))
+        targets = []
+        for slot in forward.inputs:
+            names = op.outputs.get(slot.name + "@GRAD", ())
+            targets.append(self._target(Slot(slot.name + "@GRAD", many=slot.many), op) if names else "_")
+        self.line(f"{', '.join(targets)}, = h{j}.backward(({', '.join(douts)},){self._retain(j)})", op)
+        for name in op.output_arg_names:
+            self.has_lod.discard(name)
+
+    def _retain(self, j: int) -> str:
+        self.pairing.taped[j] -= 1
+        return ", retain=True" if self.pairing.taped[j] else ""
+
+    # ---- operators with sub-Blocks -------------------------------------------------------------
+    def _block_op(self, i: int, op: Operator) -> None:
+        definition = definition_of(op)
+        is_grad = op.type.endswith("_grad")
+        reads = [n for n in dict.fromkeys([*walk.reads_of(op), *walk.writes_of(op)]) if n != EMPTY_VAR]
+        if is_grad:
+            reads = [n for n in op.input_arg_names if n != EMPTY_VAR]
+        present = [n for n in reads if self._available(n)]
+        for name in present:
+            self.read(name, op)
+        env = "{" + ", ".join(f"{n!r}: {self.v(n)}" for n in present) + "}"
+        lods = "{" + ", ".join(f"{n!r}: {self.lod(n)}" for n in present if n in self.has_lod) + "}"
+        writes = [n for n in walk.writes_of(op) if n != EMPTY_VAR] if not is_grad else op.output_arg_names
+        tape = i in self.pairing.taped
+        body = None
+        known = {n for n in present if n in self.has_lod}
+        if op.sub_blocks() and not is_grad:
+            body = self.make_body(op.sub_blocks()[0], known, tape or self.options.tape)
+            known |= body.may_have_lod
+        frame = f"BlockFrame({env}, {lods}, {self.const('i', op.inputs)}, {self.const('o', op.outputs)}, "
+        frame += f"{self.const('b', body.run) if body else None}, ctx)"
+        attrs = {k: v for k, v in definition.kernel_attrs(op.attrs).items() if k != "sub_block"}
+        kernel = self.const("k", partial(definition.kernel, **attrs))
+        self.line(f"f = {frame}", op)
+        extra = ""
+        if tape:
+            wanted = frozenset(self._wanted_names(i))
+            extra = f", tape={self.const('w', wanted)}"
+        elif is_grad:
+            extra = f", handle=h{self.pairing.forward[i]}" if i in self.pairing.forward else ", handle=None"
+        self.line(f"{f'h{i} = ' if tape else ''}{kernel}(f{extra})", op)
+        for name in dict.fromkeys(writes):
+            if name == EMPTY_VAR:
+                continue
+            self.line(f"{self.v(name)} = f.env.get({name!r})", op)
+            self.defined.add(name)
+            var = self.block._find_var_recursive(name)
+            if name in known or (var is not None and var.lod_level > 0):
+                self.has_lod.add(name)
+                self.line(f"l{self.local[name]} = f.lods.get({name!r}, ())", op)
+        self.line("f = None")
+
+    def _wanted_names(self, i: int) -> list[str]:
+        slots = self.pairing.wanted[i]
+        op = self._ops[i]
+        return [n for s in slots for n in op.inputs.get(s, ())]
+
+    def _available(self, name: str) -> bool:
+        if name in self.defined:
+            return True
+        if self.outer is not None:
+            return name in self.outer
+        var = self.block._find_var_recursive(name)
+        holder = self.scope.find_var(name) if self.scope is not None else None
+        if holder is not None and holder.obj is not None:
+            return True
+        return var is not None and var.persistable
+
+    # ---- after an operator ---------------------------------------------------------------------
+    def _after(self, i: int, op: Operator) -> None:
+        self._save(self.pairing.save_after.get(i), op)
+        written = walk.writes_of(op) if op.sub_blocks() else op.output_arg_names
+        outs = [n for n in dict.fromkeys(written) if n != EMPTY_VAR and n in self.defined]
+        if self.options.tape:
+            for name in outs:
+                var = self.block._find_var_recursive(name)
+                if var is not None and var.stop_gradient:
+                    self.line(f"{self.v(name)} = ctx.detach({self.v(name)})", op)
+        if self.options.profile:
+            self.line(f"ctx.leave({self.const('o', op)}, ({''.join(self.v(n) + ', ' for n in outs)}))", op)
+        if self.options.check_nan and outs:
+            names = self.const("n", (op, tuple(outs)))
+            self.line(f"ctx.check_finite({names}, ({''.join(self.v(n) + ', ' for n in outs)}))", op)
+        for name in outs:
+            var = self.block._find_var_recursive(name)
+            if var is not None and var.persistable:
+                self._store(name)
+
+    def _free(self, i: int, op: Operator) -> None:
+        dead = []
+        for name in dict.fromkeys([*walk.reads_of(op), *op.output_arg_names]):
+            if self.last_use.get(name) == i and name not in self.keep and name in self.defined and name != EMPTY_VAR:
+                dead.append(name)
+        j = self.pairing.forward.get(i)
+        handle = [f"h{j}"] if j is not None and j in self.pairing.taped and not self.pairing.taped[j] else []
+        if dead or handle:
+            self.line(" = ".join([self.v(n) for n in dead] + handle) + " = None")
+
+    def run_ops(self, ops: list[Operator], keep: set[str]) -> None:
+        self._ops = ops
+        self.emit(ops, keep)
+
+
+def _missing(block: Block, name: str, op: Operator) -> UninitializedError:
+    var = block._find_var_recursive(name)
+    what = var.describe() if var is not None else name
+    if var is not None and var.is_data:
+        text = f"variable {what} is not fed: operator {op.type} needs it"
+    else:
+        text = f"variable {what} has no value when operator {op.type} reads it: nothing before it writes it, and it is not fed"
+    if op.site is not None:
+        text += f"\n    at {op.site}"
+    return UninitializedError(text)
+
+
+def lower_global(
+    block: Block, feeds: dict[str, bool], fetches: list[str], scope: Any, options: Options, make_body: Callable[..., Any]
+) -> Code:
+    """The function ``step(feed, feed_lods, tensors, vars, ctx)`` of a global Block.
+
+    Args:
+        feeds: fed variable -> whether it comes with a LoD.
+        fetches: variables whose (value, LoD) pairs it returns.
+    """
+    ops = live_ops(block, fetches)
+    emitter = Emitter(block, options, make_body)
+    emitter.scope = scope
+    for k, (name, with_lod) in enumerate(feeds.items()):
+        emitter.line(f"{emitter.v(name)} = feed[{k}]")
+        emitter.defined.add(name)
+        if with_lod:
+            emitter.has_lod.add(name)
+            emitter.line(f"{emitter.lod(name)} = feed_lods[{k}]")
+        var = block._find_var_recursive(name)
+        if var is not None and var.persistable:
+            emitter._store(name)
+    emitter.run_ops(ops, set(fetches))
+    results = []
+    for name in fetches:
+        if name not in emitter.defined:
+            if block._find_var_recursive(name) is None:
+                raise InvalidProgramError(f"fetch: {name!r} is not a variable of the program")
+            emitter._load(name, Operator(block, "fetch"))
+        results.append(f"({emitter.v(name)}, {emitter.lod(name)})")
+    emitter.line(f"return [{', '.join(results)}]")
+    names = emitter.scope_vars
+    head = "def step(feed, feed_lods, tensors, scope_vars, ctx):"
+    unpack = []
+    if names:
+        unpack.append("    " + "".join(f"t{k}, " for k in range(len(names))) + "= tensors")
+        unpack.append("    " + "".join(f"s{k}, " for k in range(len(names))) + "= scope_vars")
+    return Code(
+        source="\n".join([head, *unpack, *emitter.lines]),
+        constants=emitter.constants,
+        op_of_line={n + len(unpack): op for n, op in emitter.op_of_line.items()},
+        scope_vars=names,
+        reads_first=emitter.reads_first,
+    )
+
+
+def lower_body(block: Block, known_lods: set[str], options: Options, make_body: Callable[..., Any]) -> Code:
+    """The function ``body(env, lods, ctx)`` of a sub-Block.
+
+    Args:
+        known_lods: outer variables that may have a LoD when the body starts.
+    """
+    writes = walk.outer_writes(block)
+    reads = walk.outer_reads(block)
+    lods = set(known_lods)
+    while True:  # a value that the body writes may have a LoD when the next iteration reads it
+        emitter = Emitter(block, options, make_body)
+        emitter.outer = set(reads) | set(writes)
+        emitter.has_lod = {n for n in lods if n in emitter.outer}
+        for name in emitter.has_lod:
+            emitter.v(name)
+        ops = [op for op in block.ops if op.type not in ("feed", "fetch")]
+        emitter.run_ops(ops, set(writes))
+        after = lods | {n for n in writes if n in emitter.has_lod}
+        if after == lods:
+            break
+        lods = after
+    for name in writes:
+        if name in emitter.defined:
+            emitter.line(f"env[{name!r}] = {emitter.v(name)}")
+            if name in emitter.has_lod:
+                emitter.line(f"lods[{name!r}] = {emitter.lod(name)}")
+            else:
+                emitter.line(f"lods.pop({name!r}, None)")
+    if not emitter.lines:
+        emitter.line("pass")
+    return Code(
+        source="\n".join(["def body(env, lods, ctx):", *emitter.lines]),
+        constants=emitter.constants,
+        op_of_line=emitter.op_of_line,
+        may_have_lod=lods,
+    )

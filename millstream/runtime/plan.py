@@ -1,0 +1,176 @@
+"""Plan: a lowered Program with its feeds and fetches, run many times."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from millstream.errors import EOFException, InvalidProgramError, MillstreamError, OperatorError, UninitializedError
+from millstream.ir.block import Block
+from millstream.ir.operator import Operator
+from millstream.ir.program import Program
+from millstream.ops._grad import rebuild
+from millstream.ops._values import LoD, SelectedRows
+from millstream.runtime.lower import Code, Options, lower_body, lower_global
+from millstream.runtime.scope import Scope, ScopeVar
+
+
+class Context:
+    """What kernels and emitted code get from the runtime while a Plan runs.
+
+    Attributes:
+        scope: the Scope of this run.
+        rng: generator of operators whose `seed` is 0.
+        executor: the Executor that runs the Plan.
+        device: where new tensors are made.
+    """
+
+    def __init__(self, scope: Scope, rng: torch.Generator, executor: Any, device: torch.device) -> None:
+        self.scope = scope
+        self.rng = rng
+        self.executor = executor
+        self.device = device
+        self.recorder: Any = None  # profiler
+
+    def seeded(self, seed: int) -> torch.Generator:
+        """A generator that starts at `seed`: operators with a seed give the same values every time."""
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    @staticmethod
+    def detach(value: Any) -> Any:
+        return rebuild(value, torch.Tensor.detach)
+
+    @staticmethod
+    def check_finite(where: tuple[Operator, tuple[str, ...]], values: tuple[Any, ...]) -> None:
+        op, names = where
+        for name, value in zip(names, values):
+            if isinstance(value, SelectedRows):
+                value = value.values
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                nan, inf = int(torch.isnan(value).sum()), int(torch.isinf(value).sum())
+                raise OperatorError(
+                    f"operator {op.type} output {name!r} of shape {list(value.shape)} contains {nan} NaN and {inf} Inf "
+                    f"(FLAGS_check_nan_inf is on)" + (f"\n    at {op.site}" if op.site else "")
+                )
+
+    def enter(self, op: Operator) -> None:
+        self.recorder.enter(op)
+
+    def leave(self, op: Operator, outs: tuple[Any, ...]) -> None:
+        self.recorder.leave(op, outs)
+
+
+class Body:
+    """A lowered sub-Block."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.may_have_lod = code.may_have_lod
+        self.function = _compile(code, "body")
+
+    def run(self, env: dict[str, Any], lods: dict[str, LoD], ctx: Context) -> None:
+        """Run the Block once over the outer variables in `env`."""
+        try:
+            self.function(env, lods, ctx)
+        except (MillstreamError, StopIteration, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise explain(error, self.code) from error
+
+
+class Plan:
+    """The compiled form of (Program version, feeds, fetches)."""
+
+    def __init__(
+        self, program: Program, feeds: dict[str, bool], fetches: list[str], scope: Scope, options: Options
+    ) -> None:
+        self.program = program  # keeps ids in the cache key alive
+        self.options = options
+        self.bodies: list[Body] = []
+        self.code = lower_global(program.global_block(), feeds, fetches, scope, options, self._make_body)
+        self.function = _compile(self.code, "step")
+        self._bound: tuple[Scope, int, tuple[Any, ...], tuple[ScopeVar, ...]] | None = None
+
+    def _make_body(self, block: Block, known_lods: set[str], tape: bool) -> Body:
+        options = Options(tape, self.options.check_nan, self.options.profile, self.options.device)
+        body = Body(lower_body(block, known_lods, options, self._make_body))
+        self.bodies.append(body)
+        return body
+
+    @property
+    def source(self) -> str:
+        """The Python source of the Plan and of its sub-Blocks, for reading."""
+        return "\n\n".join([self.code.source, *(b.code.source for b in self.bodies)])
+
+    def bind(self, scope: Scope) -> tuple[tuple[Any, ...], tuple[ScopeVar, ...]]:
+        """Tensors and variables of `scope` that the Plan reads or writes; cached until the Scope changes."""
+        bound = self._bound
+        if bound is not None and bound[0] is scope and bound[1] == scope._generation:
+            return bound[2], bound[3]
+        tensors: list[Any] = []
+        variables: list[ScopeVar] = []
+        root = self.program.global_block()
+        for name in self.code.scope_vars:
+            var = scope.find_var(name) or scope.var(name)
+            if name in self.code.reads_first and var.load()[0] is None:
+                self._uninitialized(root, name)
+            declared = root._find_var_recursive(name)
+            dense = var.obj is None or hasattr(var.obj, "_t")
+            is_tensor = declared is None or declared.type.name == "LOD_TENSOR"
+            tensors.append(var.get_tensor() if dense and is_tensor else None)
+            variables.append(var)
+        self._bound = (scope, scope._generation, tuple(tensors), tuple(variables))
+        return self._bound[2], self._bound[3]
+
+    @staticmethod
+    def _uninitialized(root: Block, name: str) -> None:
+        var = root._find_var_recursive(name)
+        if var is not None and var.type.name not in ("LOD_TENSOR", "SELECTED_ROWS"):
+            return
+        raise UninitializedError(
+            f"persistable variable {var.describe() if var is not None else name} is not initialized in this scope; "
+            "run the startup program (exe.run(fluid.default_startup_program())) or load parameters first"
+        )
+
+    def run(self, feed: list[torch.Tensor], feed_lods: list[LoD], ctx: Context) -> list[tuple[Any, LoD]]:
+        """One run; returns (value, LoD) for each fetch."""
+        tensors, variables = self.bind(ctx.scope)
+        try:
+            with torch.no_grad():
+                return self.function(feed, feed_lods, tensors, variables, ctx)
+        except (MillstreamError, StopIteration, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise explain(error, self.code) from error
+
+
+def _compile(code: Code, name: str) -> Callable[..., Any]:
+    filename = f"<plan {id(code):x}>"
+    namespace = code.constants
+    exec(compile(code.source, filename, "exec"), namespace)  # our own generated text; no user strings but names via repr
+    return namespace[name]
+
+
+def explain(error: Exception, code: Code) -> Exception:
+    """`error` as an OperatorError that names the operator, its variables and the user's line."""
+    op = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == f"<plan {id(code):x}>":
+            op = code.op_of_line.get(frame.lineno or -1)
+    if op is None or isinstance(error, EOFException):
+        return error
+    lines = [f"operator {op.type} failed: {type(error).__name__}: {error}"]
+    for slot, names in op.inputs.items():
+        for name in names:
+            var = op.block._find_var_recursive(name)
+            lines.append(f"    input {slot}: {var.describe() if var is not None else name}")
+    attrs = {k: v for k, v in op.all_attrs().items() if not k.startswith("op_")}
+    if attrs:
+        lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))
+    if op.site is not None:
+        lines.append(f"    at {op.site}")
+    kind = InvalidProgramError if isinstance(error, InvalidProgramError) else OperatorError
+    return kind("\n".join(lines))
