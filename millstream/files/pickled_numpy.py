@@ -25,8 +25,8 @@ class Machine(Protocol):
 
     src: Source
 
-    def spend(self, count: int) -> None:
-        """Account for `count` bytes that become an array; raises when the file has no such amount."""
+    def spend(self, count: int, what: str) -> None:
+        """Account for `count` bytes that become an "array" or "text"; raises when the file has no such amount."""
 
 
 class Blob:
@@ -119,11 +119,11 @@ def _array(machine: Machine, shape: Any, dtype: Any, fortran: bool, data: Any) -
         raise ValueError("arrays of objects are not read")
     if not isinstance(data, (bytes, str, Blob)):
         raise ValueError(f"expected bytes, found {type(data).__name__}")
-    machine.spend(count * kind.itemsize)
+    if not kind.itemsize:
+        raise ValueError("a dtype of no bytes")
+    machine.spend(count * kind.itemsize, "array")
     made = np.empty(shape, kind, "F" if fortran else "C")
-    if kind.itemsize == 0:
-        return made
-    flat = made.reshape(-1, order="K").view(np.uint8) if count else np.empty(0, np.uint8)
+    flat = (made.T if fortran else made).reshape(-1).view(np.uint8) if count else np.empty(0, np.uint8)
     _fill(flat, data)
     if kind.kind == "b":
         np.minimum(flat, 1, out=flat)
@@ -203,7 +203,7 @@ def _encode(machine: Machine, args: tuple[Any, ...]) -> Any:
         return Latin1(text.src, text.pos, text.length, "bytes")
     if not isinstance(text, str):
         raise TypeError("expected a text")
-    machine.spend(len(text))
+    machine.spend(len(text), "text")
     return text.encode("latin1")
 
 

@@ -15,16 +15,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from millstream.errors import FileFormatError
-from millstream.files.pickled_numpy import NUMPY_GLOBALS, Blob, GlobalTable, PendingArray, Pending, materialize
+from millstream.files.pickled_numpy import NUMPY_GLOBALS, Blob, GlobalTable, Pending, materialize
 from millstream.files.source import Source, open_source
 
-MAX_OBJECTS = 2_000_000
+MAX_OBJECTS = 1_000_000
 MAX_DEPTH = 200
 _EAGER = 1 << 16  # strings up to this many bytes are made at once
 _LINE = 1 << 12
+_LONG_LINE = 1 << 26  # of text: protocol 0 holds an array's bytes in one line
 _MARK = object()
 _KEYS = (str, bytes, int, type(None))
 
@@ -54,7 +53,7 @@ class _Machine:
         self.src = src
         self.encoding = encoding
         self.max_objects = max_objects
-        self.budget = src.left  # bytes that may still become strings and arrays
+        self.budget = {"array": src.left, "text": src.left}  # bytes that may still be made of what is remembered
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.made = 0
@@ -63,9 +62,9 @@ class _Machine:
     def fail(self, problem: str) -> FileFormatError:
         return self.src.fail(problem, self.at)
 
-    def spend(self, count: int) -> None:
-        self.budget -= count
-        if self.budget < 0:
+    def spend(self, count: int, what: str) -> None:
+        self.budget[what] -= count
+        if self.budget[what] < 0:
             raise self.fail("the data it describes is larger than the pickle itself")
 
     def run(self) -> Any:
@@ -79,8 +78,8 @@ class _Machine:
             if handler is None:
                 raise self.fail(f"pickle opcode {bytes([code])!r} is not one that plain data needs")
             self.made += 1
-            if self.made > 8 * self.max_objects:
-                raise self.fail(f"more than {self.max_objects} objects")
+            if self.made > 4 * self.max_objects:
+                raise self.fail(f"expected at most {self.max_objects} objects, found more")
             handler(self)
         if len(self.stack) != 1:
             raise self.fail(f"the pickle ends with {len(self.stack)} objects on its stack; expected 1")
@@ -127,16 +126,20 @@ class _Machine:
     def uint(self, size: int) -> int:
         return self.src.integer(size, "a length or index")
 
-    def line(self) -> bytes:
+    def line(self, limit: int = _LINE) -> bytes:
         """A line of the text opcodes, without its newline."""
         src = self.src
         start = src.pos
-        data = src.take(min(_LINE, src.left), "a line")
-        end = data.find(b"\n")
-        if end < 0:
-            raise self.fail(f"expected a line of at most {_LINE} bytes")
-        src.seek(start + end + 1)
-        return data[:end]
+        data = bytearray()
+        while len(data) < limit and src.left:
+            piece = src.take(min(_LINE, src.left), "a line")
+            end = piece.find(b"\n")
+            if end >= 0:
+                data += piece[:end]
+                src.seek(start + len(data) + 1)
+                return bytes(data)
+            data += piece
+        raise self.fail(f"expected a line of at most {limit} bytes")
 
     def number_line(self) -> int:
         return self.parse(int, self.line()[:40])
@@ -157,13 +160,11 @@ class _Machine:
             return found
         raw = src.take(length, "a string")
         if form == "bytes" or (form == "old" and self.encoding == "bytes"):
-            self.spend(length)
             return raw
         try:
             text = raw.decode("utf-8", "surrogatepass") if form == "text" else raw.decode(self.encoding)
         except (UnicodeDecodeError, LookupError) as error:
             raise self.fail(f"a string that can't be decoded: {error}") from None
-        self.spend(length)
         return text
 
     # ---- containers --------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class _Checker:
         self.size: dict[int, int] = {}
         self.depth: dict[int, int] = {}
         self.open: set[int] = set()
-        self.done: dict[int, Any] = {}
+        self.done: dict[int, tuple[Any, Any]] = {}  # id -> (tuple, its finished form); the old one keeps its id alive
 
     def check(self, root: Any) -> Any:
         """The finished object; walks with its own stack, since a pickle may nest a million deep."""
@@ -250,7 +251,7 @@ class _Checker:
             )
         if isinstance(node, tuple):
             if any(self.changes(c) for c in node):
-                self.done[key] = tuple(self.swap(c) for c in node)
+                self.done[key] = (node, tuple(self.swap(c) for c in node))
         elif isinstance(node, list):
             node[:] = [self.swap(c) for c in node]
         else:
@@ -265,7 +266,8 @@ class _Checker:
             return materialize(child, self.machine)
         if isinstance(child, (_Global, Blob)) or child is _MARK:
             raise self.machine.fail(f"expected plain data, found {_kind(child)}")
-        return self.done.get(id(child), child)
+        finished = self.done.get(id(child))
+        return child if finished is None else finished[1]
 
 
 def _kind(value: Any) -> str:
@@ -378,16 +380,19 @@ def _stack_global(m: _Machine) -> None:
 
 def _quoted(m: _Machine) -> None:
     """STRING: a Python 2 string literal in quotes; only what needs no escapes but the usual ones."""
-    text = m.line()
+    text = m.line(_LONG_LINE)
     if len(text) < 2 or text[:1] not in b"'\"" or text[-1:] != text[:1]:
         raise m.fail(f"expected a string in quotes, found {text[:40]!r}")
-    raw = text[1:-1].decode("latin1").encode("latin1").decode("unicode_escape" if b"\\" in text else "latin1")
-    m.push(raw.encode("latin1", "replace") if m.encoding == "bytes" else raw)
+    try:
+        raw = text[1:-1].decode("unicode_escape" if b"\\" in text else "latin1").encode("latin1")
+        m.push(raw if m.encoding == "bytes" else raw.decode(m.encoding))
+    except (UnicodeError, LookupError) as error:
+        raise m.fail(f"a string that can't be decoded: {error}") from None
 
 
 def _text_line(m: _Machine) -> None:
     try:
-        m.push(m.line().decode("raw_unicode_escape"))
+        m.push(m.line(_LONG_LINE).decode("raw_unicode_escape"))
     except UnicodeDecodeError as error:
         raise m.fail(f"a string that can't be decoded: {error}") from None
 
