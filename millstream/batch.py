@@ -8,9 +8,7 @@ from typing import Any
 __all__ = ["batch"]
 
 
-def batch(
-    reader: Callable[[], Any], batch_size: int, drop_last: bool = False
-) -> Callable[[], Iterator[list[Any]]]:
+def batch(reader: Callable[[], Any], batch_size: int, drop_last: bool = False) -> Callable[[], Iterator[list[Any]]]:
     """Group the samples of `reader` into lists of `batch_size`.
 
     The last list may be shorter; `drop_last=True` leaves it out. Raises ValueError at once,

@@ -15,9 +15,7 @@ from ..errors import FileFormatError
 __all__ = ["extract_tar", "iterate_members", "member_bytes", "member_lines"]
 
 
-def iterate_members(
-    archive: str | os.PathLike[str], pattern: re.Pattern[str]
-) -> Iterator[tuple[str, bytes]]:
+def iterate_members(archive: str | os.PathLike[str], pattern: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
     """(name, contents) of each regular file whose name matches, in archive order."""
     # Stream mode reads a compressed archive once, without seeking back.
     with tarfile.open(archive, "r|*") as tar:

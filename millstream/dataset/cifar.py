@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,14 @@ CIFAR100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
 Sample = tuple[np.ndarray, int]
 
 
-def reader_creator(
-    filename: str, sub_name: str, cycle: bool = False
-) -> Callable[[], Iterator[Sample]]:
+def _text_keys(batch: Any) -> dict[str, Any]:
+    """The published files have text keys, copies written by Python 3 often byte strings."""
+    if not isinstance(batch, dict):
+        return {}
+    return {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
+
+
+def reader_creator(filename: str, sub_name: str, cycle: bool = False) -> Callable[[], Iterator[Sample]]:
     """A reader of the archive members whose name contains `sub_name`; `cycle`: without end."""
     pattern = re.compile(f".*{re.escape(sub_name)}")
 
@@ -35,16 +41,14 @@ def reader_creator(
         found = False
         for name, contents in iterate_members(filename, pattern):
             found = True
-            batch = safe_pickle.loads(contents)
+            batch = _text_keys(safe_pickle.loads(contents))
             try:
                 data = batch["data"]
                 labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
-            except (TypeError, KeyError):
+            except KeyError:
                 raise FileFormatError(f"{filename}: {name} is not a CIFAR batch") from None
             if len(data) != len(labels):
-                raise FileFormatError(
-                    f"{filename}: {name} has {len(data)} images and {len(labels)} labels"
-                )
+                raise FileFormatError(f"{filename}: {name} has {len(data)} images and {len(labels)} labels")
             for pixels, label in zip(data, labels, strict=True):
                 yield (pixels / 255.0).astype(np.float32), int(label)
         if not found:

@@ -132,9 +132,7 @@ def cluster_files_reader(
     if not callable(loader):
         raise TypeError(f"cluster_files_reader: loader must be callable, got {loader!r}")
     if not 0 <= trainer_id < trainer_count:
-        raise ValueError(
-            f"cluster_files_reader: trainer_id must be in [0, {trainer_count}), got {trainer_id}"
-        )
+        raise ValueError(f"cluster_files_reader: trainer_id must be in [0, {trainer_count}), got {trainer_id}")
 
     def reader() -> Iterator[Any]:
         for path in sorted(glob.glob(files_pattern))[trainer_id::trainer_count]:

@@ -84,9 +84,7 @@ def _to_bio(column: list[str], where: str) -> list[str]:
     return labels
 
 
-def corpus_reader(
-    data_path: str, words_name: str, props_name: str
-) -> Callable[[], Iterator[Sentence]]:
+def corpus_reader(data_path: str, words_name: str, props_name: str) -> Callable[[], Iterator[Sentence]]:
     """A reader of (words, predicate, BIO labels), one for each predicate of each sentence.
 
     `words_name` and `props_name` are gzip-compressed members of the tar archive `data_path`.
@@ -98,9 +96,7 @@ def corpus_reader(
         predicates, *columns = (list(column) for column in zip(*rows, strict=True))
         verbs = [verb for verb in predicates if verb != "-"]
         if len(verbs) != len(columns):
-            raise FileFormatError(
-                f"{props_name}: {len(verbs)} predicates, {len(columns)} columns at {words[:5]}"
-            )
+            raise FileFormatError(f"{props_name}: {len(verbs)} predicates, {len(columns)} columns at {words[:5]}")
         for verb, column in zip(verbs, columns, strict=True):
             yield list(words), verb, _to_bio(column, props_name)
 

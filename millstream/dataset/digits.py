@@ -25,8 +25,7 @@ def _split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise NotSupportedError(
-            "paddle.dataset.digits reads a table of scikit-learn, which is not installed. "
-            "Hint: pip install scikit-learn"
+            "paddle.dataset.digits reads a table of scikit-learn, which is not installed. Hint: pip install scikit-learn"
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels / 8.0 - 1.0).astype(np.float32)

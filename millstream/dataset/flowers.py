@@ -121,9 +121,7 @@ def test(
     return _split(TEST_FLAG, mapper, buffered_size, use_xmap, cycle)
 
 
-def valid(
-    mapper: Mapper = test_mapper, buffered_size: int = 1024, use_xmap: bool = True
-) -> Callable[[], Any]:
+def valid(mapper: Mapper = test_mapper, buffered_size: int = 1024, use_xmap: bool = True) -> Callable[[], Any]:
     """A reader of 1,020 other pictures."""
     return _split(VALID_FLAG, mapper, buffered_size, use_xmap, False)
 

@@ -71,8 +71,7 @@ def _decode_opencv(data: bytes, is_color: bool) -> np.ndarray:
         import cv2
     except ImportError as error:
         raise NotSupportedError(
-            "decoding pictures needs Pillow or OpenCV, neither is installed. "
-            "Hint: pip install pillow"
+            "decoding pictures needs Pillow or OpenCV, neither is installed. Hint: pip install pillow"
         ) from error
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), 1 if is_color else 0)
     if picture is None:
@@ -116,12 +115,8 @@ def _resize_cubic(im: np.ndarray, height: int, width: int) -> np.ndarray:
     else:
         source = im.astype(np.float32)
     trailing = (1,) * (im.ndim - 2)
-    wide = sum(
-        source[:, cols[:, tap]] * col_weights[:, tap].reshape(1, -1, *trailing) for tap in range(4)
-    )
-    tall = sum(
-        wide[rows[:, tap]] * row_weights[:, tap].reshape(-1, 1, *trailing) for tap in range(4)
-    )
+    wide = sum(source[:, cols[:, tap]] * col_weights[:, tap].reshape(1, -1, *trailing) for tap in range(4))
+    tall = sum(wide[rows[:, tap]] * row_weights[:, tap].reshape(-1, 1, *trailing) for tap in range(4))
     if im.dtype == np.uint8:
         return np.clip((tall + (1 << 21)) >> 22, 0, 255).astype(np.uint8)
     return tall.astype(im.dtype)
@@ -208,9 +203,7 @@ def load_and_transform(
     return simple_transform(im, resize_size, crop_size, is_train, is_color, mean)
 
 
-def batch_images_from_tar(
-    data_file: str, dataset_name: str, img2label: Mapping[str, int], num_per_batch: int = 1024
-) -> str:
+def batch_images_from_tar(data_file: str, dataset_name: str, img2label: Mapping[str, int], num_per_batch: int = 1024) -> str:
     """Write the encoded pictures named in `img2label` as pickled batches beside the archive.
 
     Each batch is ``{"label": [...], "data": [bytes, ...]}``, readable with

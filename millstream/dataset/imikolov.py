@@ -52,9 +52,7 @@ def build_dict(min_word_freq: int = 50) -> WordDict:
     return result
 
 
-def reader_creator(
-    filename: str, word_idx: Any, n: int, data_type: int
-) -> Callable[[], Iterator[tuple[Any, ...]]]:
+def reader_creator(filename: str, word_idx: Any, n: int, data_type: int) -> Callable[[], Iterator[tuple[Any, ...]]]:
     """A reader of one member of the archive.
 
     NGRAM needs n >= 1; sentences shorter than n with their marks are left out. SEQ leaves out
@@ -81,16 +79,12 @@ def reader_creator(
     return reader
 
 
-def train(
-    word_idx: Any, n: int, data_type: int = DataType.NGRAM
-) -> Callable[[], Iterator[tuple[Any, ...]]]:
+def train(word_idx: Any, n: int, data_type: int = DataType.NGRAM) -> Callable[[], Iterator[tuple[Any, ...]]]:
     """A reader of the training text."""
     return reader_creator(_TRAIN, word_idx, n, data_type)
 
 
-def test(
-    word_idx: Any, n: int, data_type: int = DataType.NGRAM
-) -> Callable[[], Iterator[tuple[Any, ...]]]:
+def test(word_idx: Any, n: int, data_type: int = DataType.NGRAM) -> Callable[[], Iterator[tuple[Any, ...]]]:
     """A reader of the validation text (Fluid's choice: not ``ptb.test.txt``)."""
     return reader_creator(_VALID, word_idx, n, data_type)
 

@@ -48,9 +48,7 @@ def _header(stream: _Stream, magic: int, dims: int, name: str) -> tuple[int, ...
     return tuple(shape)
 
 
-def reader_creator(
-    image_filename: str, label_filename: str, buffer_size: int
-) -> Callable[[], Iterator[Sample]]:
+def reader_creator(image_filename: str, label_filename: str, buffer_size: int) -> Callable[[], Iterator[Sample]]:
     """A reader of two gzip-compressed IDX files, decoding `buffer_size` images at a time."""
     if buffer_size < 1:
         raise ValueError(f"mnist.reader_creator: buffer_size must be positive, got {buffer_size}")
@@ -60,9 +58,7 @@ def reader_creator(
             count, height, width = _header(images, 2051, 3, image_filename)
             (label_count,) = _header(labels, 2049, 1, label_filename)
             if count != label_count:
-                raise FileFormatError(
-                    f"{image_filename} has {count} images, {label_filename} {label_count} labels"
-                )
+                raise FileFormatError(f"{image_filename} has {count} images, {label_filename} {label_count} labels")
             for start in range(0, count, buffer_size):
                 rows = min(buffer_size, count - start)
                 pixels = _read(images, rows * height * width, image_filename)

@@ -6,13 +6,14 @@ ids], [rating]]`` with the rating 1..5 mapped to -3..5 by 2 r - 5. Source: Group
 
 from __future__ import annotations
 
-import random
 import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from ..errors import FileFormatError
 from . import common
@@ -97,9 +98,7 @@ def _records(path: str, member: str, fields: int) -> Iterator[list[str]]:
         for number, raw in enumerate(stream, 1):
             record = raw.decode("latin1").strip().split("::")
             if len(record) != fields:
-                raise FileFormatError(
-                    f"{path}: {member} line {number}: expected {fields} fields, got {len(record)}"
-                )
+                raise FileFormatError(f"{path}: {member} line {number}: expected {fields} fields, got {len(record)}")
             yield record
 
 
@@ -116,10 +115,7 @@ def _load(path: str) -> _Tables:
         movies[int(index)] = MovieInfo(index, kinds.split("|"), title)
         categories.update(kinds.split("|"))
         words.update(word.lower() for word in title.split())
-    users = {
-        int(index): UserInfo(index, gender, age, job)
-        for index, gender, age, job, _ in _records(path, "users.dat", 5)
-    }
+    users = {int(index): UserInfo(index, gender, age, job) for index, gender, age, job, _ in _records(path, "users.dat", 5)}
     # Sorted, so that ids do not change from one process to the next.
     return _Tables(
         movies,
@@ -136,11 +132,11 @@ def _tables() -> _Tables:
 def _samples(is_test: bool, test_ratio: float, rand_seed: int) -> Iterator[list[Any]]:
     path = common.download(URL, "movielens", MD5)
     tables = _tables()
-    draw = random.Random(rand_seed)
+    draw = np.random.RandomState(rand_seed)
     movie_values = {index: movie.value() for index, movie in tables.movies.items()}
     user_values = {index: user.value() for index, user in tables.users.items()}
     for user, movie, rating, _ in _records(path, "ratings.dat", 4):
-        if (draw.random() < test_ratio) == is_test:
+        if (draw.random_sample() < test_ratio) == is_test:
             score = float(rating) * 2 - 5.0
             yield user_values[int(user)] + movie_values[int(movie)] + [[score]]
 

@@ -36,10 +36,7 @@ __all__ = [
     "train",
 ]
 
-URL = (
-    "http://www.bigdatalab.ac.cn/benchmark/upload/download_source/"
-    "7b6dbbe2-842c-11e4-a536-bcaec51b9163_MQ2007.rar"
-)
+URL = "http://www.bigdatalab.ac.cn/benchmark/upload/download_source/7b6dbbe2-842c-11e4-a536-bcaec51b9163_MQ2007.rar"
 MD5 = "7be1640ae95c6408dab0ae7207bdc706"
 _FEATURES = 46
 
@@ -119,9 +116,7 @@ def gen_pair(
     "full": every such pair; "neighbour": only pairs next to each other in the ranking.
     """
     if partial_order not in ("full", "neighbour"):
-        raise ValueError(
-            f"mq2007.gen_pair: partial_order must be 'full' or 'neighbour', got {partial_order!r}"
-        )
+        raise ValueError(f"mq2007.gen_pair: partial_order must be 'full' or 'neighbour', got {partial_order!r}")
     ranked = _ranked(querylist)
     for i, better in enumerate(ranked):
         end = len(ranked) if partial_order == "full" else i + 2
@@ -138,12 +133,8 @@ def gen_list(querylist: QueryList | Sequence[Query]) -> Iterator[tuple[np.ndarra
 
 
 def query_filter(querylists: Sequence[QueryList]) -> list[QueryList]:
-    """The lists that have at least one relevant document, each ranked."""
-    return [
-        QueryList(_ranked(documents))
-        for documents in querylists
-        if any(query.relevance_score > 0 for query in documents)
-    ]
+    """The lists that have at least one relevant document."""
+    return [documents for documents in querylists if any(query.relevance_score > 0 for query in documents)]
 
 
 def _parse(line: str, fill_missing: float, where: str) -> Query:
@@ -164,9 +155,7 @@ def _parse(line: str, fill_missing: float, where: str) -> Query:
         raise FileFormatError(f"{where}: {error}") from error
 
 
-def load_from_text(
-    filepath: str, shuffle: bool = False, fill_missing: float = -1
-) -> list[QueryList]:
+def load_from_text(filepath: str, shuffle: bool = False, fill_missing: float = -1) -> list[QueryList]:
     """Documents grouped by query, from a LETOR text file.
 
     `filepath` is relative to ``DATA_HOME/MQ2007`` unless absolute; `fill_missing` stands for
@@ -195,9 +184,7 @@ _FORMATS = {
 }
 
 
-def _samples(
-    filepath: str, format: str = "pairwise", shuffle: bool = False, fill_missing: float = -1
-) -> Iterator[Any]:
+def _samples(filepath: str, format: str = "pairwise", shuffle: bool = False, fill_missing: float = -1) -> Iterator[Any]:
     """Samples of a file in one of the forms plain_txt, pointwise, pairwise, listwise."""
     if format not in _FORMATS:
         raise ValueError(f"mq2007: format must be one of {sorted(_FORMATS)}, got {format!r}")
@@ -238,7 +225,5 @@ def fetch() -> None:
         command = _unpack_command(archive, folder)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise FileFormatError(
-                f"{archive}: {command[0]} failed with code {done.returncode}: {done.stderr[-500:]}"
-            )
+            raise FileFormatError(f"{archive}: {command[0]} failed with code {done.returncode}: {done.stderr[-500:]}")
         shutil.copytree(folder, target, dirs_exist_ok=True)

@@ -104,6 +104,13 @@ def _encode(text: Any, codec: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes(*args: Any) -> bytes:
+    """How protocols 0 to 2 spell b""; ``bytes(n)`` would make any amount of zeros."""
+    if args:
+        raise FileFormatError("pickle: bytes() with arguments refused")
+    return b""
+
+
 def _not_callable(*_: Any) -> Any:
     raise FileFormatError("pickle: direct construction of numpy.ndarray refused")
 
@@ -120,6 +127,7 @@ for _module in ("numpy.core", "numpy._core"):
     _ADMITTED[(f"{_module}.multiarray", "scalar")] = _Constructor(_scalar)
     _ADMITTED[(f"{_module}.numeric", "_frombuffer")] = _Constructor(_from_buffer)
 for _module in ("builtins", "__builtin__"):
+    _ADMITTED[(_module, "bytes")] = _Constructor(_empty_bytes)
     for _type in (set, frozenset, complex):
         _ADMITTED[(_module, _type.__name__)] = _Constructor(_type)
 

@@ -77,10 +77,7 @@ def load_sentiment_data() -> list[Sample]:
     """All samples, in the order of :func:`sort_files`."""
     texts = _texts(download_data_if_not_yet())
     ids = dict(get_word_dict())
-    return [
-        ([ids[word] for word in texts[name]], 0 if name.startswith("neg/") else 1)
-        for name in sort_files()
-    ]
+    return [([ids[word] for word in texts[name]], 0 if name.startswith("neg/") else 1) for name in sort_files()]
 
 
 def reader_creator(data: Iterable[Sample]) -> Iterator[Sample]:

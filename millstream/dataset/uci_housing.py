@@ -29,9 +29,7 @@ __all__ = [
 
 URL = "http://paddlemodels.bj.bcebos.com/uci_housing/housing.data"
 MD5 = "d4accdce7a25600298819f8e28e8d593"
-FLUID_URL_MODEL = (
-    "https://github.com/PaddlePaddle/book/raw/develop/01.fit_a_line/fluid/fit_a_line.fluid.tar"
-)
+FLUID_URL_MODEL = "https://github.com/PaddlePaddle/book/raw/develop/01.fit_a_line/fluid/fit_a_line.fluid.tar"
 FLUID_MD5_MODEL = "6e6dd637ccd5993961f68bfbde46090b"
 
 feature_names = [
@@ -49,9 +47,7 @@ def feature_range(maximums: Any, minimums: Any) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise NotSupportedError(
-            "uci_housing.feature_range draws with matplotlib, which is not installed"
-        ) from error
+        raise NotSupportedError("uci_housing.feature_range draws with matplotlib, which is not installed") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -77,9 +73,7 @@ def load_data(filename: str, feature_num: int = 14, ratio: float = 0.8) -> None:
     with open(filename) as stream:
         values = np.array(stream.read().split(), dtype=np.float64)
     if values.size == 0 or values.size % feature_num:
-        raise FileFormatError(
-            f"{filename}: {values.size} numbers do not make rows of {feature_num}"
-        )
+        raise FileFormatError(f"{filename}: {values.size} numbers do not make rows of {feature_num}")
     table = values.reshape(-1, feature_num)
     features = table[:, :-1]
     extent = features.max(axis=0) - features.min(axis=0)

@@ -93,23 +93,17 @@ def _path() -> str:
     return common.download(DATA_URL, "wmt16", DATA_MD5, "wmt16.tar.gz")
 
 
-def train(
-    src_dict_size: int, trg_dict_size: int, src_lang: str = "en"
-) -> Callable[[], Iterator[Sample]]:
+def train(src_dict_size: int, trg_dict_size: int, src_lang: str = "en") -> Callable[[], Iterator[Sample]]:
     """A reader of the training pairs; sizes above what the corpus has are cut to it."""
     return reader_creator(_path(), "wmt16/train", src_dict_size, trg_dict_size, src_lang)
 
 
-def test(
-    src_dict_size: int, trg_dict_size: int, src_lang: str = "en"
-) -> Callable[[], Iterator[Sample]]:
+def test(src_dict_size: int, trg_dict_size: int, src_lang: str = "en") -> Callable[[], Iterator[Sample]]:
     """A reader of the test pairs."""
     return reader_creator(_path(), "wmt16/test", src_dict_size, trg_dict_size, src_lang)
 
 
-def validation(
-    src_dict_size: int, trg_dict_size: int, src_lang: str = "en"
-) -> Callable[[], Iterator[Sample]]:
+def validation(src_dict_size: int, trg_dict_size: int, src_lang: str = "en") -> Callable[[], Iterator[Sample]]:
     """A reader of the validation pairs."""
     return reader_creator(_path(), "wmt16/val", src_dict_size, trg_dict_size, src_lang)
 

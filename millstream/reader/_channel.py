@@ -33,11 +33,7 @@ class Channel(Generic[T]):
     def put(self, item: T) -> None:
         """Append, waiting for room. ChannelClosed when the channel is finished or cancelled."""
         with self._state:
-            while (
-                not self._cancelled
-                and not self._finished
-                and 0 < self._capacity <= len(self._items)
-            ):
+            while not self._cancelled and not self._finished and 0 < self._capacity <= len(self._items):
                 self._state.wait()
             if self._cancelled or self._finished:
                 raise ChannelClosed

@@ -43,10 +43,7 @@ def _run_reader(reader: Reader, send: Callable[[tuple[int, Any]], None]) -> None
     try:
         for sample in reader():
             if sample is None:
-                raise ValueError(
-                    "paddle.reader.multiprocess_reader: a reader yielded None; every sample must "
-                    "be a value"
-                )
+                raise ValueError("paddle.reader.multiprocess_reader: a reader yielded None; every sample must be a value")
             send((_SAMPLE, sample))
         send((_END, None))
     except (BrokenPipeError, KeyboardInterrupt):
@@ -95,9 +92,7 @@ def merge_pipes(readers: Sequence[Reader]) -> Iterator[Any]:
         for reader in readers:
             receiver, sender = context.Pipe(duplex=False)
             inherited = [*live, receiver]
-            process = context.Process(
-                target=_pipe_child, args=(reader, sender, inherited), daemon=True
-            )
+            process = context.Process(target=_pipe_child, args=(reader, sender, inherited), daemon=True)
             process.start()
             sender.close()
             processes.append(process)

@@ -7,13 +7,14 @@ iterator is closed or garbage collected half way.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ._channel import Channel, ChannelClosed
 
-__all__ = ["read_ahead", "map_ordered", "map_unordered"]
+__all__ = ["map_ordered", "map_unordered", "read_ahead"]
 
 Reader = Callable[[], Any]
 
@@ -90,9 +91,7 @@ def read_ahead(source: Reader, capacity: int) -> Iterator[Any]:
         channel.cancel()
 
 
-def map_unordered(
-    mapper: Callable[[Any], Any], source: Reader, workers: int, capacity: int
-) -> Iterator[Any]:
+def map_unordered(mapper: Callable[[Any], Any], source: Reader, workers: int, capacity: int) -> Iterator[Any]:
     """`mapper` of each sample in the order the `workers` threads finish."""
     work: Channel[Any] = Channel(capacity)
     results: Channel[_Outcome] = Channel(capacity)
@@ -144,15 +143,11 @@ def map_unordered(
 
 
 def _offer(channel: Channel[_Outcome], outcome: _Outcome) -> None:
-    try:
+    with contextlib.suppress(ChannelClosed):
         channel.put(outcome)
-    except ChannelClosed:
-        pass
 
 
-def map_ordered(
-    mapper: Callable[[Any], Any], source: Reader, workers: int, capacity: int
-) -> Iterator[Any]:
+def map_ordered(mapper: Callable[[Any], Any], source: Reader, workers: int, capacity: int) -> Iterator[Any]:
     """`mapper` of each sample in the source's order.
 
     The source thread puts a promise for each sample into `order` before handing it to the
@@ -176,10 +171,8 @@ def map_ordered(
             promise = _Promise()
             promise.error = error
             promise.ready.set()
-            try:
+            with contextlib.suppress(ChannelClosed):
                 order.put(promise)
-            except ChannelClosed:
-                pass
         finally:
             order.finish()
             work.finish()

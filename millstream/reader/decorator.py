@@ -90,9 +90,7 @@ def compose(*readers: Reader, **kwargs: Any) -> Reader:
                         f"paddle.reader.compose: reader {index} of {len(readers)} ended before "
                         "the others. Hint: check_alignment=False drops the surplus"
                     )
-            yield tuple(
-                itertools.chain.from_iterable(s if isinstance(s, tuple) else (s,) for s in row)
-            )
+            yield tuple(itertools.chain.from_iterable(s if isinstance(s, tuple) else (s,) for s in row))
 
     return composed
 
@@ -128,16 +126,12 @@ def xmap_readers(
     reaches the consumer; closing the iterator ends the threads.
     """
     if process_num < 1:
-        raise ValueError(
-            f"paddle.reader.xmap_readers: process_num must be at least 1, got {process_num}"
-        )
+        raise ValueError(f"paddle.reader.xmap_readers: process_num must be at least 1, got {process_num}")
     run = map_ordered if order else map_unordered
     return lambda: run(mapper, reader, int(process_num), int(buffer_size))
 
 
-def multiprocess_reader(
-    readers: list[Reader], use_pipe: bool = True, queue_size: int = 1000
-) -> Reader:
+def multiprocess_reader(readers: list[Reader], use_pipe: bool = True, queue_size: int = 1000) -> Reader:
     """Run each reader in its own (forked) process; samples come in order of arrival.
 
     Samples must be picklable and not None. `use_pipe=True` uses one pipe per reader, False one
@@ -146,8 +140,7 @@ def multiprocess_reader(
     """
     if not isinstance(readers, list) or not readers:
         raise AssertionError(
-            "paddle.reader.multiprocess_reader: readers must be a non-empty list of readers, got "
-            f"{readers!r}"
+            f"paddle.reader.multiprocess_reader: readers must be a non-empty list of readers, got {readers!r}"
         )
     if use_pipe:
         return lambda: merge_pipes(readers)

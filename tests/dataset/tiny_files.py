@@ -78,9 +78,7 @@ def imdb(home):
         "aclImdb/test/pos/0_10.txt": "the film was great",
         "aclImdb/test/neg/0_2.txt": "The rest was bad<br />",
     }
-    _write_tar(
-        os.path.join(folder, "aclImdb_v1.tar.gz"), [(k, v.encode()) for k, v in texts.items()]
-    )
+    _write_tar(os.path.join(folder, "aclImdb_v1.tar.gz"), [(k, v.encode()) for k, v in texts.items()])
 
 
 def imikolov(home):
@@ -113,9 +111,7 @@ def movielens(home):
     users = "1::F::1::10::48067\n2::M::56::16::70072\n5::M::25::20::55455\n"
     rng = np.random.RandomState(3)
     ratings = "".join(
-        "%d::%d::%d::97830%04d\n"
-        % (rng.choice([1, 2, 5]), rng.choice([1, 2, 7]), rng.randint(1, 6), i)
-        for i in range(60)
+        "%d::%d::%d::97830%04d\n" % (rng.choice([1, 2, 5]), rng.choice([1, 2, 7]), rng.randint(1, 6), i) for i in range(60)
     )
     with zipfile.ZipFile(os.path.join(folder, "ml-1m.zip"), "w") as z:
         z.writestr("ml-1m/movies.dat", movies.encode("latin1"))
@@ -175,14 +171,11 @@ def wmt14(home):
 
 def wmt16(home):
     folder = _folder(home, "wmt16")
-    train = (
-        "a dog runs\tein hund l\xe4uft\na cat runs\teine katze l\xe4uft\na dog\tein hund\n"
-        "bad line without tab\n"
-    )
+    train = "a dog runs\tein hund l\xe4uft\na cat runs\teine katze l\xe4uft\na dog\tein hund\nbad line without tab\n"
     members = [
         ("wmt16/train", train.encode("utf-8")),
-        ("wmt16/test", "a cat\teine katze\n".encode()),
-        ("wmt16/val", "a horse runs\tein pferd l\xe4uft\n".encode("utf-8")),
+        ("wmt16/test", b"a cat\teine katze\n"),
+        ("wmt16/val", "a horse runs\tein pferd l\xe4uft\n".encode()),
     ]
     _write_tar(os.path.join(folder, "wmt16.tar.gz"), members)
 
