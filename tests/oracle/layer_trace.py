@@ -22,7 +22,7 @@ def read_cases(family):
             cases[name.strip()] = code.rstrip() + "\n"
         return cases
     count = collections.Counter()
-    for line in text.strip().splitlines():
+    for line in filter(None, text.strip().splitlines()):
         found = re.match(r"\(?((?:L|fluid)(?:\.[A-Za-z]\w*)+)\(", line)
         stem = found.group(1).replace("L.", "").replace("fluid.", "fluid_") if found else "expr"
         count[stem] += 1
@@ -33,7 +33,7 @@ def read_cases(family):
 def trace(fluid, code, inputs):
     """Build `code` in empty programs; returns the record kept in layer_names.json."""
     main, startup = fluid.Program(), fluid.Program()
-    with fluid.unique_name.guard(), fluid.program_guard(main, startup):
+    with fluid.scope_guard(fluid.Scope()), fluid.unique_name.guard(), fluid.program_guard(main, startup):
         env = {"fluid": fluid, "L": fluid.layers, "np": np}
         used = [w for w in collections.OrderedDict.fromkeys(re.findall(r"\b[a-z]\w*\b", code)) if w in inputs]
         assigned = set(re.findall(r"(?m)(?:^|[;,(]|for)\s*(\w+)\s*(?:=[^=]|,.*=[^=])", code)) if "\n" in code else set()

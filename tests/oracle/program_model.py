@@ -14,12 +14,13 @@ class Model(object):
     feeds: one dict a step, name -> array, or name -> (array, recursive sequence lengths).
     fetch: Variables recorded at the first and the last step.
     train: called after the forward pass stands; appends backward and optimizer.
+    compiled: (main Program, scope) -> what is run instead: a CompiledProgram or a ParallelExecutor.
     test: (Program, feed, Variables) run after the last step; after(exe) -> {name: array}, run after that.
     """
 
-    def __init__(self, loss=None, feeds=(), fetch=(), train=None, test=None, after=None, statistics=False):
+    def __init__(self, loss=None, feeds=(), fetch=(), train=None, test=None, after=None, statistics=False, compiled=None):
         self.loss, self.feeds, self.fetch, self.train = loss, list(feeds), list(fetch), train
-        self.test, self.after, self.statistics = test, after, statistics
+        self.test, self.after, self.statistics, self.compiled = test, after, statistics, compiled
 
 
 def repeat(make, steps=STEPS, seed=7):
@@ -57,20 +58,24 @@ def feeds_checksum(feeds):
     return total
 
 
-FILES = (
-    "fit_a_line", "mnist_mlp", "lenet", "conv_family", "word2vec", "ctr", "sentiment", "tagger", "seq2seq", "language_model",
-    "while_sum", "branches", "lr_schedules", "optimizers", "averages", "clip_regularize", "gradients", "nested_lod",
-    "transformer", "nets_zoo", "evaluate", "initializers",
-)
+FILES = {
+    "vision": ("mnist_mlp", "lenet", "conv_family", "nets_zoo", "evaluate", "detection", "resnet"),
+    "text": ("word2vec", "ctr", "sentiment", "tagger", "seq2seq", "beam_search", "language_model", "recurrent_units", "nested_lod", "transformer", "speech"),
+    "training": (
+        "fit_a_line", "while_sum", "branches", "lr_schedules", "optimizers", "averages", "clip_regularize", "gradients", "initializers",
+        "data_parallel",
+    ),
+}
 
 
 def all_programs():
     """[(id, module, variant)]: a file with VARIANTS gives one program for each."""
     found = []
-    for name in FILES:
-        module = importlib.import_module("programs." + name)
-        for variant in getattr(module, "VARIANTS", (None,)):
-            found.append((name if variant is None else name + "-" + variant, module, variant))
+    for area in sorted(FILES):
+        for name in FILES[area]:
+            module = importlib.import_module("programs.%s.%s" % (area, name))
+            for variant in getattr(module, "VARIANTS", (None,)):
+                found.append((name if variant is None else name + "-" + variant, module, variant))
     return found
 
 
@@ -115,8 +120,13 @@ def run_steps(fluid, exe, built):
     """Losses of every step, and the fetches of the first and last as {key: array} with their lengths."""
     model, losses, kept, lods = built.model, [], {}, {}
     fetch = ([model.loss] if model.loss is not None else []) + model.fetch
+    program = model.compiled(built.main, fluid.global_scope()) if model.compiled else built.main
     for step, feed in enumerate(model.feeds):
-        out = exe.run(built.main, feed=one_step_feed(fluid, feed), fetch_list=fetch, return_numpy=False)
+        feed = one_step_feed(fluid, feed)
+        if isinstance(program, fluid.ParallelExecutor):
+            out = program.run(feed=feed, fetch_list=[v.name for v in fetch], return_numpy=False)
+        else:
+            out = exe.run(program, feed=feed, fetch_list=fetch, return_numpy=False)
         if model.loss is not None:
             losses.append(float(np.array(out[0]).reshape(-1)[0]))
             out = out[1:]

@@ -134,6 +134,32 @@ out = L.rnn(cell, t3)
 --- gru_cell
 cell = L.GRUCell(4)
 out = L.rnn(cell, t3, sequence_length=len0, is_reverse=True)
+--- basic_decoder
+cell = L.GRUCell(4)
+helper = L.TrainingHelper(f3, L.fill_constant([2], 'int32', 3))
+outs, state = L.dynamic_decode(L.BasicDecoder(cell, helper), inits=cell.get_initial_states(f3))
+out = [outs.cell_outputs, outs.sample_ids, state]
+--- beam_decoder
+cell = L.GRUCell(4)
+emb = lambda t: fluid.embedding(t, [10, 4], param_attr='emb')
+dec = L.BeamSearchDecoder(cell, start_token=0, end_token=1, beam_size=2, embedding_fn=emb, output_fn=lambda t: L.fc(t, 10, num_flatten_dims=len(t.shape) - 1))
+out, _ = L.dynamic_decode(dec, inits=cell.get_initial_states(x), max_step_num=5)
+--- contrib_basic_lstm
+out = fluid.contrib.layers.basic_lstm(f3, None, None, 4, num_layers=2, bidirectional=True)
+--- contrib_basic_gru
+out = fluid.contrib.layers.basic_gru(f3, None, 4)
+--- multivariate_normal
+d = L.MultivariateNormalDiag(L.fill_constant([2], 'float32', 0.), L.fill_constant([2, 2], 'float32', 1.))
+out = d.entropy()
+--- py_reader_by_data
+r = L.create_py_reader_by_data(4, [x, label])
+out = L.read_file(r)
+--- data_loader
+r = fluid.io.DataLoader.from_generator(feed_list=[x, label], capacity=2)
+out = L.fc(x, 2)
+--- data_loader_queue
+r = fluid.io.DataLoader.from_generator(feed_list=[x, label], capacity=2, iterable=False)
+out = L.fc(x, 2)
 --- py_reader
 r = L.py_reader(4, [[-1, 4], [-1, 1]], ['float32', 'int64'])
 out = L.read_file(r)
