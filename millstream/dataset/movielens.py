@@ -66,21 +66,24 @@ class MovieInfo:
 
 
 class UserInfo:
-    """A user: id, gender ("M" or "F"), lower bound of the age class, job id."""
+    """A user: id, gender ("M" or "F"), lower bound of the age class, job id.
+
+    The attribute `age` is the class: an index into `age_table`.
+    """
 
     def __init__(self, index: Any, gender: str, age: Any, job_id: Any) -> None:
         self.index = int(index)
         self.is_male = gender == "M"
-        self.age = int(age)
+        self.age = age_table.index(int(age))
         self.job_id = int(job_id)
 
     def value(self) -> list[int]:
         """``[id, 0 if male else 1, index of the age in age_table, job id]``."""
-        return [self.index, 0 if self.is_male else 1, age_table.index(self.age), self.job_id]
+        return [self.index, 0 if self.is_male else 1, self.age, self.job_id]
 
     def __str__(self) -> str:
         gender = "M" if self.is_male else "F"
-        return f"<UserInfo id({self.index}), gender({gender}), age({self.age}), job({self.job_id})>"
+        return f"<UserInfo id({self.index}), gender({gender}), age({age_table[self.age]}), job({self.job_id})>"
 
     __repr__ = __str__
 

@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 import sys
 import time
 import urllib.error
@@ -78,6 +79,8 @@ def obtain(request: Request) -> Path:
         request.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _failure(request, [*reasons, f"cannot create {request.folder}: {error}"]) from error
+    if not os.access(request.folder, os.W_OK):
+        raise _failure(request, [*reasons, f"cannot write into {request.folder}"])
     with _lock(request.target):
         found = _on_disk(request, [])  # another process may have finished it meanwhile
         if found is not None:
@@ -146,13 +149,20 @@ def _lock(target: Path) -> Iterator[None]:
         yield
         return
     path = target.with_name(target.name + ".lock")
-    with open(path, "w") as stream:
+    while True:
+        stream = open(path, "w")  # noqa: SIM115 (held until the end of the with block)
         fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        # The previous holder removes the file: a lock on a removed file excludes nobody.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+                break
+        stream.close()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        stream.close()
 
 
 class _Refused(Exception):
@@ -239,9 +249,7 @@ def _download(request: Request, url: str) -> None:
 def _is_final(error: Exception) -> bool:
     """Errors that a second attempt at the same address does not cure."""
     reason = getattr(error, "reason", error)
-    return isinstance(reason, (ConnectionRefusedError, FileNotFoundError, PermissionError)) or (
-        type(reason).__name__ == "gaierror"
-    )
+    return isinstance(reason, (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror))
 
 
 def _transfer(request: Request, url: str, part: _Part) -> None:

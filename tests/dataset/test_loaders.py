@@ -193,7 +193,7 @@ def test_sentiment(home, monkeypatch):
     words = sentiment.get_word_dict()
     assert [w for w, _ in words[:8]] == ["film", "a", "bad", "good", "(", ")", ",", "it"]
     assert sentiment.sort_files()[:3] == ["neg/cv000_2.txt", "pos/cv000_1.txt", "neg/cv001_2.txt"]
-    assert list(sentiment.train())[0] == ([1, 2, 0, 4, 14, 5, 2, 0], 0)
+    assert next(iter(sentiment.train())) == ([1, 2, 0, 4, 14, 5, 2, 0], 0)
     assert len(take(batch(sentiment.train, 3))) == 3 and list(sentiment.test()) == []
     monkeypatch.setattr(sentiment, "NUM_TRAINING_INSTANCES", 6)
     assert [label for _, label in sentiment.test()] == [0, 1]
@@ -360,13 +360,13 @@ def test_digits():
     assert np.all(abs(share - 0.2) < 0.01)
     again = take(digits.train())
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(train, again, strict=True))
-    assert set(label for _, label in train[:64]) == set(range(10))
+    assert {label for _, label in train[:64]} == set(range(10))
 
 
 def test_missing_file_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "DATA_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(mnist, "TRAIN_IMAGE_URL", "http://127.0.0.1:1/train-images-idx3-ubyte.gz")
-    with pytest.raises(DatasetError, match="train-images-idx3-ubyte.gz") as caught:
+    with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte\.gz") as caught:
         mnist.train()
     assert str(tmp_path / "mnist") in str(caught.value)

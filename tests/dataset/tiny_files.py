@@ -1,3 +1,4 @@
+# ruff: noqa: UP031 (file contents in the printf formats their producers used)
 """Small synthetic files in the real formats of the datasets, written under a data home.
 
 Each function writes the files of one dataset below `home/<module>/` under the names the
@@ -98,7 +99,7 @@ def uci_housing(home, rows=20):
     table = np.random.RandomState(2).uniform(0, 100, size=(rows, 14))
     with open(os.path.join(folder, "housing.data"), "w") as f:
         for row in table:
-            f.write(" " + "  ".join("%.4f" % v for v in row) + "\n")
+            f.write(" " + "  ".join(f"{v:.4f}" for v in row) + "\n")
 
 
 def movielens(home):
@@ -231,8 +232,8 @@ def voc2012(home, jpeg, png):
     folder = _folder(home, "voc2012")
     root = "VOCdevkit/VOC2012/"
     lists = {"train": "2007_a\n", "val": "2007_b\n", "trainval": "2007_a\n2007_b\n"}
-    members = [(root + "ImageSets/Segmentation/%s.txt" % k, v.encode()) for k, v in lists.items()]
+    members = [(root + f"ImageSets/Segmentation/{k}.txt", v.encode()) for k, v in lists.items()]
     for seed, name in enumerate(("2007_a", "2007_b")):
-        members.append((root + "JPEGImages/%s.jpg" % name, jpeg(seed)))
-        members.append((root + "SegmentationClass/%s.png" % name, png(seed)))
+        members.append((root + f"JPEGImages/{name}.jpg", jpeg(seed)))
+        members.append((root + f"SegmentationClass/{name}.png", png(seed)))
     _write_tar(os.path.join(folder, "VOCtrainval_11-May-2012.tar"), members, "w")
