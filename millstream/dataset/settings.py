@@ -9,10 +9,11 @@ MILLSTREAM_DATASET_TIMEOUT seconds without a byte after which a connection is gi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from millstream import config
 
 __all__ = ["DatasetSettings", "read_settings"]
 
@@ -29,7 +30,7 @@ class DatasetSettings:
 
 def read_settings(environ: Mapping[str, str] | None = None) -> DatasetSettings:
     """The settings in `environ` (default: the process environment)."""
-    env = os.environ if environ is None else environ
+    env = config.environment() if environ is None else environ
     cache = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = env.get("MILLSTREAM_DATA_HOME") or env.get("DATA_HOME")
     mirrors = env.get("MILLSTREAM_DATASET_MIRROR", "").replace(",", " ").split()

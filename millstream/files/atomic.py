@@ -64,6 +64,10 @@ def variable_path(dirname: str | os.PathLike[str], name: str) -> str:
     Raises FileFormatError: the name (perhaps out of a model file somebody sent) leads outside `dirname`.
     """
     parts = name.split("/")
-    if not name or "\0" in name or name.startswith("/") or os.path.isabs(name) or ".." in parts or parts[-1] in ("", "."):
-        raise FileFormatError(f"variable {name!r} can't be a file under {os.fspath(dirname)!r}: the name leads outside it")
+    outside = name.startswith("/") or os.path.isabs(name) or ".." in parts
+    if outside or "\0" in name or parts[-1] in ("", "."):
+        raise FileFormatError(
+            f"variable {name!r} can't be a file under {os.fspath(dirname)!r}: "
+            f"{'the name leads outside it' if outside else 'the name is no file name'}"
+        )
     return os.path.join(os.fspath(dirname), name)

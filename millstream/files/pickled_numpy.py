@@ -111,7 +111,8 @@ def materialize(pending: Pending, machine: Any) -> Any:
 def _array(machine: Machine, shape: Any, dtype: Any, fortran: bool, data: Any) -> np.ndarray[Any, Any]:
     if not isinstance(dtype, PendingDtype):
         raise ValueError("expected a plain dtype")
-    if not isinstance(shape, tuple) or len(shape) > 64 or any(type(d) is not int or not 0 <= d < 1 << 62 for d in shape):
+    fits = isinstance(shape, tuple) and len(shape) <= 64
+    if not fits or any(type(d) is not int or not 0 <= d < 1 << 62 for d in shape):
         raise ValueError(f"expected a tuple of dimensions as shape, found {type(shape).__name__}")
     kind = dtype.dtype
     count = element_count(shape)

@@ -71,7 +71,7 @@ def write_tensor(fh: BinaryIO, array: Any) -> None:
 def _write_raw(fh: BinaryIO, array: Array, dtype: np.dtype[Any]) -> None:
     if array.size:
         flat = np.ascontiguousarray(array, dtype).reshape(-1)
-        fh.write(memoryview(flat.view(np.uint8)))
+        fh.write(flat.view(np.uint8).data)
 
 
 def write_lod_tensor(fh: BinaryIO, array: Any, lod: Iterable[Any] = ()) -> None:
@@ -221,7 +221,7 @@ def lod_problem(lod: Sequence[Array], rows: int) -> str:
 def _rows_problem(rows: Array, height: int, shape: tuple[int, ...]) -> str:
     if rows.ndim != 1 or not shape or shape[0] != len(rows):
         return f"SelectedRows: expected a value with {rows.size} rows, found shape {list(shape)}"
-    if height < 0 or (len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < height)):
+    if height < 0 or (len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= height)):
         span = f"{rows.min()} to {rows.max()}" if len(rows) else "none"
         return f"SelectedRows: expected row numbers in [0, height), found {span} with height {height}"
     return ""

@@ -62,7 +62,7 @@ class Source:
         except (ValueError, OverflowError) as error:  # [0, 2**62, 2**62]
             raise self.fail(f"no array can have the shape {list(shape)[:16]} ({error})") from None
         if count:
-            flat = memoryview(made.reshape(-1).view(np.uint8))
+            flat = made.reshape(-1).view(np.uint8).data
             done = 0
             while done < len(flat):
                 got = self.fh.readinto(flat[done:])

@@ -180,7 +180,8 @@ class _Machine:
     def find(self, module: Any, name: Any) -> Any:
         found = _GLOBALS.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
         if found is None:
-            raise self.fail(f"refused global {str(module)[:80]}.{str(name)[:80]}: only plain data and numpy arrays are read")
+            asked = f"{str(module)[:80]}.{str(name)[:80]}"
+            raise self.fail(f"refused global {asked}: only plain data and numpy arrays are read")
         return found
 
     def global_line(self) -> None:

@@ -18,8 +18,8 @@ from millstream.errors import FileFormatError
 from millstream.ir import messages, wire
 from millstream.ir.block import Block
 from millstream.ir.operator import Operator
-from millstream.ir.proto_write import TENSOR_FIELDS, VALUE_FIELDS, VERSION_FIELDS, write_block, write_tail
 from millstream.ir.program import Program
+from millstream.ir.proto_write import TENSOR_FIELDS, VALUE_FIELDS, VERSION_FIELDS, write_block, write_tail
 from millstream.ir.types import AttrType, VarType
 from millstream.ir.variable import Variable
 from millstream.ir.wire import BYTES, Buffer, WireError
@@ -149,7 +149,7 @@ class _Reader:
                 if todo and idx not in open_now:
                     open_now.add(idx)
                     if open_now.intersection(todo):
-                        raise self.fail(f"blocks[{idx}].ops", "an operator's sub-Block contains that operator's own Block")
+                        raise self.fail(f"blocks[{idx}].ops", "an operator's sub-Block contains that operator")
                     stack.extend(dict.fromkeys(todo))
                     continue
                 stack.pop()
@@ -189,9 +189,11 @@ class _Reader:
             block, name, shape or None, dtype, level, kind, desc.persistable, need_check_feed=desc.need_check_feed
         )
         if kind is VarType.READER:
-            var.reader_slots = tuple((*self.tensor(t.tensor, path), self.level(t, path)) for t in typed.reader.lod_tensor)
+            slots = typed.reader.lod_tensor
+            var.reader_slots = tuple((*self.tensor(t.tensor, path), self.level(t, path)) for t in slots)
         if kind is VarType.TUPLE:
-            var.element_types = tuple(self.element(t, f"{path}.tuple", frozenset(VarType)) for t in typed.tuple.element_type)
+            types = typed.tuple.element_type
+            var.element_types = tuple(self.element(t, f"{path}.tuple", frozenset(VarType)) for t in types)
         if stated:
             var.stated = frozenset(stated)
         return var

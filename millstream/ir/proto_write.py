@@ -148,7 +148,9 @@ def _implied_attrs(op: Operator, declared: dict[str, AttrType]) -> dict[str, Any
     return implied
 
 
-def _typed(op: Operator, name: str, value: Any, declared: dict[str, AttrType], program: Program) -> tuple[AttrType, Any]:
+def _typed(
+    op: Operator, name: str, value: Any, declared: dict[str, AttrType], program: Program
+) -> tuple[AttrType, Any]:
     """(attribute type, value to store): the type remembered from a file, else declared, else by the Python value."""
     remembered = (op.attr_kinds or {}).get(name, _OP_KINDS.get(name))
     for kind in (remembered, declared.get(name), _inferred(value)):
