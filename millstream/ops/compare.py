@@ -1,0 +1,80 @@
+"""Comparison of two tensors with Fluid's broadcast; Out is bool and has the LoD of X."""
+
+from __future__ import annotations
+
+import torch
+
+from millstream.errors import ShapeError
+from millstream.ir.types import VarType
+from millstream.ops._broadcast import align, broadcast_shape
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+
+_SLOTS = "X, Y -> Out"
+
+
+def _spec(x: Spec, y: Spec, *, axis: int) -> Spec:
+    if len(x.shape) < len(y.shape):
+        raise ShapeError(f"X must have at least as many dims as Y, received X {list(x.shape)} and Y {list(y.shape)}")
+    return Spec(broadcast_shape(tuple(x.shape), tuple(y.shape), axis), VarType.BOOL, x.lod_level)
+
+
+@op("equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
+def equal(x, y, *, axis: int = -1):
+    """X == Y."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    return x == y
+
+
+@op("not_equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
+def not_equal(x, y, *, axis: int = -1):
+    """X != Y."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    return x != y
+
+
+@op("less_than", slots=_SLOTS, infer=_spec, lod="X", grad=False)
+def less_than(x, y, *, axis: int = -1):
+    """X < Y."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    return x < y
+
+
+@op("less_equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
+def less_equal(x, y, *, axis: int = -1):
+    """X <= Y."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    return x <= y
+
+
+@op("greater_than", slots=_SLOTS, infer=_spec, lod="X", grad=False)
+def greater_than(x, y, *, axis: int = -1):
+    """X > Y."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    return x > y
+
+
+@op("greater_equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
+def greater_equal(x, y, *, axis: int = -1):
+    """X >= Y."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    return x >= y
+
+
+def _reduce_spec(x: Spec, y: Spec, *, axis: int) -> Spec:
+    return Spec((1,), VarType.BOOL)
+
+
+@op("equal_reduce", slots=_SLOTS, infer=_reduce_spec, grad=False)
+def equal_reduce(x, y, *, axis: int = -1):
+    """Whether all elements of X and Y are equal: bool [1]. Different shapes are different."""
+    if axis != -1:
+        x, y = align(x, y, axis)
+    same = bool(torch.equal(x, y)) if x.shape == y.shape else False
+    return torch.tensor([same], device=x.device)
