@@ -1,7 +1,8 @@
 """Run by an interpreter with PaddlePaddle 1.8.5: load folders millstream saved, write what they compute.
 
-    OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> both_ways.py <program id> <folder with the saved forms> <result.npz>
+OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> both_ways.py <program id> <folder with the saved forms> <result.npz>
 """
+
 import os
 import sys
 

@@ -2,13 +2,14 @@
 
 Works under Python 3.7 (PaddlePaddle 1.8.5) and 3.11 (millstream), so it uses no newer syntax.
 """
+
 import collections
 import importlib
 import re
 
 import numpy as np
 
-FAMILIES = ("nn", "tensor", "sequence", "detection", "control", "training")
+FAMILIES = ("nn", "tensor", "sequence", "detection", "control", "training", "errors")
 HIDDEN = {"op_callstack": None, "op_namescope": "/", "op_device": "", "op_role_var": [], "op_role": 0}
 
 
@@ -26,7 +27,7 @@ def read_cases(family):
         found = re.match(r"\(?((?:L|fluid)(?:\.[A-Za-z]\w*)+)\(", line)
         stem = found.group(1).replace("L.", "").replace("fluid.", "fluid_") if found else "expr"
         count[stem] += 1
-        cases["%s.%d" % (stem, count[stem] - 1)] = line
+        cases["%s%s.%d" % ("refused_" if family == "errors" else "", stem, count[stem] - 1)] = line
     return cases
 
 
@@ -59,7 +60,9 @@ def names_of(out):
 
 
 def describe(program):
-    return [{"parent": b.parent_idx, "ops": [describe_op(op) for op in b.ops], "vars": describe_vars(b)} for b in program.blocks]
+    return [
+        {"parent": b.parent_idx, "ops": [describe_op(op) for op in b.ops], "vars": describe_vars(b)} for b in program.blocks
+    ]
 
 
 def describe_op(op):

@@ -1,4 +1,5 @@
 """What a program file hands to the recorder and to the replaying test. Runs under Python 3.7 and 3.11."""
+
 import importlib
 import zlib
 
@@ -60,9 +61,29 @@ def feeds_checksum(feeds):
 
 FILES = {
     "vision": ("mnist_mlp", "lenet", "conv_family", "nets_zoo", "evaluate", "detection", "resnet"),
-    "text": ("word2vec", "ctr", "sentiment", "tagger", "seq2seq", "beam_search", "language_model", "recurrent_units", "nested_lod", "transformer", "speech"),
+    "text": (
+        "word2vec",
+        "ctr",
+        "sentiment",
+        "tagger",
+        "seq2seq",
+        "beam_search",
+        "language_model",
+        "recurrent_units",
+        "nested_lod",
+        "transformer",
+        "speech",
+    ),
     "training": (
-        "fit_a_line", "while_sum", "branches", "lr_schedules", "optimizers", "averages", "clip_regularize", "gradients", "initializers",
+        "fit_a_line",
+        "while_sum",
+        "branches",
+        "lr_schedules",
+        "optimizers",
+        "averages",
+        "clip_regularize",
+        "gradients",
+        "initializers",
         "data_parallel",
     ),
 }
@@ -91,7 +112,9 @@ class Built(object):
             if train and self.model.train is not None:
                 self.model.train()
         self.all_ops = op_types(self.main)
-        self.parameters = sorted([p.name, list(p.shape), str(p.dtype).rsplit(".", 1)[-1]] for p in self.main.all_parameters())
+        self.parameters = sorted(
+            [p.name, list(p.shape), str(p.dtype).rsplit(".", 1)[-1]] for p in self.main.all_parameters()
+        )
         self.variables = sorted(v.name for v in self.main.list_vars())
         self.persistables = sorted(v.name for v in self.main.list_vars() if v.persistable)
 

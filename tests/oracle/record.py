@@ -1,7 +1,8 @@
 """Record what PaddlePaddle 1.8.5 computes for the programs of this folder: recorded/programs/<id>.npz and programs.json.
 
-    OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> record.py [id prefix]
+OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> record.py [id prefix]
 """
+
 import json
 import os
 import sys
@@ -76,7 +77,11 @@ def main():
         if time.time() - started > 2:
             print("slow:", name, "%.1f s" % (time.time() - started))
     with open(index, "w") as out:
-        out.write("{\n" + ",\n".join(json.dumps(k) + ":" + json.dumps(v, separators=(",", ":")) for k, v in sorted(found.items())) + "\n}\n")
+        out.write(
+            "{\n"
+            + ",\n".join(json.dumps(k) + ":" + json.dumps(v, separators=(",", ":")) for k, v in sorted(found.items()))
+            + "\n}\n"
+        )
 
 
 if __name__ == "__main__":

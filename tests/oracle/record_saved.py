@@ -1,7 +1,8 @@
 """Record folders saved by PaddlePaddle 1.8.5 and what they compute: recorded/saved/<program>.zip and .npz.
 
-    OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> record_saved.py [id prefix]
+OMP_NUM_THREADS=1 <python with paddlepaddle 1.8.5> record_saved.py [id prefix]
 """
+
 import os
 import shutil
 import sys
@@ -45,7 +46,9 @@ def pack(root, target):
                     with open(path, "wb") as rewritten:
                         rewritten.write(content)
                 assert b"site-packages" not in content, path
-                out.writestr(zipfile.ZipInfo(os.path.relpath(path, root), (2020, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+                out.writestr(
+                    zipfile.ZipInfo(os.path.relpath(path, root), (2020, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED
+                )
 
 
 def record(name):

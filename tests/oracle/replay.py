@@ -1,4 +1,5 @@
 """Comparing what millstream computes with the recordings."""
+
 import json
 import os
 

@@ -1,4 +1,5 @@
 """What is saved, in which forms, and how a saved folder is read and run again. Same code for both frameworks."""
+
 import os
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Files go both ways: millstream runs folders saved by PaddlePaddle 1.8.5, and 1.8.5 runs those saved by millstream."""
+
 import os
 import subprocess
 import zipfile

@@ -1,4 +1,5 @@
 """Whole programs on millstream against their recordings from PaddlePaddle 1.8.5: names, shapes, losses, parameters."""
+
 import pytest
 
 fluid = pytest.importorskip("millstream.fluid")

@@ -1,4 +1,5 @@
 """Blocks: `--- id` starts a case of several statements; its result is `out`."""
+
 CASES = """
 --- while_array
 i = L.fill_constant([1], 'int64', 0)

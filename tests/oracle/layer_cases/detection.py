@@ -1,4 +1,5 @@
 """Detection layers: one call a row."""
+
 CASES = """
 L.prior_box(img, im12, [2.0], [4.0], [1.0, 2.0], flip=True, clip=True)
 L.density_prior_box(img, im12, [2], [4.0], [1.0])

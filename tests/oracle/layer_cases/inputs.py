@@ -1,4 +1,5 @@
 """Inputs that a case may name: each is declared only in the cases that use it."""
+
 INPUTS = {
     # name: (shape, dtype, lod_level)
     "x": ([None, 4], "float32", 0),

@@ -1,4 +1,5 @@
 """Dense layers: one call a row."""
+
 CASES = """
 L.fc(x, 5)
 L.fc(x, 5, act='relu')

@@ -1,4 +1,5 @@
 """Sequences, structured prediction, losses and metrics: one call a row."""
+
 CASES = """
 L.sequence_pool(seq, 'sum')
 L.sequence_pool(seq, 'max')

@@ -1,4 +1,5 @@
 """Making, moving and comparing tensors: one call a row."""
+
 CASES = """
 fluid.data('d', [None, 3])
 fluid.data('d', [-1, 3], 'int64', lod_level=1)

@@ -1,4 +1,5 @@
 """A padded language model on StaticRNN; the same on layers.rnn with an LSTM cell and lengths."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("static_rnn", "lstm_cell", "gru_cell")
@@ -35,6 +36,8 @@ def build(fluid, variant):
     mask = layers.unsqueeze(layers.sequence_mask(length, maxlen=STEPS, dtype="float32"), axes=[2])
     loss = layers.reduce_sum(layers.elementwise_mul(cost, mask)) / 20.0
     return Model(
-        loss, repeat(data), [out],
+        loss,
+        repeat(data),
+        [out],
         train=lambda: fluid.optimizer.Adam(0.02, grad_clip=fluid.clip.GradientClipByGlobalNorm(1.0)).minimize(loss),
     )

@@ -1,4 +1,5 @@
 """Sequences of sequences and the sequence layers around them."""
+
 import numpy as np
 
 from program_model import Model, lengths, ragged, ragged_ids, repeat
@@ -12,8 +13,12 @@ def data(rng):
     nest = rng.uniform(-1, 1, (sum(inner), 4)).astype("float32"), [outer, inner]
     lens = lengths(rng, 3, 2, 6)
     return {
-        "nest": nest, "x": rng.uniform(-1, 1, (3, 4)).astype("float32"), "y": rng.uniform(-1, 1, (3, 1)).astype("float32"),
-        "seq": ragged(rng, lens, 4), "seq2": ragged(rng, lengths(rng, 3, 1, 4), 4), "ids": ragged_ids(rng, lens, 9),
+        "nest": nest,
+        "x": rng.uniform(-1, 1, (3, 4)).astype("float32"),
+        "y": rng.uniform(-1, 1, (3, 1)).astype("float32"),
+        "seq": ragged(rng, lens, 4),
+        "seq2": ragged(rng, lengths(rng, 3, 1, 4), 4),
+        "ids": ragged_ids(rng, lens, 9),
     }
 
 
@@ -48,7 +53,10 @@ def build(fluid, variant):
         weighted = layers.elementwise_mul(back, soft, axis=0)
         row = layers.row_conv(weighted, 2)
         conv = layers.sequence_conv(row, 4, filter_size=3, act="relu")
-        out = layers.concat([layers.sequence_first_step(conv), layers.sequence_pool(conv, "sqrt"), layers.sequence_last_step(weighted)], axis=1)
+        out = layers.concat(
+            [layers.sequence_first_step(conv), layers.sequence_pool(conv, "sqrt"), layers.sequence_last_step(weighted)],
+            axis=1,
+        )
         extra = [both, back, soft, layers.sequence_enumerate(ids, win_size=2, pad_value=0), layers.sequence_reshape(seq, 2)]
     else:
         h = layers.fc(seq, 4, act="tanh")

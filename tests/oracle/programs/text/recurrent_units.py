@@ -1,13 +1,25 @@
 """Recurrent layers beyond the plain LSTM and GRU: single steps, projections, initial states, other activations."""
+
 from program_model import Model, lengths, ragged, repeat
 
-VARIANTS = ("lstm_unit", "gru_unit", "lstmp", "initial_states", "activations", "basic_lstm", "basic_gru", "beam_free_decoder")
+VARIANTS = (
+    "lstm_unit",
+    "gru_unit",
+    "lstmp",
+    "initial_states",
+    "activations",
+    "basic_lstm",
+    "basic_gru",
+    "beam_free_decoder",
+)
 
 
 def data(rng):
     return {
-        "seq": ragged(rng, lengths(rng, 3, 1, 6), 4), "x": rng.uniform(-1, 1, (3, 4)).astype("float32"),
-        "pad": rng.uniform(-1, 1, (3, 5, 4)).astype("float32"), "y": rng.uniform(-1, 1, (3, 1)).astype("float32"),
+        "seq": ragged(rng, lengths(rng, 3, 1, 6), 4),
+        "x": rng.uniform(-1, 1, (3, 4)).astype("float32"),
+        "pad": rng.uniform(-1, 1, (3, 5, 4)).astype("float32"),
+        "y": rng.uniform(-1, 1, (3, 1)).astype("float32"),
     }
 
 
@@ -39,7 +51,9 @@ def build(fluid, variant):
         out = layers.sequence_last_step(rnn())
     elif variant == "lstmp":
         proj, cell = layers.dynamic_lstmp(layers.fc(seq, 16), 16, 3, cell_clip=0.5, proj_clip=0.4)
-        back, _ = layers.dynamic_lstmp(layers.fc(proj, 16), 16, 3, is_reverse=True, use_peepholes=False, proj_activation="identity")
+        back, _ = layers.dynamic_lstmp(
+            layers.fc(proj, 16), 16, 3, is_reverse=True, use_peepholes=False, proj_activation="identity"
+        )
         out = layers.concat([layers.sequence_pool(back, "first"), layers.sequence_pool(cell, "average")], axis=1)
     elif variant == "initial_states":
         h0, c0 = layers.fc(x, 4, act="tanh"), layers.fc(x, 4)
@@ -48,9 +62,16 @@ def build(fluid, variant):
         out = layers.concat([layers.sequence_pool(gru, "max"), layers.sequence_pool(hidden, "last")], axis=1)
     elif variant == "activations":
         hidden, cell = layers.dynamic_lstm(
-            layers.fc(seq, 16), 16, use_peepholes=False, gate_activation="sigmoid", cell_activation="relu", candidate_activation="tanh"
+            layers.fc(seq, 16),
+            16,
+            use_peepholes=False,
+            gate_activation="sigmoid",
+            cell_activation="relu",
+            candidate_activation="tanh",
         )
-        gru = layers.dynamic_gru(layers.fc(seq, 12), 4, gate_activation="sigmoid", candidate_activation="relu", bias_attr=False)
+        gru = layers.dynamic_gru(
+            layers.fc(seq, 12), 4, gate_activation="sigmoid", candidate_activation="relu", bias_attr=False
+        )
         out = layers.concat([layers.sequence_pool(gru, "sqrt"), layers.sequence_pool(cell, "max")], axis=1)
     elif variant == "basic_lstm":
         outs, last_h, last_c = fluid.contrib.layers.basic_lstm(pad, None, None, 4, num_layers=2, bidirectional=True)

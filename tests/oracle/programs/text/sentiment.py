@@ -1,4 +1,5 @@
 """Review classifiers: convolution over sequences with Adam, stacked alternating LSTMs with Adagrad."""
+
 from program_model import Model, lengths, ragged_ids, repeat
 
 VARIANTS = ("conv", "lstm")
@@ -36,5 +37,7 @@ def build(fluid, variant):
     prediction = (convolution_net if variant == "conv" else stacked_lstm_net)(fluid, words)
     loss = fluid.layers.mean(fluid.layers.cross_entropy(input=prediction, label=label))
     acc = fluid.layers.accuracy(input=prediction, label=label)
-    optimizer = fluid.optimizer.Adam(learning_rate=0.01) if variant == "conv" else fluid.optimizer.Adagrad(learning_rate=0.02)
+    optimizer = (
+        fluid.optimizer.Adam(learning_rate=0.01) if variant == "conv" else fluid.optimizer.Adagrad(learning_rate=0.02)
+    )
     return Model(loss, repeat(data), [prediction, acc], train=lambda: optimizer.minimize(loss))

@@ -1,4 +1,5 @@
 """Translation training: a GRU encoder and a DynamicRNN decoder, with and without attention over the encoder."""
+
 from program_model import Model, lengths, ragged_ids, repeat
 
 VARIANTS = ("plain", "attention")
@@ -21,7 +22,10 @@ def build(fluid, variant):
     label = layers.data(name="next", shape=[1], dtype="int64", lod_level=1)
     emb = layers.embedding(input=src, size=[WORDS, 8], is_sparse=True, param_attr=fluid.ParamAttr(name="vemb"))
     forward = layers.dynamic_gru(input=layers.fc(emb, HIDDEN * 3, bias_attr=False), size=HIDDEN)
-    encoded = layers.concat([forward, layers.dynamic_gru(input=layers.fc(emb, HIDDEN * 3, bias_attr=False), size=HIDDEN, is_reverse=True)], axis=1)
+    encoded = layers.concat(
+        [forward, layers.dynamic_gru(input=layers.fc(emb, HIDDEN * 3, bias_attr=False), size=HIDDEN, is_reverse=True)],
+        axis=1,
+    )
     encoded_proj = layers.fc(encoded, HIDDEN, bias_attr=False)
     boot = layers.fc(layers.sequence_last_step(input=encoded), HIDDEN, act="tanh")
     trg_emb = layers.embedding(input=trg, size=[WORDS, 8], is_sparse=True, param_attr=fluid.ParamAttr(name="vemb"))
@@ -52,4 +56,6 @@ def build(fluid, variant):
     prediction = rnn()
     cost = layers.cross_entropy(input=prediction, label=label)
     avg_cost = layers.mean(cost)
-    return Model(avg_cost, repeat(data), [prediction], train=lambda: fluid.optimizer.Adagrad(learning_rate=0.05).minimize(avg_cost))
+    return Model(
+        avg_cost, repeat(data), [prediction], train=lambda: fluid.optimizer.Adagrad(learning_rate=0.05).minimize(avg_cost)
+    )

@@ -1,4 +1,5 @@
 """Connectionist temporal classification: the loss, the greedy decoder, the edit distance."""
+
 from program_model import Model, lengths, ragged, repeat
 
 VARIANTS = ("ragged", "norm_by_times")
@@ -7,7 +8,10 @@ CLASSES = 4
 
 def data(rng):
     frames, labels = lengths(rng, 3, 5, 9), lengths(rng, 3, 1, 4)
-    return {"frames": ragged(rng, frames, 6), "text": (rng.randint(1, CLASSES + 1, (sum(labels), 1)).astype("int32"), [labels])}
+    return {
+        "frames": ragged(rng, frames, 6),
+        "text": (rng.randint(1, CLASSES + 1, (sum(labels), 1)).astype("int32"), [labels]),
+    }
 
 
 def build(fluid, variant):

@@ -1,4 +1,5 @@
 """A word tagger: two layers of GRUs in both directions under a CRF with its own learning rate."""
+
 from program_model import Model, lengths, ragged_ids, repeat
 
 WORDS, TAGS, HIDDEN = 40, 7, 6
@@ -40,6 +41,8 @@ def build(fluid):
         input=decode, label=target, chunk_scheme="IOB", num_chunk_types=3
     )
     return Model(
-        avg_cost, repeat(data), [crf_cost, decode, n_infer, n_label, n_correct],
+        avg_cost,
+        repeat(data),
+        [crf_cost, decode, n_infer, n_label, n_correct],
         train=lambda: fluid.optimizer.SGD(learning_rate=0.05).minimize(avg_cost),
     )

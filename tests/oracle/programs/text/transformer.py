@@ -1,4 +1,5 @@
 """An encoder block out of matmul, softmax, layer_norm, reshape and transpose; Noam schedule, label smoothing."""
+
 import numpy as np
 
 from program_model import Model, repeat
@@ -37,16 +38,28 @@ def build(fluid):
     pos = layers.data("pos", [BATCH, TIME, 1], dtype="int64", append_batch_size=False)
     bias = layers.data("bias", [BATCH, HEADS, TIME, TIME], append_batch_size=False)
     label = layers.data("label", [BATCH * TIME, 1], dtype="int64", append_batch_size=False)
-    emb = layers.embedding(word, [WORDS, WIDTH], padding_idx=0, param_attr=fluid.ParamAttr(name="word_emb", initializer=fluid.initializer.Normal(0.0, WIDTH ** -0.5)))
-    emb = layers.scale(emb, scale=WIDTH ** 0.5)
+    emb = layers.embedding(
+        word,
+        [WORDS, WIDTH],
+        padding_idx=0,
+        param_attr=fluid.ParamAttr(name="word_emb", initializer=fluid.initializer.Normal(0.0, WIDTH**-0.5)),
+    )
+    emb = layers.scale(emb, scale=WIDTH**0.5)
     where = layers.embedding(pos, [TIME, WIDTH], param_attr=fluid.ParamAttr(name="pos_emb", trainable=False))
     where.stop_gradient = True
     x = layers.elementwise_add(emb, where)
     attended, weights = attention(layers, x, bias)
-    x = layers.layer_norm(layers.elementwise_add(x, attended), begin_norm_axis=2, param_attr=fluid.initializer.Constant(1.0), bias_attr=fluid.initializer.Constant(0.0))
+    x = layers.layer_norm(
+        layers.elementwise_add(x, attended),
+        begin_norm_axis=2,
+        param_attr=fluid.initializer.Constant(1.0),
+        bias_attr=fluid.initializer.Constant(0.0),
+    )
     ffn = layers.fc(layers.fc(x, 16, num_flatten_dims=2, act="gelu"), WIDTH, num_flatten_dims=2)
     x = layers.layer_norm(layers.elementwise_add(x, ffn), begin_norm_axis=2)
-    logits = layers.matmul(layers.reshape(x, [-1, WIDTH]), fluid.default_main_program().global_block().var("word_emb"), transpose_y=True)
+    logits = layers.matmul(
+        layers.reshape(x, [-1, WIDTH]), fluid.default_main_program().global_block().var("word_emb"), transpose_y=True
+    )
     target = layers.label_smooth(label=layers.one_hot(label, depth=WORDS), epsilon=0.1)
     cost = layers.softmax_with_cross_entropy(logits=logits, label=target, soft_label=True)
     loss = layers.reduce_sum(cost) / float(BATCH * TIME)

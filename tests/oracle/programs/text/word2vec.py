@@ -1,4 +1,5 @@
 """An n-gram language model: four words share one sparse embedding by its name."""
+
 from program_model import Model, repeat
 
 DICT = 50

@@ -1,4 +1,5 @@
 """Averaged parameters: applied for an evaluation, then restored."""
+
 import numpy as np
 
 from program_model import Model, repeat
@@ -14,7 +15,9 @@ def data(rng):
 def build(fluid, variant):
     x = fluid.layers.data(name="x", shape=[4], dtype="float32")
     y = fluid.layers.data(name="y", shape=[1], dtype="float32")
-    predict = fluid.layers.fc(input=fluid.layers.fc(input=x, size=3, act="tanh"), size=1, bias_attr=fluid.ParamAttr(do_model_average=False))
+    predict = fluid.layers.fc(
+        input=fluid.layers.fc(input=x, size=3, act="tanh"), size=1, bias_attr=fluid.ParamAttr(do_model_average=False)
+    )
     loss = fluid.layers.mean(fluid.layers.square_error_cost(input=predict, label=y))
     test_program = fluid.default_main_program().clone(for_test=True)
     feeds, made = repeat(data), {}

@@ -1,4 +1,5 @@
 """Choosing by row (IfElse), by step (Switch), and by value (cond, logical operators)."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("ifelse", "switch_lr", "cond", "logical", "case")
@@ -50,9 +51,16 @@ def build(fluid, variant):
         positive = layers.greater_than(image, layers.zeros_like(image))
         small = layers.less_than(layers.abs(image), layers.fill_constant([1], "float32", 0.5))
         outs = [
-            layers.logical_and(positive, small), layers.logical_or(positive, small), layers.logical_xor(positive, small),
-            layers.logical_not(small), layers.reduce_any(positive, dim=1), layers.reduce_all(small, dim=1),
-            layers.cast(positive, "float32"), layers.isfinite(image), layers.where(small), layers.is_empty(image),
+            layers.logical_and(positive, small),
+            layers.logical_or(positive, small),
+            layers.logical_xor(positive, small),
+            layers.logical_not(small),
+            layers.reduce_any(positive, dim=1),
+            layers.reduce_all(small, dim=1),
+            layers.cast(positive, "float32"),
+            layers.isfinite(image),
+            layers.where(small),
+            layers.is_empty(image),
         ]
         return Model(None, repeat(data, 2), outs)
     extra = []
@@ -67,7 +75,8 @@ def build(fluid, variant):
             mean = layers.reduce_mean(image)
             low, high = mean < -0.03, mean > 0.03
             hidden = layers.case(
-                [(low, lambda: layers.scale(hidden, 2.0)), (high, lambda: layers.tanh(hidden))], lambda: layers.square(hidden)
+                [(low, lambda: layers.scale(hidden, 2.0)), (high, lambda: layers.tanh(hidden))],
+                lambda: layers.square(hidden),
             )
         prob = layers.fc(hidden, 10, act="softmax")
     loss = layers.mean(layers.cross_entropy(input=prob, label=label))

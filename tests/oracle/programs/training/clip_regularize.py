@@ -1,11 +1,24 @@
 """Gradient clipping and weight decay, for all parameters and for single ones."""
+
 import warnings
 
 from program_model import Model, repeat
 
 VARIANTS = (
-    "value", "norm", "global_norm", "set_value", "set_some", "need_clip", "l1", "l2", "per_param_l1", "per_param_over_global", "clip_and_l2",
-    "sparse_global_norm", "sparse_l2", "error_clip",
+    "value",
+    "norm",
+    "global_norm",
+    "set_value",
+    "set_some",
+    "need_clip",
+    "l1",
+    "l2",
+    "per_param_l1",
+    "per_param_over_global",
+    "clip_and_l2",
+    "sparse_global_norm",
+    "sparse_l2",
+    "error_clip",
 )
 
 
@@ -41,8 +54,11 @@ def build(fluid, variant):
             "need_clip": clip.GradientClipByNorm(0.2, need_clip=lambda p: p.name.endswith(".w_0")),
         }.get(variant)
         reg = {
-            "l1": decay.L1Decay(0.02), "l2": decay.L2Decay(0.02), "per_param_over_global": decay.L2Decay(0.02),
-            "clip_and_l2": decay.L2DecayRegularizer(0.02), "sparse_l2": decay.L2Decay(0.02),
+            "l1": decay.L1Decay(0.02),
+            "l2": decay.L2Decay(0.02),
+            "per_param_over_global": decay.L2Decay(0.02),
+            "clip_and_l2": decay.L2DecayRegularizer(0.02),
+            "sparse_l2": decay.L2Decay(0.02),
         }.get(variant)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

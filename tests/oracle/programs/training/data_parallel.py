@@ -1,4 +1,5 @@
 """CompiledProgram over one and two CPU places, and ParallelExecutor: gradients are averaged over places."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("one", "two", "two_sum", "parallel_executor")
@@ -25,4 +26,10 @@ def build(fluid, variant):
             return fluid.ParallelExecutor(use_cuda=False, loss_name=loss.name, main_program=main, scope=startup_scope)
         return fluid.CompiledProgram(main).with_data_parallel(loss_name=loss.name, build_strategy=strategy, places=places)
 
-    return Model(loss, repeat(data), [out, loss], train=lambda: fluid.optimizer.Momentum(0.1, 0.9).minimize(loss), compiled=compile_program)
+    return Model(
+        loss,
+        repeat(data),
+        [out, loss],
+        train=lambda: fluid.optimizer.Momentum(0.1, 0.9).minimize(loss),
+        compiled=compile_program,
+    )

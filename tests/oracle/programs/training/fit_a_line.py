@@ -1,4 +1,5 @@
 """Linear regression, SGD."""
+
 from program_model import Model, repeat
 
 
@@ -16,7 +17,9 @@ def build(fluid):
     test_program = fluid.default_main_program().clone(for_test=True)
     feeds = repeat(data)
     return Model(
-        avg_cost, feeds, [y_predict, cost],
+        avg_cost,
+        feeds,
+        [y_predict, cost],
         train=lambda: fluid.optimizer.SGD(learning_rate=0.05).minimize(avg_cost),
         test=(test_program, feeds[0], [avg_cost, y_predict]),
     )

@@ -1,9 +1,20 @@
 """Gradients by hand: variables used again, stops, chosen parameters, and derivatives of intermediates."""
+
 from program_model import Model, repeat
 
 VARIANTS = (
-    "reuse", "shared_weight", "stop_gradient", "no_grad_set", "parameter_list", "gradients", "target_gradients", "calc_gradient",
-    "append_backward", "apply_gradients", "penalty", "two_losses",
+    "reuse",
+    "shared_weight",
+    "stop_gradient",
+    "no_grad_set",
+    "parameter_list",
+    "gradients",
+    "target_gradients",
+    "calc_gradient",
+    "append_backward",
+    "apply_gradients",
+    "penalty",
+    "two_losses",
 )
 
 

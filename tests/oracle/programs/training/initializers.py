@@ -1,4 +1,5 @@
 """One parameter for each initializer; of random ones only shape and statistics can be compared."""
+
 import numpy as np
 
 from program_model import Model
@@ -7,10 +8,17 @@ from program_model import Model
 def build(fluid):
     init = fluid.initializer
     made = {
-        "constant": init.Constant(1.25), "uniform": init.Uniform(-0.3, 0.5, seed=3), "normal": init.Normal(0.5, 0.2),
-        "truncated": init.TruncatedNormal(0.1, 0.3), "xavier_uniform": init.Xavier(), "xavier_normal": init.Xavier(uniform=False),
-        "xavier_fan": init.Xavier(fan_in=10, fan_out=20), "msra_uniform": init.MSRA(), "msra_normal": init.MSRA(uniform=False),
-        "msra_fan": init.MSRA(uniform=True, fan_in=8), "array": init.NumpyArrayInitializer(np.arange(3000).reshape(50, 60).astype("float32")),
+        "constant": init.Constant(1.25),
+        "uniform": init.Uniform(-0.3, 0.5, seed=3),
+        "normal": init.Normal(0.5, 0.2),
+        "truncated": init.TruncatedNormal(0.1, 0.3),
+        "xavier_uniform": init.Xavier(),
+        "xavier_normal": init.Xavier(uniform=False),
+        "xavier_fan": init.Xavier(fan_in=10, fan_out=20),
+        "msra_uniform": init.MSRA(),
+        "msra_normal": init.MSRA(uniform=False),
+        "msra_fan": init.MSRA(uniform=True, fan_in=8),
+        "array": init.NumpyArrayInitializer(np.arange(3000).reshape(50, 60).astype("float32")),
     }
     for name in sorted(made):
         fluid.layers.create_parameter([50, 60], "float32", name=name, default_initializer=made[name])

@@ -1,4 +1,5 @@
 """Every learning-rate schedule on a one-layer regression; the rate itself is fetched."""
+
 from program_model import Model, repeat
 
 SCHEDULES = {
@@ -14,7 +15,9 @@ SCHEDULES = {
     "piecewise": lambda L: L.piecewise_decay([4, 10], [0.1, 0.05, 0.01]),
     "cosine": lambda L: L.cosine_decay(0.1, step_each_epoch=4, epochs=5),
     "warmup": lambda L: L.linear_lr_warmup(0.1, warmup_steps=6, start_lr=0.01, end_lr=0.1),
-    "warmup_decay": lambda L: L.linear_lr_warmup(L.exponential_decay(0.1, 5, 0.6), warmup_steps=6, start_lr=0.01, end_lr=0.1),
+    "warmup_decay": lambda L: L.linear_lr_warmup(
+        L.exponential_decay(0.1, 5, 0.6), warmup_steps=6, start_lr=0.01, end_lr=0.1
+    ),
     "step_counter": lambda L: 0.05 / (1.0 + L.cast(L.autoincreased_step_counter(), "float32")),
 }
 VARIANTS = tuple(sorted(SCHEDULES))

@@ -1,4 +1,5 @@
 """Every optimizer on one small net with a dense and a sparse part."""
+
 from program_model import Model, repeat
 
 

@@ -1,4 +1,5 @@
 """While over tensor arrays, trained through; a loop that only counts."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("array", "assign")

@@ -1,9 +1,13 @@
 """Grouped, depthwise, dilated and transposed convolutions; a dropout that drops nothing."""
+
 from program_model import Model, repeat
 
 
 def data(rng):
-    return {"img": rng.uniform(-1, 1, (4, 4, 8, 8)).astype("float32"), "target": rng.uniform(-1, 1, (4, 4, 8, 8)).astype("float32")}
+    return {
+        "img": rng.uniform(-1, 1, (4, 4, 8, 8)).astype("float32"),
+        "target": rng.uniform(-1, 1, (4, 4, 8, 8)).astype("float32"),
+    }
 
 
 def build(fluid):
@@ -20,6 +24,8 @@ def build(fluid):
     out = fluid.layers.elementwise_add(up, wide)
     loss = fluid.layers.reduce_mean(fluid.layers.square_error_cost(out, target))
     return Model(
-        loss, repeat(data), [out, up],
+        loss,
+        repeat(data),
+        [out, up],
         train=lambda: fluid.optimizer.Momentum(0.05, 0.9, use_nesterov=True).minimize(loss),
     )

@@ -1,4 +1,5 @@
 """What clone(for_test=True) computes with dropout (both implementations) and batch norm; nothing random is trained."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("downgrade_in_infer", "upscale_in_train")

@@ -1,4 +1,5 @@
 """Convolution, pooling and batch norm, twice; Momentum with weight decay; tested through clone(for_test)."""
+
 from program_model import Model, repeat
 
 
@@ -24,8 +25,8 @@ def build(fluid):
     feeds = repeat(data)
 
     def train():
-        fluid.optimizer.Momentum(
-            learning_rate=0.02, momentum=0.9, regularization=fluid.regularizer.L2Decay(1e-3)
-        ).minimize(loss)
+        fluid.optimizer.Momentum(learning_rate=0.02, momentum=0.9, regularization=fluid.regularizer.L2Decay(1e-3)).minimize(
+            loss
+        )
 
     return Model(loss, feeds, [prob, acc], train, test=(test_program, feeds[1], [loss, prob]))

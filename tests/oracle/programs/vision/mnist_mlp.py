@@ -1,4 +1,5 @@
 """A digit classifier of three fully connected layers, Adam, gradients clipped by their global norm."""
+
 import numpy as np
 
 from program_model import Model, repeat

@@ -1,4 +1,5 @@
 """fluid.nets, normalisations, losses and image layers in small trained nets."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("conv_pool", "conv_group", "attention", "glu", "norms", "losses", "padding_idx", "resize", "shapes", "math")
@@ -6,8 +7,10 @@ VARIANTS = ("conv_pool", "conv_group", "attention", "glu", "norms", "losses", "p
 
 def data(rng):
     return {
-        "img": rng.uniform(-1, 1, (4, 2, 8, 8)).astype("float32"), "q": rng.uniform(-1, 1, (4, 3, 8)).astype("float32"),
-        "y": rng.uniform(0, 1, (4, 1)).astype("float32"), "label": rng.randint(0, 5, (4, 1)).astype("int64"),
+        "img": rng.uniform(-1, 1, (4, 2, 8, 8)).astype("float32"),
+        "q": rng.uniform(-1, 1, (4, 3, 8)).astype("float32"),
+        "y": rng.uniform(0, 1, (4, 1)).astype("float32"),
+        "label": rng.randint(0, 5, (4, 1)).astype("int64"),
         "ids": rng.randint(0, 6, (4, 3, 1)).astype("int64"),
     }
 
@@ -19,7 +22,13 @@ def conv_pool(fluid, v):
 
 def conv_group(fluid, v):
     return fluid.nets.img_conv_group(
-        v["img"], conv_num_filter=[4, 4], pool_size=2, conv_act="relu", conv_with_batchnorm=[True, False], pool_stride=2, pool_type="avg"
+        v["img"],
+        conv_num_filter=[4, 4],
+        pool_size=2,
+        conv_act="relu",
+        conv_with_batchnorm=[True, False],
+        pool_stride=2,
+        pool_type="avg",
     )
 
 
@@ -35,7 +44,12 @@ def glu(fluid, v):
 def norms(fluid, v):
     layers = fluid.layers
     net = layers.conv2d(v["img"], 4, 3)
-    parts = [layers.group_norm(net, 2), layers.instance_norm(net), layers.l2_normalize(net, axis=1), layers.layer_norm(net, begin_norm_axis=2)]
+    parts = [
+        layers.group_norm(net, 2),
+        layers.instance_norm(net),
+        layers.l2_normalize(net, axis=1),
+        layers.layer_norm(net, begin_norm_axis=2),
+    ]
     return layers.reduce_mean(layers.concat(parts, axis=1), dim=[2, 3])
 
 
@@ -44,10 +58,15 @@ def losses(fluid, v):
     logits = layers.fc(v["img"], 5)
     one = layers.fc(v["img"], 1)
     parts = [
-        layers.softmax_with_cross_entropy(logits, v["label"]), layers.sigmoid_cross_entropy_with_logits(one, v["y"]),
-        layers.huber_loss(one, v["y"], 0.3), layers.log_loss(layers.sigmoid(one), v["y"]), layers.bpr_loss(layers.softmax(logits), v["label"]),
-        layers.smooth_l1(logits, layers.one_hot(v["label"], 5)), layers.margin_rank_loss(v["y"], one, layers.fc(v["img"], 1)),
-        layers.rank_loss(v["y"], one, layers.fc(v["img"], 1)), layers.cos_sim(logits, layers.fc(v["img"], 5)),
+        layers.softmax_with_cross_entropy(logits, v["label"]),
+        layers.sigmoid_cross_entropy_with_logits(one, v["y"]),
+        layers.huber_loss(one, v["y"], 0.3),
+        layers.log_loss(layers.sigmoid(one), v["y"]),
+        layers.bpr_loss(layers.softmax(logits), v["label"]),
+        layers.smooth_l1(logits, layers.one_hot(v["label"], 5)),
+        layers.margin_rank_loss(v["y"], one, layers.fc(v["img"], 1)),
+        layers.rank_loss(v["y"], one, layers.fc(v["img"], 1)),
+        layers.cos_sim(logits, layers.fc(v["img"], 5)),
         layers.hsigmoid(logits, v["label"], 5),
     ]
     return layers.concat(parts, axis=1)
@@ -64,8 +83,10 @@ def resize(fluid, v):
     layers = fluid.layers
     net = layers.conv2d(v["img"], 4, 3, padding=1)
     parts = [
-        layers.resize_bilinear(net, out_shape=[5, 11]), layers.resize_bilinear(net, [5, 11], align_corners=False, align_mode=0),
-        layers.resize_nearest(net, out_shape=[5, 11], align_corners=False), layers.adaptive_pool2d(net, [5, 11], "avg"),
+        layers.resize_bilinear(net, out_shape=[5, 11]),
+        layers.resize_bilinear(net, [5, 11], align_corners=False, align_mode=0),
+        layers.resize_nearest(net, out_shape=[5, 11], align_corners=False),
+        layers.adaptive_pool2d(net, [5, 11], "avg"),
         layers.pad2d(layers.slice(net, [2, 3], [1, 1], [4, 8]), [1, 1, 2, 2], mode="reflect"),
     ]
     return layers.pixel_shuffle(layers.reduce_mean(layers.stack(parts, axis=1), dim=1), 2)
@@ -88,17 +109,49 @@ def shapes(fluid, v):
 def math(fluid, v):
     layers = fluid.layers
     h = layers.fc(v["q"], 6, num_flatten_dims=2)
-    names = ("exp", "tanh", "sigmoid", "softplus", "softsign", "relu6", "elu", "leaky_relu", "gelu", "swish", "hard_sigmoid", "abs", "square", "sin", "cos", "logsigmoid", "stanh", "tanh_shrink", "hard_swish", "brelu", "erf")
+    names = (
+        "exp",
+        "tanh",
+        "sigmoid",
+        "softplus",
+        "softsign",
+        "relu6",
+        "elu",
+        "leaky_relu",
+        "gelu",
+        "swish",
+        "hard_sigmoid",
+        "abs",
+        "square",
+        "sin",
+        "cos",
+        "logsigmoid",
+        "stanh",
+        "tanh_shrink",
+        "hard_swish",
+        "brelu",
+        "erf",
+    )
     parts = [getattr(layers, n)(h) for n in names]
-    parts += [h * 2.0 + 1.0, 1.0 / (h * h + 1.0), layers.elementwise_max(h, -h), layers.clip(h, -0.5, 0.5), layers.pow(h, 2.0), (h * h + 0.1) ** 0.5]
+    parts += [
+        h * 2.0 + 1.0,
+        1.0 / (h * h + 1.0),
+        layers.elementwise_max(h, -h),
+        layers.clip(h, -0.5, 0.5),
+        layers.pow(h, 2.0),
+        (h * h + 0.1) ** 0.5,
+    ]
     return layers.sums(parts)
 
 
 def build(fluid, variant):
     layers = fluid.layers
     v = {
-        "img": layers.data("img", [2, 8, 8]), "q": layers.data("q", [4, 3, 8], append_batch_size=False), "y": layers.data("y", [1]),
-        "label": layers.data("label", [1], dtype="int64"), "ids": layers.data("ids", [3, 1], dtype="int64"),
+        "img": layers.data("img", [2, 8, 8]),
+        "q": layers.data("q", [4, 3, 8], append_batch_size=False),
+        "y": layers.data("y", [1]),
+        "label": layers.data("label", [1], dtype="int64"),
+        "ids": layers.data("ids", [3, 1], dtype="int64"),
     }
     out = globals()[variant](fluid, v)
     predict = layers.fc(out, 1, act="sigmoid")

@@ -1,22 +1,40 @@
 """Residual blocks, a MobileNet block and squeeze-and-excitation, as image classifiers were written."""
+
 from program_model import Model, repeat
 
 VARIANTS = ("residual", "mobile", "se", "nhwc")
 
 
 def data(rng):
-    return {"image": rng.uniform(-1, 1, (4, 3, 12, 12)).astype("float32"), "label": rng.randint(0, 4, (4, 1)).astype("int64")}
+    return {
+        "image": rng.uniform(-1, 1, (4, 3, 12, 12)).astype("float32"),
+        "label": rng.randint(0, 4, (4, 1)).astype("int64"),
+    }
 
 
 def conv_bn(fluid, x, filters, size, stride=1, groups=1, act="relu", name=None, layout="NCHW", use_cudnn=True):
     conv = fluid.layers.conv2d(
-        input=x, num_filters=filters, filter_size=size, stride=stride, padding=(size - 1) // 2, groups=groups, act=None, use_cudnn=use_cudnn,
-        param_attr=fluid.ParamAttr(name=name + "_weights", initializer=fluid.initializer.MSRA()), bias_attr=False, data_format=layout,
+        input=x,
+        num_filters=filters,
+        filter_size=size,
+        stride=stride,
+        padding=(size - 1) // 2,
+        groups=groups,
+        act=None,
+        use_cudnn=use_cudnn,
+        param_attr=fluid.ParamAttr(name=name + "_weights", initializer=fluid.initializer.MSRA()),
+        bias_attr=False,
+        data_format=layout,
     )
     bn = "bn_" + name
     return fluid.layers.batch_norm(
-        input=conv, act=act, param_attr=fluid.ParamAttr(name=bn + "_scale"), bias_attr=fluid.ParamAttr(bn + "_offset"),
-        moving_mean_name=bn + "_mean", moving_variance_name=bn + "_variance", data_layout=layout,
+        input=conv,
+        act=act,
+        param_attr=fluid.ParamAttr(name=bn + "_scale"),
+        bias_attr=fluid.ParamAttr(bn + "_offset"),
+        moving_mean_name=bn + "_mean",
+        moving_variance_name=bn + "_variance",
+        data_layout=layout,
     )
 
 

@@ -1,4 +1,5 @@
 """Each recorded layer call, made on millstream, must append the same operators under the same names."""
+
 import json
 import os
 
@@ -12,19 +13,39 @@ from layer_trace import trace  # noqa: E402
 HERE = os.path.dirname(os.path.abspath(__file__))
 # switches for other backends: kept by files, meaningless here
 IGNORED_ATTRS = {
-    "op_callstack", "op_namescope", "op_device", "op_role", "op_role_var", "use_mkldnn", "use_cudnn", "use_quantizer",
-    "force_cpu", "x_data_format", "y_data_format", "scale_x", "scale_y", "scale_out", "force_fp32_output",
-    "workspace_size_MB", "exhaustive_search", "fuse_relu_before_depthwise_conv", "mkldnn_data_type", "str_value",
-    "skip_eager_deletion_vars", "data_format", "sub_block", "startup_seed",
+    "op_callstack",
+    "op_namescope",
+    "op_device",
+    "op_role",
+    "op_role_var",
+    "use_mkldnn",
+    "use_cudnn",
+    "use_quantizer",
+    "force_cpu",
+    "x_data_format",
+    "y_data_format",
+    "scale_x",
+    "scale_y",
+    "scale_out",
+    "force_fp32_output",
+    "workspace_size_MB",
+    "exhaustive_search",
+    "fuse_relu_before_depthwise_conv",
+    "mkldnn_data_type",
+    "str_value",
+    "skip_eager_deletion_vars",
+    "data_format",
+    "sub_block",
+    "startup_seed",
 }
 UNORDERED = {"while", "while_grad", "conditional_block", "conditional_block_grad", "recurrent", "recurrent_grad"}
 # blocks made by the gradient of a block are an implementation's own business
 GRADIENT_BLOCKS = ("bwd_while_grad", "cond_grad", "static_rnn_grad", "dynamic_rnn_static")
 
 
-def load_cases():
+def load_cases(refused=False):
     with open(os.path.join(HERE, "recorded", "layer_names.json")) as source:
-        return [case for case in json.load(source) if "error" not in case]
+        return [case for case in json.load(source) if ("error" in case) == refused]
 
 
 def slots(found, op_type):
@@ -82,7 +103,9 @@ def compare_ops(want, got, where):
 def compare_vars(want, got, where):
     found = []
     if set(want) != set(got):
-        found.append("%s variables: missing %s, extra %s" % (where, sorted(set(want) - set(got)), sorted(set(got) - set(want))))
+        found.append(
+            "%s variables: missing %s, extra %s" % (where, sorted(set(want) - set(got)), sorted(set(got) - set(want)))
+        )
     for name in sorted(set(want) & set(got)):
         a, b = list(want[name]), list(got[name])
         a[4], b[4] = set(a[4]), set(b[4])
@@ -95,3 +118,13 @@ def compare_vars(want, got, where):
 def test_layer(case):
     differences = compare(case, trace(fluid, case["code"], INPUTS), case["id"])
     assert not differences, "\n".join([case["code"]] + differences)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in load_cases(refused=True) if c["family"] == "errors"], ids=lambda case: case["id"]
+)
+def test_refused(case):
+    """What 1.8.5 refuses while building is refused, by the same built-in class where it used a telling one."""
+    classes = {"TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError}
+    with pytest.raises(classes.get(case["error"], Exception)):
+        trace(fluid, case["code"], INPUTS)
