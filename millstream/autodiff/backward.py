@@ -8,7 +8,7 @@ declarations (or follows from them). Gradient variables are named as in Fluid: `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from millstream.errors import InvalidProgramError
@@ -18,22 +18,7 @@ from millstream.ir.names import EMPTY_VAR, grad_name
 from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR, ROLE_BACKWARD, ROLE_LOSS, Operator
 from millstream.ir.types import FLOATING, VarType
 from millstream.ir.variable import Parameter, Variable
-from millstream.ops._opdef import REGISTRY, OpDef
-
-
-@dataclass
-class OpSpec:
-    """A gradient operator that is not appended yet.
-
-    Attributes:
-        forward: the operator whose gradient it is (None for sums and fills).
-    """
-
-    type: str
-    inputs: dict[str, list[str]]
-    outputs: dict[str, list[str]]
-    attrs: dict[str, Any] = field(default_factory=dict)
-    forward: Operator | None = None
+from millstream.ops._opdef import REGISTRY, OpDef, OpSpec
 
 
 @dataclass
@@ -109,16 +94,20 @@ class _Builder:
             return
         made = definition.grad(op, out_grads, wanted) if callable(definition.grad) else None
         specs = made if made is not None else self._default(op, definition, out_grads, wanted)
-        for spec in specs:
+        for spec in (s if isinstance(s, OpSpec) else OpSpec(*s) for s in specs):
             spec.forward = op
             self.specs.append(spec)
             self._register(spec, op, wanted)
 
     def _forget(self, op: Operator) -> None:
         """What was gathered belongs to the values that `op` wrote; earlier values of those names start anew."""
-        for name in op.output_arg_names:
-            self.ready.pop(name, None)
-            self.parts.pop(name, None)
+        definition = REGISTRY.find(op.type)
+        for slot, outs in op.outputs.items():
+            if definition is not None and slot in definition.out_slots and definition.out_slots[slot].inout:
+                continue  # an array keeps its other elements
+            for name in outs:
+                self.ready.pop(name, None)
+                self.parts.pop(name, None)
 
     def _register(self, spec: OpSpec, op: Operator, wanted: Callable[[str], bool]) -> None:
         known = set(op.input_arg_names)

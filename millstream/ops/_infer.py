@@ -317,6 +317,8 @@ def _run_meta(definition: OpDef, op: Operator, specs: list[Any], probe: int) -> 
         kwargs["rng"] = None
     if "device" in definition.reserved:
         kwargs["device"] = torch.device("meta")
+    if "counts" in definition.reserved:
+        kwargs["counts"] = tuple(len(op.outputs.get(s.name, ())) for s in definition.outputs)
     if "want" in definition.reserved:
         kwargs["want"] = tuple(bool(op.outputs.get(s.name)) for s in definition.outputs)
     with torch.no_grad():

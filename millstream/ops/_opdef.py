@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 from millstream.errors import UnknownOperatorError
 from millstream.ir.types import AttrType
 
-# rng: torch.Generator; want: one bool an output slot; ctx: runtime context; device: torch.device;
+# rng: torch.Generator; want: one bool an output slot; counts: number of variables in each output slot;
+# ctx: runtime context; device: torch.device;
 # op_seed is not reserved: `seed` is an ordinary attribute and the runtime seeds `rng` from it.
-RESERVED = frozenset({"rng", "want", "ctx", "device"})
+RESERVED = frozenset({"rng", "want", "counts", "ctx", "device", "tape", "handle"})
 
 _ATTR_TYPES = {
     "int": AttrType.INT,
@@ -106,6 +107,21 @@ class OpDef:
             if value is not REQUIRED:
                 out[name] = value
         return out
+
+
+@dataclass
+class OpSpec:
+    """An operator that is not appended yet: what the maker of a custom gradient returns.
+
+    Attributes:
+        forward: the operator whose gradient it is (None for sums and fills).
+    """
+
+    type: str
+    inputs: dict[str, list[str]]
+    outputs: dict[str, list[str]]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    forward: Any = None
 
 
 class Registry:

@@ -243,6 +243,8 @@ class Emitter:
             extra.append("ctx=ctx")
         if "device" in definition.reserved:
             attrs["device"] = self.options.device
+        if "counts" in definition.reserved:
+            attrs["counts"] = tuple(len(op.outputs.get(s.name, ())) for s in definition.outputs)
         if "want" in definition.reserved:
             attrs["want"] = tuple(
                 any(n != EMPTY_VAR for n in op.outputs.get(s.name, ())) for s in definition.outputs
@@ -348,7 +350,8 @@ class Emitter:
         body = None
         known = {n for n in present if n in self.has_lod}
         if op.sub_blocks() and not is_grad:
-            body = self.make_body(op.sub_blocks()[0], known, tape or self.options.tape)
+            exports = definition.extra["exports"](op) if "exports" in definition.extra else []
+            body = self.make_body(op.sub_blocks()[0], known, tape or self.options.tape, exports)
             known |= body.may_have_lod
         frame = f"BlockFrame({env}, {lods}, {self.const('i', op.inputs)}, {self.const('o', op.outputs)}, "
         frame += f"{self.const('b', body.run) if body else None}, ctx)"
@@ -481,13 +484,16 @@ def lower_global(
     )
 
 
-def lower_body(block: Block, known_lods: set[str], options: Options, make_body: Callable[..., Any]) -> Code:
+def lower_body(
+    block: Block, known_lods: set[str], options: Options, make_body: Callable[..., Any], exports: list[str]
+) -> Code:
     """The function ``body(env, lods, ctx)`` of a sub-Block.
 
     Args:
         known_lods: outer variables that may have a LoD when the body starts.
+        exports: variables of the Block itself that the caller reads from `env` afterwards.
     """
-    writes = walk.outer_writes(block)
+    writes = list(dict.fromkeys([*walk.outer_writes(block), *exports]))
     reads = walk.outer_reads(block)
     lods = set(known_lods)
     while True:  # a value that the body writes may have a LoD when the next iteration reads it

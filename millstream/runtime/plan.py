@@ -94,9 +94,9 @@ class Plan:
         self.function = _compile(self.code, "step")
         self._bound: tuple[Scope, int, tuple[Any, ...], tuple[ScopeVar, ...]] | None = None
 
-    def _make_body(self, block: Block, known_lods: set[str], tape: bool) -> Body:
+    def _make_body(self, block: Block, known_lods: set[str], tape: bool, exports: list[str]) -> Body:
         options = Options(tape, self.options.check_nan, self.options.profile, self.options.device)
-        body = Body(lower_body(block, known_lods, options, self._make_body))
+        body = Body(lower_body(block, known_lods, options, self._make_body, exports))
         self.bodies.append(body)
         return body
 
