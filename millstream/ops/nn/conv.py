@@ -1,0 +1,385 @@
+"""Convolutions and transposed convolutions in two and three dimensions, and their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+from millstream.ops.nn._window import (
+    CHANNELS_LAST,
+    channels_back,
+    channels_second,
+    conv_size,
+    join_layout,
+    pad_input,
+    positive,
+    resolve,
+    split_layout,
+    unpad,
+)
+
+_ZEROS = ([], [0], [0, 0], [0, 0, 0])
+_convolution = torch.convolution
+_backward = torch.ops.aten.convolution_backward.default
+
+
+# ---- convolution ---------------------------------------------------------------------------------
+def _infer_conv(x: Spec, w: Spec, *_: Any, strides, paddings, dilations, groups, padding_algorithm, data_format, **__) -> Spec:
+    rank = len(x.shape) - 2
+    if rank not in (2, 3) or len(w.shape) != rank + 2:
+        raise ShapeError(
+            f"Input and Filter must both have 4 (2-D) or 5 (3-D) dimensions, received Input {list(x.shape)} and Filter {list(w.shape)}"
+        )
+    positive("strides", strides, rank)
+    positive("dilations", dilations, rank)
+    n, c, sizes = split_layout(x, data_format)
+    if groups <= 0 or (c >= 0 and c != w.shape[1] * groups):
+        raise ShapeError(
+            f"Input has {c} channels, but Filter {list(w.shape)} with groups {groups} takes {w.shape[1] * groups} "
+            f"(Input {list(x.shape)} in layout {data_format})"
+        )
+    if w.shape[0] % groups:
+        raise ShapeError(f"the number of filters {w.shape[0]} must be a multiple of groups {groups}")
+    pairs, dilations = resolve(padding_algorithm, paddings, sizes, w.shape[2:], strides, dilations)
+    out = [conv_size(*a) for a in zip(sizes, w.shape[2:], pairs, strides, dilations)]
+    return Spec(join_layout(n, w.shape[0], out, data_format), x.dtype, x.lod_level)
+
+
+def _activate(out: torch.Tensor, kind: str, alpha: float, beta: float) -> torch.Tensor:
+    """The activation that an inference pass fused into a convolution."""
+    if kind == "relu":
+        return torch.relu_(out)
+    if kind == "relu6" or kind == "bounded_relu":
+        return out.clamp_(0, alpha or 6.0)
+    if kind == "leaky_relu":
+        return F.leaky_relu_(out, alpha)
+    if kind == "swish":
+        return out * torch.sigmoid(out * (alpha or 1.0))
+    if kind in ("sigmoid", "tanh"):
+        return getattr(torch, kind)(out)
+    if kind in ("identity", "linear"):
+        return out * alpha + beta if kind == "linear" else out
+    raise AttributeTypeError(f"fuse_activation {kind!r} is not known; expected relu, relu6, leaky_relu, swish, sigmoid, tanh")
+
+
+def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, layout):
+    last = layout in CHANNELS_LAST
+    if last:
+        x = channels_second(x)
+    rank = len(strides)
+    if algorithm != "EXPLICIT" or len(paddings) != rank:
+        pairs, dilations = resolve(algorithm, paddings, x.shape[2:], w.shape[2:], strides, dilations)
+        if all(a == b for a, b in pairs):
+            paddings = [a for a, _ in pairs]
+        else:
+            x, paddings = pad_input(x, pairs), _ZEROS[rank]
+    out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
+    return channels_back(out) if last else out
+
+
+def _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, algorithm, layout):
+    """(dInput, dFilter, dBias), None where `want` has False."""
+    last = layout in CHANNELS_LAST
+    if last:
+        x, dout = channels_second(x), channels_second(dout)
+    rank = len(strides)
+    pairs = None
+    if algorithm != "EXPLICIT" or len(paddings) != rank:
+        pairs, dilations = resolve(algorithm, paddings, x.shape[2:], w.shape[2:], strides, dilations)
+        if all(a == b for a, b in pairs):
+            paddings, pairs = [a for a, _ in pairs], None
+        else:
+            x, paddings = pad_input(x, pairs), _ZEROS[rank]
+    sizes = None if bias is None else [w.shape[0]]
+    dx, dw, db = _backward(dout, x, w, sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want)
+    if dx is not None:
+        if pairs is not None:
+            dx = unpad(dx, pairs)
+        if last:
+            dx = channels_back(dx)
+    return dx, dw, (db.reshape(bias.shape) if db is not None else None)
+
+
+def _conv2d(
+    x,
+    w,
+    bias,
+    residual,
+    *,
+    strides: list[int] = [1, 1],
+    paddings: list[int] = [0, 0],
+    padding_algorithm: str = "EXPLICIT",
+    groups: int = 1,
+    dilations: list[int] = [1, 1],
+    data_format: str = "NCHW",
+    fuse_relu: bool = False,
+    fuse_brelu: bool = False,
+    fuse_brelu_threshold: float = 6.0,
+    fuse_activation: str = "",
+    fuse_alpha: float = 0.0,
+    fuse_beta: float = 0.0,
+    fuse_residual_connection: bool = False,
+):
+    """Out[n, o] = sum over c of Input[n, c] ⋆ Filter[o, c]: cross-correlation with strides, paddings, dilations, groups.
+
+    Input [N, C, H, W] (or NHWC by `data_format`), Filter [O, C/groups, kh, kw]; paddings are (h, w) or
+    (top, bottom, left, right). Bias [O] and the fuse_* attributes come from inference passes: out + bias
+    (+ ResidualData), then the activation.
+    """
+    if bias is not None:
+        bias = bias.reshape(-1)
+    out = _conv_forward(x, w, bias, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    if residual is not None and fuse_residual_connection:
+        out = out + residual
+    if fuse_relu:
+        return torch.relu(out)
+    if fuse_brelu:
+        return out.clamp(0, fuse_brelu_threshold)
+    return _activate(out, fuse_activation, fuse_alpha, fuse_beta) if fuse_activation else out
+
+
+def _conv2d_grad(
+    x,
+    w,
+    bias,
+    dout,
+    *,
+    want,
+    strides: list[int] = [1, 1],
+    paddings: list[int] = [0, 0],
+    padding_algorithm: str = "EXPLICIT",
+    groups: int = 1,
+    dilations: list[int] = [1, 1],
+    data_format: str = "NCHW",
+):
+    return _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format)
+
+
+_CONV2D = "Input, Filter, Bias?, ResidualData? -> Output"
+_CONV2D_GRAD = "Input, Filter, Bias?, Output@GRAD -> Input@GRAD, Filter@GRAD, Bias@GRAD"
+for _name in ("conv2d", "depthwise_conv2d"):
+    op(_name, slots=_CONV2D, infer=_infer_conv, lod="Input", nodiff="ResidualData")(_conv2d)
+    op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_grad)
+
+
+@op("conv3d", slots="Input, Filter, ResidualData? -> Output", infer=_infer_conv, lod="Input", nodiff="ResidualData")
+def conv3d(
+    x,
+    w,
+    residual,
+    *,
+    strides: list[int] = [1, 1, 1],
+    paddings: list[int] = [0, 0, 0],
+    padding_algorithm: str = "EXPLICIT",
+    groups: int = 1,
+    dilations: list[int] = [1, 1, 1],
+    data_format: str = "NCDHW",
+    fuse_relu: bool = False,
+    fuse_residual_connection: bool = False,
+):
+    """conv2d with one more spatial dimension: Input [N, C, D, H, W] (or NDHWC), Filter [O, C/groups, kd, kh, kw]."""
+    out = _conv_forward(x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    if residual is not None and fuse_residual_connection:
+        out = out + residual
+    return torch.relu(out) if fuse_relu else out
+
+
+@op("conv3d_grad", slots="Input, Filter, ResidualData?, Output@GRAD -> Input@GRAD, Filter@GRAD")
+def conv3d_grad(
+    x,
+    w,
+    residual,
+    dout,
+    *,
+    want,
+    strides: list[int] = [1, 1, 1],
+    paddings: list[int] = [0, 0, 0],
+    padding_algorithm: str = "EXPLICIT",
+    groups: int = 1,
+    dilations: list[int] = [1, 1, 1],
+    data_format: str = "NCDHW",
+):
+    want = (*want, False)
+    return _conv_backward(x, w, None, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format)[:2]
+
+
+# ---- transposed convolution ------------------------------------------------------------------------
+def _infer_transpose(
+    x: Spec, w: Spec, *_: Any, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size, **__
+) -> Spec:
+    rank = len(x.shape) - 2
+    if rank not in (2, 3) or len(w.shape) != rank + 2:
+        raise ShapeError(
+            f"Input and Filter must both have 4 (2-D) or 5 (3-D) dimensions, received Input {list(x.shape)} and Filter {list(w.shape)}"
+        )
+    positive("strides", strides, rank)
+    positive("dilations", dilations, rank)
+    n, c, sizes = split_layout(x, data_format)
+    if c >= 0 and c != w.shape[0]:
+        raise ShapeError(f"Input has {c} channels, but Filter {list(w.shape)} takes {w.shape[0]} (layout {data_format})")
+    if output_size and len(output_size) != rank:
+        raise ShapeError(f"output_size must have {rank} numbers, received {output_size}")
+    pairs, dilations = resolve(padding_algorithm, paddings, sizes, w.shape[2:], strides, dilations)
+    out = []
+    for i, (size, k, pair, s, d) in enumerate(zip(sizes, w.shape[2:], pairs, strides, dilations)):
+        least = (size - 1) * s - pair[0] - pair[1] + d * (k - 1) + 1
+        if output_size:
+            if size >= 0 and not least <= output_size[i] < least + s:
+                raise ShapeError(f"output_size[{i}] must be in [{least}, {least + s}), received {output_size[i]}")
+            out.append(output_size[i])
+        else:
+            out.append(least if size >= 0 else -1)
+    return Spec(join_layout(n, w.shape[1] * groups, out, data_format), x.dtype, x.lod_level)
+
+
+def _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size):
+    """(padding, output_padding, dilations, target sizes or None where torch's own size is the right one)."""
+    rank = len(strides)
+    if not output_size and algorithm == "EXPLICIT" and len(paddings) == rank:
+        return paddings, _ZEROS[rank], dilations, None
+    pairs, dilations = resolve(algorithm, paddings, x.shape[2:], w.shape[2:], strides, dilations)
+    before, extra, targets = [], [], []
+    for i in range(rank):
+        a, b = pairs[i]
+        full = (x.shape[2 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1
+        target = output_size[i] if output_size else full - a - b
+        more = target - (full - 2 * a)
+        before.append(a)
+        extra.append(min(max(more, 0), max(strides[i], dilations[i]) - 1))
+        targets.append(target)
+    return before, extra, dilations, targets
+
+
+def _fit(out: torch.Tensor, targets: Any) -> torch.Tensor:
+    """`out` cut, or lengthened with zeros, at its ends to the target sizes."""
+    if targets is None or list(out.shape[2:]) == targets:
+        return out
+    return F.pad(out, [p for i in reversed(range(len(targets))) for p in (0, targets[i] - out.shape[2 + i])])
+
+
+def _transpose_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, layout, output_size):
+    last = layout in CHANNELS_LAST
+    if last:
+        x = channels_second(x)
+    pads, extra, dilations, targets = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
+    out = _fit(_convolution(x, w, None, strides, pads, dilations, True, extra, groups), targets)
+    if bias is not None:
+        out = out + bias.reshape(-1, *[1] * len(strides))
+    return channels_back(out) if last else out
+
+
+def _transpose_backward(x, w, dout, want, strides, paddings, dilations, groups, algorithm, layout, output_size):
+    last = layout in CHANNELS_LAST
+    if last:
+        x, dout = channels_second(x), channels_second(dout)
+    pads, extra, dilations, targets = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
+    if targets is not None:
+        natural = [
+            (x.shape[2 + i] - 1) * strides[i] - 2 * pads[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + extra[i]
+            for i in range(len(strides))
+        ]
+        dout = _fit(dout, natural)
+    dx, dw, _ = _backward(dout, x, w, None, strides, pads, dilations, True, extra, groups, (want[0], want[1], False))
+    return (channels_back(dx) if last and dx is not None else dx), dw
+
+
+def _conv2d_transpose(
+    x,
+    w,
+    bias,
+    *,
+    output_size: list[int] = [],
+    groups: int = 1,
+    dilations: list[int] = [1, 1],
+    strides: list[int] = [1, 1],
+    paddings: list[int] = [0, 0],
+    data_format: str = "NCHW",
+    padding_algorithm: str = "EXPLICIT",
+    fuse_relu: bool = False,
+    fuse_activation: str = "",
+    fuse_alpha: float = 0.0,
+    fuse_beta: float = 0.0,
+):
+    """The adjoint of conv2d with respect to its input: Input [N, C, H, W], Filter [C, O/groups, kh, kw].
+
+    Out size is (in - 1) * stride - paddings + dilation * (k - 1) + 1, or `output_size`, which may exceed it by less
+    than the stride.
+    """
+    out = _transpose_forward(x, w, bias, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size)
+    if fuse_relu:
+        return torch.relu(out)
+    return _activate(out, fuse_activation, fuse_alpha, fuse_beta) if fuse_activation else out
+
+
+def _conv2d_transpose_grad(
+    x,
+    w,
+    bias,
+    dout,
+    *,
+    want,
+    output_size: list[int] = [],
+    groups: int = 1,
+    dilations: list[int] = [1, 1],
+    strides: list[int] = [1, 1],
+    paddings: list[int] = [0, 0],
+    data_format: str = "NCHW",
+    padding_algorithm: str = "EXPLICIT",
+):
+    dx, dw = _transpose_backward(
+        x, w, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size
+    )
+    db = None
+    if want[2]:
+        channel = dout.dim() - 1 if data_format in CHANNELS_LAST else 1
+        db = dout.sum([d for d in range(dout.dim()) if d != channel]).reshape(bias.shape)
+    return dx, dw, db
+
+
+for _name in ("conv2d_transpose", "depthwise_conv2d_transpose"):
+    op(_name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose, lod="Input")(_conv2d_transpose)
+    op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_transpose_grad)
+
+
+@op("conv3d_transpose", slots="Input, Filter -> Output", infer=_infer_transpose, lod="Input")
+def conv3d_transpose(
+    x,
+    w,
+    *,
+    output_size: list[int] = [],
+    groups: int = 1,
+    dilations: list[int] = [1, 1, 1],
+    strides: list[int] = [1, 1, 1],
+    paddings: list[int] = [0, 0, 0],
+    data_format: str = "NCHW",
+    padding_algorithm: str = "EXPLICIT",
+):
+    """conv2d_transpose with one more spatial dimension: Input [N, C, D, H, W], Filter [C, O/groups, kd, kh, kw]."""
+    return _transpose_forward(
+        x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size
+    )
+
+
+@op("conv3d_transpose_grad", slots="Input, Filter, Output@GRAD -> Input@GRAD, Filter@GRAD")
+def conv3d_transpose_grad(
+    x,
+    w,
+    dout,
+    *,
+    want,
+    output_size: list[int] = [],
+    groups: int = 1,
+    dilations: list[int] = [1, 1, 1],
+    strides: list[int] = [1, 1, 1],
+    paddings: list[int] = [0, 0, 0],
+    data_format: str = "NCHW",
+    padding_algorithm: str = "EXPLICIT",
+):
+    return _transpose_backward(
+        x, w, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size
+    )

@@ -1,0 +1,156 @@
+"""Normalisation within one sample: layer_norm, group_norm, instance_norm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+
+_native = torch.ops.aten.native_layer_norm.default
+_native_backward = torch.ops.aten.native_layer_norm_backward.default
+
+
+# ---- layer_norm ------------------------------------------------------------------------------------
+def _infer_layer_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, begin_norm_axis, **_: Any) -> tuple[Spec, ...]:
+    if not 0 < begin_norm_axis < len(x.shape):
+        raise ShapeError(f"begin_norm_axis must be in [1, {len(x.shape) - 1}] for X {list(x.shape)}, received {begin_norm_axis}")
+    left, right = x.shape[:begin_norm_axis], x.shape[begin_norm_axis:]
+    rows = -1 if any(d < 0 for d in left) else math.prod(left)
+    cols = -1 if any(d < 0 for d in right) else math.prod(right)
+    for name, s in (("Scale", scale), ("Bias", bias)):
+        if s is not None and (len(s.shape) != 1 or (cols >= 0 and s.shape[0] != cols)):
+            raise ShapeError(f"{name} must have shape [{cols}] (X {list(x.shape)} from axis {begin_norm_axis}), received {list(s.shape)}")
+    stat = Spec((rows,), x.dtype)
+    return x, stat, stat
+
+
+@op("layer_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_layer_norm, lod="Y=X")
+def layer_norm(x, scale, bias, *, want, epsilon: float = 1e-5, begin_norm_axis: int = 1):
+    """Y = Scale * (X - mean) / sqrt(var + epsilon) + Bias over dimensions from `begin_norm_axis` (arXiv:1607.06450).
+
+    X is seen as [rows, cols]; Scale, Bias [cols]; Mean, Variance [rows].
+    """
+    shape = x.shape
+    cols = math.prod(shape[begin_norm_axis:])
+    flat = x if begin_norm_axis == x.dim() - 1 else x.reshape(-1, cols)
+    y, mean, inv = _native(flat, (cols,), scale, bias, epsilon)
+    if not (want[1] or want[2]):
+        return y.view(shape), None, None
+    return y.view(shape), mean.view(-1), inv.view(-1).pow(-2).sub_(epsilon)
+
+
+@op("layer_norm_grad", slots="X, Scale?, Bias?, Mean, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
+def layer_norm_grad(x, scale, bias, mean, variance, dy, *, want, epsilon: float = 1e-5, begin_norm_axis: int = 1):
+    cols = math.prod(x.shape[begin_norm_axis:])
+    flat, dflat = x.reshape(-1, cols), dy.reshape(-1, cols)
+    inv = torch.rsqrt(variance + epsilon).view(-1, 1)
+    dx, dscale, dbias = _native_backward(dflat, flat, (cols,), mean.view(-1, 1), inv, scale, bias, want)
+    return (dx.view(x.shape) if dx is not None else None), dscale, dbias
+
+
+# ---- group_norm ------------------------------------------------------------------------------------
+def _infer_group_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, groups, data_layout, **_: Any) -> tuple[Spec, ...]:
+    if len(x.shape) < 2:
+        raise ShapeError(f"X must have 2 dimensions or more, received {list(x.shape)}")
+    if data_layout not in ("NCHW", "NHWC"):
+        raise AttributeTypeError(f"data_layout must be NCHW or NHWC, received {data_layout!r}")
+    c = x.shape[1] if data_layout == "NCHW" else x.shape[-1]
+    if groups <= 0 or (c >= 0 and (groups > c or c % groups)):
+        raise ShapeError(f"groups must divide the {c} channels of X {list(x.shape)}, received {groups}")
+    for name, s in (("Scale", scale), ("Bias", bias)):
+        if s is not None and (len(s.shape) != 1 or (c >= 0 and s.shape[0] != c)):
+            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    stat = Spec((x.shape[0], groups), x.dtype)
+    return x, stat, stat
+
+
+def _grouped(x: torch.Tensor, groups: int, last: bool) -> torch.Tensor:
+    """[N, groups, channels per group, positions] as a view (NCHW) or a copy (NHWC)."""
+    n = x.shape[0]
+    if last:
+        c = x.shape[-1]
+        return x.reshape(n, -1, c).transpose(1, 2).reshape(n, groups, c // groups, -1)
+    return x.reshape(n, groups, x.shape[1] // groups, -1)
+
+
+def _ungrouped(g: torch.Tensor, like: torch.Tensor, last: bool) -> torch.Tensor:
+    if last:
+        return g.reshape(like.shape[0], like.shape[-1], -1).transpose(1, 2).reshape(like.shape)
+    return g.reshape(like.shape)
+
+
+@op("group_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_group_norm, lod="Y=X")
+def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layout: str = "NCHW"):
+    """Y = Scale * (X - mean) / sqrt(var + epsilon) + Bias over each group of channels (arXiv:1803.08494).
+
+    X [N, C, …] (or [N, …, C]); Scale, Bias [C]; Mean, Variance [N, groups].
+    """
+    last = data_layout == "NHWC"
+    g = _grouped(x, groups, last)
+    n, _, per, positions = g.shape
+    y, mean, inv = torch.native_group_norm(g.reshape(n, groups * per, positions), scale, bias, n, groups * per, positions, groups, epsilon)
+    return _ungrouped(y, x, last), mean.view(n, groups), inv.view(n, groups).pow(-2).sub_(epsilon)
+
+
+@op("group_norm_grad", slots="Y, Scale?, Bias?, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
+def group_norm_grad(y, scale, bias, variance, dy, *, want, groups: int, epsilon: float = 1e-5, data_layout: str = "NCHW"):
+    """With Scale: the derivative, X's normalised value recovered from Y. Without it Fluid drops the mean term."""
+    last = data_layout == "NHWC"
+    gy, gdy = _grouped(y, groups, last), _grouped(dy, groups, last)
+    n, _, per, positions = gy.shape
+    shape = (1, groups, per, 1)
+    inv = torch.rsqrt(variance + epsilon).view(n, groups, 1, 1)
+    hat = gy if bias is None else gy - bias.view(shape)
+    if scale is not None:
+        weight = scale.view(shape)
+        hat = hat / torch.where(weight == 0, torch.ones_like(weight), weight)
+    dscale = (gdy * hat).sum((0, 3)).view(-1) if want[1] else None
+    dbias = gdy.sum((0, 3)).view(-1) if want[2] else None
+    if not want[0]:
+        return None, dscale, dbias
+    dhat = gdy if scale is None else gdy * weight
+    part = hat * (dhat * hat).mean((2, 3), keepdim=True)
+    if scale is not None:
+        part = part + dhat.mean((2, 3), keepdim=True)
+    return _ungrouped((dhat - part) * inv, y, last), dscale, dbias
+
+
+# ---- instance_norm -----------------------------------------------------------------------------------
+def _infer_instance_norm(x: Spec, scale: Spec | None, bias: Spec | None, **_: Any) -> tuple[Spec, ...]:
+    if not 2 <= len(x.shape) <= 5:
+        raise ShapeError(f"X must have 2 to 5 dimensions, received {list(x.shape)}")
+    n, c = x.shape[:2]
+    for name, s in (("Scale", scale), ("Bias", bias)):
+        if s is not None and (len(s.shape) != 1 or (c >= 0 and s.shape[0] >= 0 and s.shape[0] != c)):
+            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    stat = Spec((-1 if min(n, c) < 0 else n * c,), x.dtype)
+    return x, stat, stat
+
+
+@op("instance_norm", slots="X, Scale?, Bias? -> Y, SavedMean~, SavedVariance~", infer=_infer_instance_norm, lod="Y=X")
+def instance_norm(x, scale, bias, *, epsilon: float = 1e-5):
+    """Y = Scale * (X - mean) / sqrt(var + epsilon) + Bias over the positions of each channel (arXiv:1607.08022).
+
+    X [N, C, …]; Scale, Bias [C]; SavedMean [N*C], SavedVariance [N*C] is 1 / sqrt(var + epsilon).
+    """
+    n, c = x.shape[:2]
+    y, mean, inv = torch.native_group_norm(x.reshape(n, c, -1), scale, bias, n, c, x[0, 0].numel(), c, epsilon)
+    return y.reshape(x.shape), mean.reshape(-1), inv.reshape(-1)
+
+
+@op(
+    "instance_norm_grad",
+    slots="X, Scale?, SavedMean, SavedVariance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD",
+)
+def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: float = 1e-5):
+    n, c = x.shape[:2]
+    mask = (want[0], want[1] or want[2], want[1] or want[2])
+    dx, dscale, dbias = torch.ops.aten.native_group_norm_backward(
+        dy.reshape(n, c, -1), x.reshape(n, c, -1), saved_mean.view(n, c), saved_inv.view(n, c), scale, n, c, x[0, 0].numel(), c, mask
+    )
+    return (dx.reshape(x.shape) if dx is not None else None), dscale, dbias
