@@ -62,7 +62,9 @@ def reduce_like(d: torch.Tensor, like: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def broadcast_shape(x: Shape, y: Shape, axis: int) -> Shape:
-    """Shape of a broadcast; unknown (-1) against n > 1 is n, against 1 is unknown."""
+    """Shape of a broadcast; unknown (-1) against n > 1 is n, against 1 or 0 is unknown."""
+    if axis < -1:
+        raise ShapeError(f"axis must be at least -1, received {axis}")
     if x == y:
         return x
     rank = max(len(x), len(y))
@@ -75,8 +77,7 @@ def broadcast_shape(x: Shape, y: Shape, axis: int) -> Shape:
                 f"X {list(x)} and Y {list(y)} do not broadcast at axis {axis}: dims must be equal or 1, received {a} and {b}; "
                 "axis says where the dims of the smaller one start (-1: at the last dims)"
             )
-        # a zero-sized dim stays zero against 1
-        out.append(0 if (a, b) in ((0, 1), (1, 0), (0, 0)) else max(a, b) if max(a, b) > 1 or (a == 1 and b == 1) else -1)
+        out.append(max(a, b) if max(a, b) > 1 or (a == 1 and b == 1) else -1)
     return tuple(out)
 
 

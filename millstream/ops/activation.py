@@ -1,24 +1,382 @@
-"""Activations: one tensor in, one out."""
+"""Activations: one tensor in, one of the same shape, dtype and LoD out. Piecewise ones are in activation_pieces.py.
+
+Gradients read Out where Fluid's do, so that X can be freed.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 
 from millstream.ops._opdef import op
 
+_aten = torch.ops.aten
+_SLOTS = "X -> Out"
+_BY_X = "X, Out@GRAD -> X@GRAD"
+_BY_OUT = "Out, Out@GRAD -> X@GRAD"
+_BY_DOUT = "Out@GRAD -> X@GRAD"
 
-@op("relu", slots="X -> Out", infer="X", lod="X")
+
+@op("relu", slots=_SLOTS, infer="X", lod="X")
 def relu(x):
-    """max(x, 0)."""
+    """max(X, 0)."""
     return torch.relu(x)
 
 
-@op("relu_grad", slots="Out, Out@GRAD -> X@GRAD")
+@op("relu_grad", slots=_BY_OUT)
 def relu_grad(out, dout):
-    return torch.ops.aten.threshold_backward(dout, out, 0)
+    """dOut where Out > 0."""
+    return _aten.threshold_backward(dout, out, 0)
 
 
-@op("tanh", slots="X -> Out", infer="X", lod="X")
+@op("tanh", slots=_SLOTS, infer="X", lod="X")
 def tanh(x):
     """Hyperbolic tangent."""
     return torch.tanh(x)
+
+
+@op("tanh_grad", slots=_BY_OUT)
+def tanh_grad(out, dout):
+    """dOut * (1 - Out^2)."""
+    return _aten.tanh_backward(dout, out)
+
+
+@op("sigmoid", slots=_SLOTS, infer="X", lod="X")
+def sigmoid(x):
+    """1 / (1 + exp(-X))."""
+    return torch.sigmoid(x)
+
+
+@op("sigmoid_grad", slots=_BY_OUT)
+def sigmoid_grad(out, dout):
+    """dOut * Out * (1 - Out)."""
+    return _aten.sigmoid_backward(dout, out)
+
+
+@op("logsigmoid", slots=_SLOTS, infer="X", lod="X")
+def logsigmoid(x):
+    """log(sigmoid(X))."""
+    return F.logsigmoid(x)
+
+
+@op("logsigmoid_grad", slots=_BY_X)
+def logsigmoid_grad(x, dout):
+    """dOut * sigmoid(-X)."""
+    return dout * torch.sigmoid(-x)
+
+
+@op("exp", slots=_SLOTS, infer="X", lod="X")
+def exp(x):
+    """e ** X; integers go through float64 and are cut."""
+    return torch.exp(x) if x.is_floating_point() else torch.exp(x.double()).to(x.dtype)
+
+
+@op("exp_grad", slots=_BY_OUT)
+def exp_grad(out, dout):
+    """dOut * Out."""
+    return dout * out
+
+
+@op("log", slots=_SLOTS, infer="X", lod="X")
+def log(x):
+    """Natural logarithm."""
+    return torch.log(x)
+
+
+@op("log_grad", slots=_BY_X)
+def log_grad(x, dout):
+    """dOut / X."""
+    return dout / x
+
+
+@op("log1p", slots=_SLOTS, infer="X", lod="X")
+def log1p(x):
+    """log(1 + X)."""
+    return torch.log1p(x)
+
+
+@op("log1p_grad", slots=_BY_X)
+def log1p_grad(x, dout):
+    """dOut / (1 + X)."""
+    return dout / (x + 1)
+
+
+@op("sqrt", slots=_SLOTS, infer="X", lod="X")
+def sqrt(x):
+    """Square root."""
+    return torch.sqrt(x)
+
+
+@op("sqrt_grad", slots=_BY_OUT)
+def sqrt_grad(out, dout):
+    """dOut / (2 * Out)."""
+    return dout * 0.5 / out
+
+
+@op("rsqrt", slots=_SLOTS, infer="X", lod="X")
+def rsqrt(x):
+    """1 / sqrt(X)."""
+    return torch.rsqrt(x)
+
+
+@op("rsqrt_grad", slots=_BY_OUT)
+def rsqrt_grad(out, dout):
+    """-dOut * Out^3 / 2."""
+    return dout * -0.5 * (out * out * out)
+
+
+@op("square", slots=_SLOTS, infer="X", lod="X")
+def square(x):
+    """X^2."""
+    return x * x
+
+
+@op("square_grad", slots=_BY_X)
+def square_grad(x, dout):
+    """2 * dOut * X."""
+    return dout * x * 2
+
+
+@op("reciprocal", slots=_SLOTS, infer="X", lod="X")
+def reciprocal(x):
+    """1 / X."""
+    return torch.reciprocal(x)
+
+
+@op("reciprocal_grad", slots=_BY_OUT)
+def reciprocal_grad(out, dout):
+    """-dOut * Out^2."""
+    return -dout * (out * out)
+
+
+@op("pow", slots="X, FactorTensor? -> Out", infer="X", lod="X", nodiff="FactorTensor")
+def pow_(x, factor_tensor, *, factor: float = 1.0):
+    """X ** factor; FactorTensor ([1]) wins over the attribute; for integers the factor is cut to one."""
+    if factor_tensor is not None:
+        factor = factor_tensor.item()
+    if x.is_floating_point():
+        return torch.pow(x, factor)
+    return torch.pow(x.double(), int(factor)).to(x.dtype)
+
+
+@op("pow_grad", slots="X, FactorTensor?, Out@GRAD -> X@GRAD")
+def pow_grad(x, factor_tensor, dout, *, factor: float = 1.0):
+    """dOut * factor * X ** (factor - 1)."""
+    if factor_tensor is not None:
+        factor = factor_tensor.item()
+    return dout * factor * torch.pow(x, factor - 1)
+
+
+@op("sin", slots=_SLOTS, infer="X", lod="X")
+def sin(x):
+    """Sine."""
+    return torch.sin(x)
+
+
+@op("sin_grad", slots=_BY_X)
+def sin_grad(x, dout):
+    """dOut * cos(X)."""
+    return dout * torch.cos(x)
+
+
+@op("cos", slots=_SLOTS, infer="X", lod="X")
+def cos(x):
+    """Cosine."""
+    return torch.cos(x)
+
+
+@op("cos_grad", slots=_BY_X)
+def cos_grad(x, dout):
+    """-dOut * sin(X)."""
+    return -dout * torch.sin(x)
+
+
+@op("asin", slots=_SLOTS, infer="X", lod="X")
+def asin(x):
+    """Arc sine."""
+    return torch.asin(x)
+
+
+@op("asin_grad", slots=_BY_X)
+def asin_grad(x, dout):
+    """dOut / sqrt(1 - X^2)."""
+    return dout / torch.sqrt(1 - x * x)
+
+
+@op("acos", slots=_SLOTS, infer="X", lod="X")
+def acos(x):
+    """Arc cosine."""
+    return torch.acos(x)
+
+
+@op("acos_grad", slots=_BY_X)
+def acos_grad(x, dout):
+    """-dOut / sqrt(1 - X^2)."""
+    return -dout / torch.sqrt(1 - x * x)
+
+
+@op("atan", slots=_SLOTS, infer="X", lod="X")
+def atan(x):
+    """Arc tangent."""
+    return torch.atan(x)
+
+
+@op("atan_grad", slots=_BY_X)
+def atan_grad(x, dout):
+    """dOut / (1 + X^2)."""
+    return dout / (1 + x * x)
+
+
+@op("erf", slots=_SLOTS, infer="X", lod="X")
+def erf(x):
+    """Gauss error function."""
+    return torch.erf(x)
+
+
+@op("erf_grad", slots=_BY_X)
+def erf_grad(x, dout):
+    """dOut * 2 / sqrt(pi) * exp(-X^2)."""
+    return dout * (torch.exp(-(x * x)) * (2 / math.sqrt(math.pi)))
+
+
+@op("gelu", slots=_SLOTS, infer="X", lod="X")
+def gelu(x, *, approximate: bool = False):
+    """X * Phi(X) (Hendrycks and Gimpel 2016); by the tanh formula when `approximate`."""
+    return F.gelu(x, approximate="tanh" if approximate else "none")
+
+
+@op("gelu_grad", slots=_BY_X)
+def gelu_grad(x, dout, *, approximate: bool = False):
+    """Derivative of the form that was used."""
+    return _aten.gelu_backward(dout, x, approximate="tanh" if approximate else "none")
+
+
+@op("softplus", slots=_SLOTS, infer="X", lod="X")
+def softplus(x):
+    """log(1 + exp(X)), without overflow."""
+    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+@op("softplus_grad", slots=_BY_X)
+def softplus_grad(x, dout):
+    """dOut * sigmoid(X)."""
+    return dout * torch.sigmoid(x)
+
+
+@op("softsign", slots=_SLOTS, infer="X", lod="X")
+def softsign(x):
+    """X / (1 + |X|)."""
+    return x / (x.abs() + 1)
+
+
+@op("softsign_grad", slots=_BY_X)
+def softsign_grad(x, dout):
+    """dOut / (1 + |X|)^2."""
+    return dout / torch.square(x.abs() + 1)
+
+
+@op("stanh", slots=_SLOTS, infer="X", lod="X")
+def stanh(x, *, scale_a: float = 0.67, scale_b: float = 1.7159):
+    """scale_b * tanh(scale_a * X)."""
+    return torch.tanh(x * scale_a) * scale_b
+
+
+@op("stanh_grad", slots=_BY_X)
+def stanh_grad(x, dout, *, scale_a: float = 0.67, scale_b: float = 1.7159):
+    """dOut * scale_a * scale_b * (1 - tanh^2(scale_a * X))."""
+    return _aten.tanh_backward(dout * (scale_a * scale_b), torch.tanh(x * scale_a))
+
+
+@op("tanh_shrink", slots=_SLOTS, infer="X", lod="X")
+def tanh_shrink(x):
+    """X - tanh(X)."""
+    return x - torch.tanh(x)
+
+
+@op("tanh_shrink_grad", slots=_BY_X)
+def tanh_shrink_grad(x, dout):
+    """dOut * tanh^2(X)."""
+    return dout * torch.square(torch.tanh(x))
+
+
+@op("swish", slots=_SLOTS, infer="X", lod="X")
+def swish(x, *, beta: float = 1.0):
+    """X * sigmoid(beta * X) (Ramachandran et al. 2017)."""
+    return F.silu(x) if beta == 1.0 else x * torch.sigmoid(x * beta)
+
+
+@op("swish_grad", slots=_BY_X)
+def swish_grad(x, dout, *, beta: float = 1.0):
+    """dOut * (s + beta * X * s * (1 - s)), s = sigmoid(beta * X)."""
+    if beta == 1.0:
+        return _aten.silu_backward(dout, x)
+    s = torch.sigmoid(x * beta)
+    return dout * (s + beta * x * s * (1 - s))
+
+
+@op("mish", slots=_SLOTS, infer="X", lod="X")
+def mish(x, *, threshold: float = 20.0):
+    """X * tanh(softplus(X)) (Misra 2019); softplus is X above `threshold`, exp(X) below -`threshold`."""
+    return x * torch.tanh(_capped_softplus(x, threshold))
+
+
+@op("mish_grad", slots=_BY_X)
+def mish_grad(x, dout, *, threshold: float = 20.0):
+    """dOut * (tanh(s) + X * (1 - tanh^2(s)) * (1 - exp(-s))), s the softplus."""
+    s = _capped_softplus(x, threshold)
+    t = torch.tanh(s)
+    return dout * (t + x * (1 - t * t) * -torch.expm1(-s))
+
+
+def _capped_softplus(x: torch.Tensor, threshold: float) -> torch.Tensor:
+    e = torch.exp(x)
+    return torch.where(x > threshold, x, torch.where(x < -threshold, e, torch.log1p(e)))
+
+
+@op("abs", slots=_SLOTS, infer="X", lod="X")
+def abs_(x):
+    """|X|."""
+    return torch.abs(x)
+
+
+@op("abs_grad", slots=_BY_X)
+def abs_grad(x, dout):
+    """dOut * sign(X)."""
+    return dout * torch.sign(x)
+
+
+@op("sign", slots=_SLOTS, infer="X", lod="X")
+def sign(x):
+    """-1, 0 or 1."""
+    return torch.sign(x)
+
+
+@op("ceil", slots=_SLOTS, infer="X", lod="X")
+def ceil(x):
+    """Least integer not below X."""
+    return torch.ceil(x)
+
+
+@op("floor", slots=_SLOTS, infer="X", lod="X")
+def floor(x):
+    """Greatest integer not above X."""
+    return torch.floor(x)
+
+
+@op("round", slots=_SLOTS, infer="X", lod="X")
+def round_(x):
+    """Nearest integer, halves away from zero."""
+    whole = torch.trunc(x)
+    rest = x - whole
+    return torch.where(rest.abs() >= 0.5, whole + torch.sign(rest), whole)
+
+
+def _zero_grad(dout):
+    """Zero: the function is constant between its jumps."""
+    return torch.zeros_like(dout)
+
+
+for _name in ("sign", "ceil", "floor", "round"):
+    op(f"{_name}_grad", slots=_BY_DOUT)(_zero_grad)

@@ -16,7 +16,8 @@ _SLOTS = "X, Y -> Out"
 def _spec(x: Spec, y: Spec, *, axis: int) -> Spec:
     if len(x.shape) < len(y.shape):
         raise ShapeError(f"X must have at least as many dims as Y, received X {list(x.shape)} and Y {list(y.shape)}")
-    return Spec(broadcast_shape(tuple(x.shape), tuple(y.shape), axis), VarType.BOOL, x.lod_level)
+    broadcast_shape(tuple(x.shape), tuple(y.shape), axis)  # raises where they don't fit
+    return Spec(x.shape, VarType.BOOL, x.lod_level)
 
 
 @op("equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
