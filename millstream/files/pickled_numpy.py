@@ -16,7 +16,7 @@ import numpy as np
 from millstream.files.source import Source, element_count
 
 GlobalTable = dict[tuple[str, str], Callable[[Any, tuple[Any, ...]], Any]]
-_CHUNK = 1 << 18
+_CHUNK = 1 << 15
 _PLAIN = re.compile(r"(?:[biufc](?:1|2|4|8|16)|[SU][1-9][0-9]{0,8}|[SU]0?)\Z")
 
 

@@ -28,6 +28,11 @@ def scrubbed(data):
     return desc.SerializeToString()
 
 
+def stored(name):
+    with open(os.path.join(OUT, name), "rb") as fh:
+        return fh.read()
+
+
 def put(name, data):
     with open(os.path.join(OUT, name), "wb") as fh:
         fh.write(data)
@@ -57,9 +62,9 @@ def training():
         os.rename(os.path.join(OUT, "embedding_0.w_0@GRAD"), os.path.join(OUT, "rows.selected"))
         main.global_block().var("embedding_0.w_0@GRAD").persistable = False
         fluid.save(main, os.path.join(OUT, "train"))
-        put("train.pdmodel", scrubbed(open(os.path.join(OUT, "train.pdmodel"), "rb").read()))
+        put("train.pdmodel", scrubbed(stored("train.pdmodel")))
         fluid.io.save_inference_model(OUT, ["ids"], [out], exe, main, "__model__", "__params__")
-        put("__model__", scrubbed(open(os.path.join(OUT, "__model__"), "rb").read()))
+        put("__model__", scrubbed(stored("__model__")))
         fluid.io.save_params(exe, os.path.join(OUT, "separate"), main)
 
 
@@ -67,7 +72,7 @@ def control_flow():
     main = fluid.Program()
     with fluid.program_guard(main, fluid.Program()), fluid.unique_name.guard():
         reader = fluid.layers.py_reader(4, [(-1, 2), (-1, 1)], ["float32", "int64"], lod_levels=[0, 1])
-        x, label = fluid.layers.read_file(reader)
+        x, _ = fluid.layers.read_file(reader)
         x.stop_gradient = False
         i = fluid.layers.fill_constant([1], "int64", 0)
         n = fluid.layers.fill_constant([1], "int64", 3)
@@ -81,10 +86,11 @@ def control_flow():
             fluid.layers.less_than(i, n, cond=cond)
         loss = fluid.layers.mean(fluid.layers.array_read(array, n))
         fluid.backward.append_backward(loss)
-        main.global_block().create_var(name="bare")
-        main.global_block().create_var(name="raw", type=fluid.core.VarDesc.VarType.RAW)
-        main.global_block().create_var(name="rows", type=fluid.core.VarDesc.VarType.SELECTED_ROWS, shape=[4, 2], dtype="float64")
-        main.global_block().create_var(name="rank", type=fluid.core.VarDesc.VarType.LOD_RANK_TABLE)
+        kinds, block = fluid.core.VarDesc.VarType, main.global_block()
+        block.create_var(name="bare")
+        block.create_var(name="raw", type=kinds.RAW)
+        block.create_var(name="rows", type=kinds.SELECTED_ROWS, shape=[4, 2], dtype="float64")
+        block.create_var(name="rank", type=kinds.LOD_RANK_TABLE)
     put("while.pdmodel", scrubbed(main.desc.serialize_to_string()))
 
 
