@@ -10,7 +10,15 @@ from program_model import Built, feeds_checksum, run_after, run_steps
 HERE = os.path.dirname(os.path.abspath(__file__))
 RECORDED = os.path.join(HERE, "recorded")
 # Programs whose gradient runs through a block of operators: how that gradient is spelled is an implementation's own business.
-BLOCK_GRADIENTS = ("while_sum-array", "seq2seq", "language_model", "branches-ifelse", "branches-cond", "branches-case")
+BLOCK_GRADIENTS = (
+    "while_sum-array",
+    "recurrent_units",
+    "seq2seq",
+    "language_model",
+    "branches-ifelse",
+    "branches-cond",
+    "branches-case",
+)
 
 
 def recorded_facts():

@@ -60,7 +60,7 @@ def lenet(fluid):
 
 
 def text(fluid):
-    dy, layers = fluid.dygraph, fluid.layers
+    dy = fluid.dygraph
 
     class Classifier(dy.Layer):
         def __init__(self):

@@ -1,8 +1,8 @@
 """Every optimizer and every learning-rate object on one small imperative net."""
 
 from dygraph_model import DygraphModel
-from programs.dygraph.nets import regress, vector_data
 from program_model import repeat
+from programs.dygraph.nets import regress, vector_data
 
 
 def optimizers(fluid):
