@@ -1,0 +1,219 @@
+"""Linear-chain CRF: forward algorithm, its gradient, and Viterbi decoding, one sequence after another.
+
+A transition matrix w [tags + 2, tags] has the start weights in row 0, the stop weights in row 1, and in row 2 + i
+the weights from tag i. Sequences are intervals start[q] .. start[q] + size[q] of the rows. Sums over tags are done in
+float64 on exponentials relative to the largest term; where all of those vanish, term by term.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+BIG = 600.0  # exponents beyond it would overflow float64 together with the factors next to them
+
+
+@njit(cache=True, nogil=True)
+def _log_sum(row):
+    top = row[0]
+    for v in row:
+        top = max(top, v)
+    if top == -np.inf:
+        return top
+    total = 0.0
+    for v in row:
+        total += math.exp(v - top)
+    return top + math.log(total)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _advance(before, w, base, transposed, expw, scaled, out):
+    """out[j] = log sum_i exp(before[i] + w(i, j)); w(i, j) = w[base+i, j], or w[base+j, i] when transposed."""
+    n = len(before)
+    top = before[0]
+    for i in range(n):
+        top = max(top, before[i])
+    for i in range(n):
+        scaled[i] = math.exp(before[i] - top)
+    if transposed:
+        for j in range(n):
+            total = 0.0
+            for i in range(n):
+                total += scaled[i] * expw[j, i]
+            out[j] = total
+    else:
+        for j in range(n):
+            out[j] = 0.0
+        for i in range(n):
+            p = scaled[i]
+            for j in range(n):
+                out[j] += p * expw[i, j]
+    for j in range(n):
+        if out[j] > 1e-280:
+            out[j] = math.log(out[j]) + top
+        else:
+            for i in range(n):
+                scaled[i] = before[i] + (w[base + j, i] if transposed else w[base + i, j])
+            out[j] = _log_sum(scaled)
+
+
+@njit(cache=True, nogil=True)
+def _relative(w, expw):
+    """expw = exp of the weights between tags."""
+    n = w.shape[1]
+    for i in range(n):
+        for j in range(n):
+            expw[i, j] = math.exp(min(w[2 + i, j], BIG))
+
+
+@njit(cache=True, nogil=True)
+def _alphas(e, w, first, size, expw, scaled, alpha):
+    """Fills alpha[k] = log of the summed scores of all paths that end in each tag; returns log Z."""
+    n = w.shape[1]
+    for j in range(n):
+        alpha[0, j] = w[0, j] + e[first, j]
+    for k in range(1, size):
+        _advance(alpha[k - 1], w, 2, False, expw, scaled, alpha[k])
+        for j in range(n):
+            alpha[k, j] += e[first + k, j]
+    for j in range(n):
+        scaled[j] = alpha[size - 1, j] + w[1, j]
+    return _log_sum(scaled)
+
+
+@njit(cache=True, nogil=True)
+def cost(e, w, label, start, size, alpha_out, out):
+    """out[q] = log Z - score of the labels; alpha_out: forward variables, each row summing to 1."""
+    n = w.shape[1]
+    expw, scaled = np.empty((n, n)), np.empty(n)
+    _relative(w, expw)
+    longest = 1
+    for q in range(len(size)):
+        longest = max(longest, size[q])
+    alpha = np.empty((longest, n))
+    for q in range(len(size)):
+        first, m = start[q], size[q]
+        if m == 0:
+            out[q] = 0
+            continue
+        total = _alphas(e, w, first, m, expw, scaled, alpha)
+        for k in range(m):
+            norm = _log_sum(alpha[k])
+            for j in range(n):
+                alpha_out[first + k, j] = math.exp(alpha[k, j] - norm)
+        y = label[first]
+        score = float(w[0, y]) + e[first, y]
+        for k in range(1, m):
+            z = label[first + k]
+            score += float(w[2 + y, z]) + e[first + k, z]
+            y = z
+        out[q] = total - (score + w[1, y])
+
+
+@njit(cache=True, nogil=True)
+def _pairs(e, w, dw, scale, total, before, after, row, expw):
+    """Adds scale * P(tag i at k-1, tag j at k) to dw[2 + i, j]; `after` is beta[k]."""
+    n = w.shape[1]
+    top_a, top_b = before[0], e[row, 0] + after[0]
+    for j in range(n):
+        top_a = max(top_a, before[j])
+        top_b = max(top_b, e[row, j] + after[j])
+    shift = top_a + top_b - total
+    if shift < BIG:
+        factor = math.exp(shift) * scale
+        ends = np.empty(n)
+        for j in range(n):
+            ends[j] = math.exp(e[row, j] + after[j] - top_b) * factor
+        for i in range(n):
+            p = math.exp(before[i] - top_a)
+            for j in range(n):
+                dw[2 + i, j] += p * expw[i, j] * ends[j]
+    else:
+        for i in range(n):
+            for j in range(n):
+                dw[2 + i, j] += scale * math.exp(before[i] + w[2 + i, j] + e[row, j] + after[j] - total)
+
+
+@njit(cache=True, nogil=True)
+def cost_back(e, w, label, start, size, dout, de, dw):
+    """Gradients of `cost`: expected minus actual counts, times dout. de, dw: zeros on entry; dw is float64."""
+    n = w.shape[1]
+    expw, scaled = np.empty((n, n)), np.empty(n)
+    _relative(w, expw)
+    longest = 1
+    for q in range(len(size)):
+        longest = max(longest, size[q])
+    alpha, beta, ahead = np.empty((longest, n)), np.empty(n), np.empty(n)
+    for q in range(len(size)):
+        first, m = start[q], size[q]
+        if m == 0:
+            continue
+        scale = float(dout[q])
+        total = _alphas(e, w, first, m, expw, scaled, alpha)
+        for j in range(n):
+            beta[j] = w[1, j]
+            dw[1, j] += scale * math.exp(alpha[m - 1, j] + beta[j] - total)
+        for k in range(m - 1, -1, -1):
+            for j in range(n):
+                de[first + k, j] = scale * math.exp(alpha[k, j] + beta[j] - total)
+            if k == 0:
+                break
+            _pairs(e, w, dw, scale, total, alpha[k - 1], beta, first + k, expw)
+            for j in range(n):
+                ahead[j] = e[first + k, j] + beta[j]
+            _advance(ahead, w, 2, True, expw, scaled, beta)
+        for j in range(n):
+            dw[0, j] += de[first, j]
+        y = label[first]
+        dw[0, y] -= scale
+        de[first, y] -= scale
+        for k in range(1, m):
+            z = label[first + k]
+            dw[2 + y, z] -= scale
+            de[first + k, z] -= scale
+            y = z
+        dw[1, y] -= scale
+
+
+@njit(cache=True, nogil=True)
+def viterbi(e, w, start, size, path):
+    """path[row] = tag of the best path; on ties the lowest tag."""
+    n = w.shape[1]
+    longest = 1
+    for q in range(len(size)):
+        longest = max(longest, size[q])
+    came = np.empty((longest, n), np.int32)
+    best, ahead = np.empty(n, e.dtype), np.empty(n, e.dtype)
+    for q in range(len(size)):
+        first, m = start[q], size[q]
+        if m == 0:
+            continue
+        for j in range(n):
+            best[j] = w[0, j] + e[first, j]
+        for k in range(1, m):
+            from_tag = came[k]
+            for j in range(n):
+                ahead[j] = best[0] + w[2, j]
+                from_tag[j] = 0
+            for i in range(1, n):
+                b = best[i]
+                for j in range(n):
+                    v = b + w[2 + i, j]
+                    better = v > ahead[j]
+                    ahead[j] = v if better else ahead[j]
+                    from_tag[j] = i if better else from_tag[j]
+            for j in range(n):
+                best[j] = ahead[j] + e[first + k, j]
+        y = 0
+        top = best[0] + w[1, 0]
+        for j in range(1, n):
+            v = best[j] + w[1, j]
+            if v > top:
+                top = v
+                y = j
+        for k in range(m - 1, -1, -1):
+            path[first + k] = y
+            if k:
+                y = came[k, y]
