@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 
@@ -29,18 +30,21 @@ def given_shape(shape, shape_tensor, shape_list):
     return ints(shape_tensor) if shape_tensor is not None else shape
 
 
+_INTEGER = re.compile(r"\s*[+-]?\d+")
+_REAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
 def number(value, str_value, dtype):
-    """`value`, or `str_value` with all its digits, as a Python number that fits `dtype`."""
+    """`value`, or `str_value` with all its digits, as a Python number that fits `dtype`.
+
+    Fluid reads the text as C++ streams do: the number at its start counts, and 0 when there is none ("inf", "nan").
+    """
     if str_value:
-        try:
-            got = int(str_value)
-        except ValueError:
-            got = float(str_value)
-    else:
-        got = value
+        found = (_INTEGER if dtype is torch.int64 else _REAL).match(str_value)
+        value = 0 if found is None else (int if dtype is torch.int64 else float)(found.group())
     if dtype.is_floating_point or dtype is torch.bool:
-        return got
-    return int(got) if math.isfinite(got) else torch.iinfo(dtype).min
+        return value
+    return int(value) if math.isfinite(value) else torch.iinfo(dtype).min
 
 
 # ---- fill_constant -------------------------------------------------------------------------------
