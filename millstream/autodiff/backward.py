@@ -119,7 +119,9 @@ class _Builder:
                 if var is None or var not in known:
                     continue
                 outs[k] = self.name_for(var)
-                self.ready.pop(var, None)
+                done = self.ready.pop(var, None)
+                if done is not None:  # an array whose later elements have their gradients already
+                    self.seed(var, done)
                 self.parts.setdefault(var, []).append(_Part(spec, slot, k))
 
     def _default(

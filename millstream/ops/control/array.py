@@ -221,14 +221,21 @@ def reorder_lod_tensor_by_rank(x, table):
     return Ragged(x.values.index_select(0, torch.from_numpy(rows)), tuple(offsets(s) for s in lengths))
 
 
-def _same_spec(x, *_):
-    return Spec(x.shape, x.dtype)
+def _shrink_spec(x, table, i):
+    return x
 
 
-@op("shrink_rnn_memory", slots="X, RankTable, I -> Out", infer=_same_spec, nodiff="RankTable, I")
+@op("shrink_rnn_memory", slots="X#, RankTable, I -> Out#", infer=_shrink_spec, nodiff="RankTable, I")
 def shrink_rnn_memory(x, table, i):
-    """The first rows of X, as many as sequences are still active at step I."""
-    return x[: int(np.count_nonzero(table.lengths > _index(i)))]
+    """The first rows (sequences) of X, as many as sequences of the table are still active at step I."""
+    n = int(np.count_nonzero(table.lengths > _index(i)))
+    if not x.lod:
+        return Ragged(x.values[:n], ())
+    lod = []
+    for level in x.lod:
+        lod.append(level[: n + 1])
+        n = int(level[n])
+    return Ragged(x.values[:n], tuple(lod))
 
 
 @op("rnn_memory_helper", slots="X -> Out", infer="X", lod="X")

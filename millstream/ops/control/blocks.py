@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from millstream.errors import InvalidProgramError
-from millstream.ir.names import EMPTY_VAR
+from millstream.ir.names import EMPTY_VAR, strip_grad
 from millstream.ops._grad import _detach, _leaf, _pair, leaves_of, rebuild
 from millstream.ops._opdef import Block, op
 from millstream.ops._values import BlockFrame, Ragged, TensorArray
@@ -66,15 +66,15 @@ def _grad_of_block(frame: BlockFrame, handle: BlockHandle | None, x_slot: str, o
     """Fill ``<x_slot>@GRAD`` from the handle (zeros when the Block did not run)."""
     names = frame.inputs.get(x_slot, [])
     targets = frame.outputs.get(x_slot + "@GRAD", [])
-    outs = frame.inputs.get(out_slot, [])
-    dout_names = frame.inputs.get(out_slot + "@GRAD", [])
+    dout_names = [n for n in frame.inputs.get(out_slot + "@GRAD", []) if n != EMPTY_VAR]
     wanted = [(n, t) for n, t in zip(names, targets) if t != EMPTY_VAR]
     if handle is None:
         for name, target in wanted:
             frame.env[target] = rebuild(frame.env.get(name), torch.zeros_like)
         return
-    douts = [frame.env.get(n) if n != EMPTY_VAR else None for n in dout_names]
-    grads = handle.backward([n for n, _ in wanted], outs, douts)
+    # Fluid's own Programs do not keep the gradients in the order of the outputs: match them by name.
+    douts = [frame.env.get(n) for n in dout_names]
+    grads = handle.backward([n for n, _ in wanted], [strip_grad(n) for n in dout_names], douts)
     for (name, target), grad in zip(wanted, grads):
         if grad is None:
             grad = rebuild(frame.env.get(name), torch.zeros_like)
