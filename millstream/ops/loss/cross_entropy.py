@@ -1,0 +1,203 @@
+"""Cross entropies over classes, and over independent sigmoids.
+
+Hard labels are int64 with 1 in place of the class dim. A label equal to `ignore_index` gives loss 0; any other label
+outside [0, classes) is an error.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from millstream.errors import ShapeError
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+from millstream.ops.activation_pieces import check_axis, clipped_softmax
+
+_LARGE = 1e20  # what a loss of infinity is cut to
+
+
+def label_spec(x: Spec, label: Spec, axis: int, soft_label: bool, what: str = "X") -> tuple[int, ...]:
+    """Checks Label against the scores; the shape of the loss."""
+    check_axis(x, axis)
+    if len(x.shape) != len(label.shape):
+        raise ShapeError(
+            f"{what} and Label must have the same number of dims, received {list(x.shape)} and {list(label.shape)}; "
+            "hard labels have 1 in place of the class dim"
+        )
+    axis %= len(x.shape)
+    for i, (a, b) in enumerate(zip(x.shape, label.shape)):
+        if i != axis and a >= 0 and b >= 0 and a != b:
+            raise ShapeError(f"{what} and Label must agree in dim {i}, received {list(x.shape)} and {list(label.shape)}")
+    classes, given = x.shape[axis], label.shape[axis]
+    if soft_label and classes >= 0 and given >= 0 and classes != given:
+        raise ShapeError(f"soft labels need one number a class: {classes} in dim {axis}, received {given}")
+    if not soft_label and given not in (-1, 1):
+        raise ShapeError(f"hard labels must have 1 in dim {axis}, received Label {list(label.shape)}")
+    return tuple(1 if i == axis else d for i, d in enumerate(x.shape))
+
+
+def pick(x: torch.Tensor, label: torch.Tensor, axis: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`x` at the labels, and the mask of ignored labels (None: there are none)."""
+    if not 0 <= ignore_index < x.shape[axis]:
+        try:
+            return x.gather(axis, label), None
+        except (RuntimeError, IndexError):
+            pass  # a label is outside: ignored ones are, and the gather below complains of all others
+    ignored = label == ignore_index
+    return x.gather(axis, label.masked_fill(ignored, 0)), ignored
+
+
+def _bounded_log_loss(p: torch.Tensor) -> torch.Tensor:
+    return torch.log(p).neg_().clamp_(-_LARGE, _LARGE)
+
+
+# ---- cross_entropy ---------------------------------------------------------------------------------
+def _cross_entropy_spec(x: Spec, label: Spec, *, soft_label: bool, ignore_index: int) -> Spec:
+    return x.like(shape=label_spec(x, label, -1, soft_label))
+
+
+@op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", nodiff="Label")
+def cross_entropy(x, label, *, soft_label: bool = False, ignore_index: int = -100):
+    """-log X[label], or -sum of Label * log X with soft labels, along the last dim; log(0) counts as -1e20.
+
+    X: probabilities [..., C]; Label [..., 1] int64 (soft: [..., C]); Y [..., 1].
+    """
+    if soft_label:
+        return (label * _bounded_log_loss(x)).sum(-1, keepdim=True)
+    p, ignored = pick(x, label.long(), -1, ignore_index)
+    y = _bounded_log_loss(p)
+    return y if ignored is None else y.masked_fill(ignored, 0.0)
+
+
+@op("cross_entropy_grad", slots="X, Label, Y@GRAD -> X@GRAD")
+def cross_entropy_grad(x, label, dy, *, soft_label: bool = False, ignore_index: int = -100):
+    """-dY / X at the label, 0 elsewhere; with soft labels -dY * Label / X."""
+    if soft_label:
+        return -(dy * label / x)
+    label = label.long()
+    p, ignored = pick(x, label, -1, ignore_index)
+    return _scatter_grad(torch.zeros_like(x), -1, label, dy / p, ignored)
+
+
+def _scatter_grad(dx, axis, label, g, ignored):
+    """`dx` with `g` taken off at the labels that are not ignored. dx is a fresh tensor."""
+    if ignored is not None:
+        g = g.masked_fill(ignored, 0.0)
+        label = label.masked_fill(ignored, 0)
+    return dx.scatter_add_(axis, label, -g)
+
+
+# ---- cross_entropy2 --------------------------------------------------------------------------------
+def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, ...]:
+    y = x.like(shape=label_spec(x, label, -1, False))
+    return y, Spec((0, *x.shape), x.dtype), y.like(lod_level=0)
+
+
+@op("cross_entropy2", slots="X, Label -> Y, XShape~, MatchX", infer=_cross_entropy2_spec, lod="Y=X", nodiff="Label")
+def cross_entropy2(x, label, *, ignore_index: int = -100):
+    """-log X[label]; MatchX is X[label] (1 where the label is ignored). Shapes as cross_entropy."""
+    p, ignored = pick(x, label.long(), -1, ignore_index)
+    if ignored is not None:
+        p = p.masked_fill(ignored, 1.0)
+    return _bounded_log_loss(p), x.new_empty((0, *x.shape)), p
+
+
+@op("cross_entropy2_grad", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD")
+def cross_entropy2_grad(xshape, match, label, dy, *, ignore_index: int = -100):
+    """-dY / MatchX at the label."""
+    label = label.long()
+    dx = torch.zeros(xshape.shape[1:], dtype=dy.dtype, device=dy.device)
+    return _scatter_grad(dx, -1, label, dy / match, label == ignore_index)
+
+
+# Fluid's own name of the gradient: programs saved with their backward part have it.
+op("cross_entropy_grad2", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD", grad=False)(cross_entropy2_grad)
+
+
+# ---- softmax_with_cross_entropy --------------------------------------------------------------------
+def _softmax_ce_spec(logits: Spec, label: Spec, *, soft_label: bool, ignore_index: int, axis: int) -> tuple[Spec, Spec]:
+    return logits, logits.like(shape=label_spec(logits, label, axis, soft_label, "Logits"))
+
+
+@op(
+    "softmax_with_cross_entropy",
+    slots="Logits, Label -> Softmax~, Loss",
+    infer=_softmax_ce_spec,
+    lod="Softmax=Logits, Loss=Logits",
+    nodiff="Label",
+)
+def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1):
+    """Cross entropy of the softmax along `axis` (see softmax, cross_entropy).
+
+    Logits [..., C, ...]; Label the same with C -> 1 (soft: C); Loss with C -> 1.
+    """
+    y = clipped_softmax(logits, axis)
+    if soft_label:
+        return y, (label * _bounded_log_loss(y)).sum(axis, keepdim=True)
+    p, ignored = pick(y, label.long(), axis, ignore_index)
+    loss = _bounded_log_loss(p)
+    return y, loss if ignored is None else loss.masked_fill(ignored, 0.0)
+
+
+@op("softmax_with_cross_entropy_grad", slots="Label, Softmax, Loss@GRAD -> Logits@GRAD")
+def softmax_with_cross_entropy_grad(
+    label, y, dloss, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1
+):
+    """dLoss * (Softmax - label as one-hot).
+
+    Fluid's CPU kernel does not look at `ignore_index` here: rows with an ignored label get dLoss * Softmax, and -dLoss
+    goes to where a label outside [0, C) points in the flat tensor (another row), if that is inside it. So does this.
+    """
+    if soft_label:
+        return dloss * (y - label)
+    label = label.long()
+    try:
+        return (y * dloss).scatter_add_(axis, label, -dloss)
+    except (RuntimeError, IndexError):
+        return _flat_scatter(y * dloss, label, dloss, axis % y.dim())
+
+
+def _flat_scatter(dx, label, dloss, axis):
+    """`dx` minus dLoss at the labels, which may point outside their row."""
+    inner = math.prod(dx.shape[axis + 1 :])
+    start = torch.arange(dx.numel(), device=dx.device).reshape(dx.shape).narrow(axis, 0, 1)
+    at = (start + label * inner).reshape(-1)
+    inside = (at >= 0) & (at < dx.numel())
+    flat = dx.contiguous().reshape(-1)
+    return flat.index_add(0, at[inside], -dloss.reshape(-1)[inside]).reshape(dx.shape)
+
+
+# ---- sigmoid ---------------------------------------------------------------------------------------
+def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
+    """Inference of losses that need both inputs of one shape."""
+    if len(x.shape) != len(y.shape) or any(a != b and a >= 0 and b >= 0 for a, b in zip(x.shape, y.shape)):
+        raise ShapeError(f"input and label must have the same shape, received {list(x.shape)} and {list(y.shape)}")
+    return x
+
+
+@op(
+    "sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label"
+)
+def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, ignore_index: int = -100):
+    """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label is `ignore_index`.
+
+    With `normalize`, divided by the number of elements that are not ignored.
+    """
+    ignored = label == ignore_index
+    out = (F.softplus(-x.abs()) + x.clamp_min(0) - x * label).masked_fill(ignored, 0.0)
+    return out / _count(ignored) if normalize else out
+
+
+@op("sigmoid_cross_entropy_with_logits_grad", slots="X, Label, Out@GRAD -> X@GRAD")
+def sigmoid_cross_entropy_with_logits_grad(x, label, dout, *, normalize: bool = False, ignore_index: int = -100):
+    """dOut * (sigmoid(X) - Label); 0 where ignored."""
+    ignored = label == ignore_index
+    dx = (dout * (torch.sigmoid(x) - label)).masked_fill(ignored, 0.0)
+    return dx / _count(ignored) if normalize else dx
+
+
+def _count(ignored: torch.Tensor) -> torch.Tensor:
+    return (~ignored).sum().clamp_min(1e-5)

@@ -1,0 +1,257 @@
+"""Products of matrices: mul, matmul, bmm, dot, addmm, fc."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from millstream.errors import InvalidProgramError, ShapeError
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+
+_GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
+
+
+def _product(dims: tuple[int, ...]) -> int:
+    return -1 if any(d < 0 for d in dims) else math.prod(dims)
+
+
+def _check_inner(k: int, other: int, what: str, x: Spec, y: Spec) -> None:
+    if k >= 0 and other >= 0 and k != other:
+        raise ShapeError(f"{what}: expected equal inner sizes, received {k} from X {list(x.shape)} and {other} from Y {list(y.shape)}")
+
+
+# ---- mul -------------------------------------------------------------------------------------------
+def _mul_spec(x: Spec, y: Spec, *, x_num_col_dims: int, y_num_col_dims: int) -> Spec:
+    for name, spec, n in (("X", x, x_num_col_dims), ("Y", y, y_num_col_dims)):
+        if not 1 <= n < len(spec.shape):
+            raise ShapeError(
+                f"{name.lower()}_num_col_dims must be in [1, {len(spec.shape) - 1}] for {name} {list(spec.shape)}, received {n}"
+            )
+    k, other = _product(x.shape[x_num_col_dims:]), _product(y.shape[:y_num_col_dims])
+    _check_inner(k, other, "the trailing dims of X and the leading dims of Y", x, y)
+    return x.like(shape=(*x.shape[:x_num_col_dims], *y.shape[y_num_col_dims:]))
+
+
+def _as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
+    if t.dim() == 2 and n == 1:
+        return t
+    shape = t.shape
+    return t.reshape(math.prod(shape[:n]), math.prod(shape[n:]))
+
+
+@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X")
+def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
+    """Matrix product after X and Y are flattened to matrices: the first *_num_col_dims dims are the rows.
+
+    Out has the shape (rows of X) + (columns of Y).
+    """
+    if x.dim() == 2 and y.dim() == 2:
+        return torch.mm(x, y)
+    out = torch.mm(_as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims))
+    return out.reshape(*x.shape[:x_num_col_dims], *y.shape[y_num_col_dims:])
+
+
+@op("mul_grad", slots=_GRAD)
+def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, want):
+    """dX = dOut Y^T, dY = X^T dOut, on the flattened matrices."""
+    if x.dim() == 2 and y.dim() == 2:
+        return torch.mm(dout, y.t()) if want[0] else None, torch.mm(x.t(), dout) if want[1] else None
+    x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
+    d = dout.reshape(x2.shape[0], y2.shape[1])
+    return (
+        torch.mm(d, y2.t()).reshape(x.shape) if want[0] else None,
+        torch.mm(x2.t(), d).reshape(y.shape) if want[1] else None,
+    )
+
+
+# ---- matmul ----------------------------------------------------------------------------------------
+def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alpha: float) -> Spec:  # noqa: N803
+    if not x.shape or not y.shape:
+        raise ShapeError(f"X and Y need at least 1 dim, received {list(x.shape)} and {list(y.shape)}")
+    xs = (1, *x.shape) if len(x.shape) == 1 else tuple(x.shape)
+    ys = (*y.shape, 1) if len(y.shape) == 1 else tuple(y.shape)
+    if transpose_X:
+        xs = (*xs[:-2], xs[-1], xs[-2])
+    if transpose_Y:
+        ys = (*ys[:-2], ys[-1], ys[-2])
+    _check_inner(xs[-1], ys[-2], "columns of X and rows of Y", x, y)
+    a, b = xs[:-2], ys[:-2]
+    if a and b and _product(a) >= 0 and _product(b) >= 0 and _product(a) != _product(b):
+        raise ShapeError(
+            f"the batch dims of X {list(x.shape)} and Y {list(y.shape)} must have the same size, received "
+            f"{list(a)} and {list(b)}; only a matrix (2 dims) is shared over a batch"
+        )
+    shape = list(a or b)
+    if len(x.shape) > 1 or transpose_X:
+        shape.append(xs[-2])
+    if len(y.shape) > 1 or transpose_Y:
+        shape.append(ys[-1])
+    return x.like(shape=tuple(shape) or (1,))
+
+
+def _matrices(x: torch.Tensor, y: torch.Tensor, tx: bool, ty: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """X and Y as they are multiplied: vectors as a row (X) and a column (Y), then transposed, batches alike."""
+    if x.dim() == 1:
+        x = x.unsqueeze(0)
+    if y.dim() == 1:
+        y = y.unsqueeze(1)
+    if x.dim() > 2 and y.dim() > 2 and x.shape[:-2] != y.shape[:-2]:
+        y = y.reshape(*x.shape[:-2], *y.shape[-2:])
+    return x.transpose(-2, -1) if tx else x, y.transpose(-2, -1) if ty else y
+
+
+@op("matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X")
+def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0):  # noqa: N803
+    """alpha * X Y over the last two dims; the dims before are a batch, over which a 2-D operand is shared.
+
+    A vector X is a row and a vector Y a column (its dim of 1 leaves the result unless transposed).
+    """
+    a, b = _matrices(x, y, transpose_X, transpose_Y)
+    out = torch.matmul(a, b)
+    if x.dim() == 1 or y.dim() == 1:
+        out = _drop_vector_dims(out, x, y, transpose_X, transpose_Y)
+    return out if alpha == 1.0 else out * alpha
+
+
+def _drop_vector_dims(out, x, y, tx, ty):
+    if y.dim() == 1 and not ty:
+        out = out.squeeze(-1)
+        if x.dim() == 1 and not tx:
+            return out  # [1]
+    elif x.dim() == 1 and not tx:
+        return out.squeeze(-2)
+    return out
+
+
+@op("matmul_grad", slots=_GRAD)
+def matmul_grad(x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, want):  # noqa: N803
+    """dX = alpha * dOut Y^T, dY = alpha * X^T dOut, in the layout each operand came in."""
+    a, b = _matrices(x, y, transpose_X, transpose_Y)
+    batch = a.shape[:-2] or b.shape[:-2]
+    d = dout.reshape(*batch, a.shape[-2], b.shape[-1])
+    if alpha != 1.0:
+        d = d * alpha
+    dx = _operand_grad(d, b.transpose(-2, -1), False, x, transpose_X) if want[0] else None
+    dy = _operand_grad(a.transpose(-2, -1), d, True, y, transpose_Y) if want[1] else None
+    return dx, dy
+
+
+def _operand_grad(left, right, of_right, like, transposed):
+    """left @ right, summed over the batch when `like` has none, transposed back and in `like`'s shape."""
+    batched = max(left.dim(), right.dim()) > 2
+    if like.dim() <= 2 and batched:
+        if left.dim() == right.dim() and of_right:  # fold the batch into the inner size: one large product
+            k, m, n = left.shape[-1], left.shape[-2], right.shape[-1]
+            out = torch.mm(left.transpose(-2, -1).reshape(-1, m).t(), right.reshape(-1, n)) if k else torch.matmul(left, right).sum(0)
+        else:
+            out = torch.matmul(left, right).reshape(-1, left.shape[-2], right.shape[-1]).sum(0)
+    else:
+        out = torch.matmul(left, right)
+    if transposed:
+        out = out.transpose(-2, -1)
+    return out if out.shape == like.shape else out.reshape(like.shape)
+
+
+# ---- bmm, dot, addmm ---------------------------------------------------------------------------------
+def _bmm_spec(x: Spec, y: Spec) -> Spec:
+    if len(x.shape) != 3 or len(y.shape) != 3:
+        raise ShapeError(f"X and Y must have 3 dims, received {list(x.shape)} and {list(y.shape)}")
+    _check_inner(x.shape[0], y.shape[0], "batch sizes", x, y)
+    _check_inner(x.shape[2], y.shape[1], "columns of X and rows of Y", x, y)
+    return x.like(shape=(x.shape[0], x.shape[1], y.shape[2]))
+
+
+@op("bmm", slots="X, Y -> Out", infer=_bmm_spec, lod="X")
+def bmm(x, y):
+    """X Y for each of a batch: [B, M, K], [B, K, N] to [B, M, N]."""
+    return torch.bmm(x, y)
+
+
+@op("bmm_grad", slots=_GRAD)
+def bmm_grad(x, y, dout, *, want):
+    """dX = dOut Y^T, dY = X^T dOut."""
+    return (
+        torch.bmm(dout, y.transpose(1, 2)) if want[0] else None,
+        torch.bmm(x.transpose(1, 2), dout) if want[1] else None,
+    )
+
+
+def _dot_spec(x: Spec, y: Spec) -> Spec:
+    if len(x.shape) not in (1, 2) or len(x.shape) != len(y.shape):
+        raise ShapeError(f"X and Y must both have 1 or both 2 dims, received {list(x.shape)} and {list(y.shape)}")
+    for a, b in zip(x.shape, y.shape):
+        _check_inner(a, b, "dims", x, y)
+    return x.like(shape=(*x.shape[:-1], 1))
+
+
+@op("dot", slots="X, Y -> Out", infer=_dot_spec)
+def dot(x, y):
+    """Sum of X * Y over the last dim: [N] to [1], [B, N] to [B, 1]."""
+    return (x * y).sum(-1, keepdim=True, dtype=x.dtype)
+
+
+@op("dot_grad", slots=_GRAD)
+def dot_grad(x, y, dout, *, want):
+    """dX = dOut * Y, dY = dOut * X."""
+    return dout * y if want[0] else None, dout * x if want[1] else None
+
+
+def _addmm_spec(given: Spec, x: Spec, y: Spec, **attrs: object) -> Spec:
+    if len(x.shape) != 2 or len(y.shape) != 2 or len(given.shape) != 2:
+        raise ShapeError(f"Input, X and Y must have 2 dims, received {list(given.shape)}, {list(x.shape)}, {list(y.shape)}")
+    _check_inner(x.shape[1], y.shape[0], "columns of X and rows of Y", x, y)
+    shape = (x.shape[0], y.shape[1])
+    for g, s in zip(given.shape, shape):
+        if g not in (1, -1) and s >= 0 and g != s:
+            raise ShapeError(f"Input must broadcast to {list(shape)}, received {list(given.shape)}")
+    return x.like(shape=shape)
+
+
+@op("addmm", slots="Input, X, Y -> Out", infer=_addmm_spec)
+def addmm(given, x, y, *, Alpha: float = 1.0, Beta: float = 1.0):  # noqa: N803
+    """Alpha * X Y + Beta * Input: [M, K], [K, N] and an Input that broadcasts to [M, N]."""
+    return torch.addmm(given, x, y, beta=Beta, alpha=Alpha)
+
+
+@op("addmm_grad", slots="Input, X, Y, Out@GRAD -> Input@GRAD, X@GRAD, Y@GRAD")
+def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want):  # noqa: N803
+    """dInput = Beta * dOut (summed over what was repeated), dX = Alpha * dOut Y^T, dY = Alpha * X^T dOut."""
+    dgiven = None
+    if want[0]:
+        dims = [i for i in (0, 1) if given.shape[i] == 1 and dout.shape[i] != 1]
+        dgiven = dout.sum(dims, keepdim=True) * Beta if dims else dout * Beta
+    d = dout if Alpha == 1.0 else dout * Alpha
+    return dgiven, torch.mm(d, y.t()) if want[1] else None, torch.mm(x.t(), d) if want[2] else None
+
+
+# ---- fc --------------------------------------------------------------------------------------------
+def _fc_spec(x: Spec, w: Spec, bias: Spec | None, *, in_num_col_dims: int, activation_type: str, padding_weights: bool) -> Spec:
+    if len(w.shape) != 2:
+        raise ShapeError(f"W must have 2 dims, received {list(w.shape)}")
+    if not 1 <= in_num_col_dims < len(x.shape):
+        raise ShapeError(f"in_num_col_dims must be in [1, {len(x.shape) - 1}] for Input {list(x.shape)}, received {in_num_col_dims}")
+    if activation_type not in ("", "relu"):
+        raise InvalidProgramError(f"activation_type must be '' or 'relu', received {activation_type!r}")
+    pad = 4 if padding_weights else 0
+    rows, columns = (d - pad if d >= 0 else d for d in w.shape)
+    _check_inner(_product(x.shape[in_num_col_dims:]), rows, "the trailing dims of Input and the rows of W", x, w)
+    if bias is not None and columns >= 0 and _product(bias.shape) not in (-1, columns):
+        raise ShapeError(f"Bias must have {columns} elements, received {list(bias.shape)}")
+    return x.like(shape=(*x.shape[:in_num_col_dims], columns))
+
+
+@op("fc", slots="Input, W, Bias? -> Out", infer=_fc_spec, lod="Input")
+def fc(x, w, bias, *, in_num_col_dims: int = 1, activation_type: str = "", padding_weights: bool = False):
+    """Input W + Bias, then relu if asked; Input is flattened after `in_num_col_dims` dims.
+
+    padding_weights: W carries 4 more rows and columns that take no part.
+    """
+    if padding_weights:
+        w = w[:-4, :-4]
+    x2 = _as_matrix(x, in_num_col_dims)
+    out = torch.mm(x2, w) if bias is None else torch.addmm(bias.reshape(-1), x2, w)
+    if activation_type == "relu":
+        out = torch.relu(out)
+    return out if x.dim() == 2 else out.reshape(*x.shape[:in_num_col_dims], w.shape[1])
