@@ -17,10 +17,6 @@ Value = bool | int | float | str
 _TRUE, _FALSE = frozenset({"1", "true", "t", "yes", "y", "on"}), frozenset({"0", "false", "f", "no", "n", "off", ""})
 
 
-def _cpu_count() -> int:
-    return os.cpu_count() or 1
-
-
 def _cache_dir() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "millstream")
@@ -34,7 +30,7 @@ def _data_home() -> str:
 class Settings:
     """What the environment says; `env` in the metadata is the variable's name."""
 
-    cpu_num: int = field(default_factory=_cpu_count, metadata={"env": "CPU_NUM", "low": 1})
+    cpu_num: int = field(default=1, metadata={"env": "CPU_NUM", "low": 1})
     """``CPU_NUM``: devices of a data-parallel program and of ``cpu_places()``."""
     data_home: str = field(default_factory=_data_home, metadata={"env": "MILLSTREAM_DATA_HOME"})
     """``MILLSTREAM_DATA_HOME`` (or ``DATA_HOME``): directory of downloaded datasets."""

@@ -11,6 +11,7 @@ from millstream.ir.program import (
     program_guard,
 )
 from millstream.ir.variable import Parameter, Variable
+from millstream.runtime.compiler import BuildStrategy, CompiledProgram, ExecutionStrategy, ParallelExecutor
 from millstream.runtime.executor import Executor
 from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
 from millstream.runtime.scope import Scope, global_scope, scope_guard

@@ -36,6 +36,9 @@ class VarType(IntEnum):
     INT8 = 21
     BF16 = 22
 
+    def __str__(self) -> str:
+        return f"VarType.{self.name}"
+
 
 class AttrType(IntEnum):
     """``framework.proto AttrType``."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from millstream.config import flag
 from millstream.errors import FeedError, InvalidProgramError
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
@@ -23,12 +24,6 @@ from millstream.runtime.tensor import LoDTensor, LoDTensorArray, lod_error
 from millstream.runtime.tensor import SelectedRows as PublicRows
 
 PLAN_CACHE_SIZE = 256
-
-
-class Flags:
-    """Switches of the runtime (FLAGS_*)."""
-
-    check_nan_inf = False
 
 
 class Executor:
@@ -89,7 +84,7 @@ class Executor:
                 raise FeedError(f"feed: a plain Program takes one dict, received a list of {len(feed)}")
             feed = feed[0]
         results = self.run_raw(program, feed, fetch_list, scope, use_prune)
-        return [_as_result(value, lod, return_numpy) for value, lod in results]
+        return [as_result(value, lod, return_numpy) for value, lod in results]
 
     def run_raw(
         self, program: Program, feed: Any, fetch_list: Any, scope: Scope, use_prune: bool = False
@@ -119,13 +114,13 @@ class Executor:
             tuple(fetches),
             id(scope),
             use_prune,
-            Flags.check_nan_inf,
+            flag("check_nan_inf"),
             self._recorder is not None,
         )
         plan = self._plans.get(key)
         if plan is None:
             feeds = {n: bool(lod) for n, lod in zip(names, lods)}
-            options = Options(False, Flags.check_nan_inf, self._recorder is not None, self._device)
+            options = Options(False, bool(flag("check_nan_inf")), self._recorder is not None, self._device)
             source = program._prune_with_input(names, fetches) if use_prune and fetches else program
             plan = Plan(source, feeds, fetches, scope, options)
             plan.owner = (program, scope)  # type: ignore[attr-defined]  # ids in the key must stay taken
@@ -196,7 +191,7 @@ def fetch_names(fetch_list: Any) -> list[str]:
     return names
 
 
-def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[torch.Tensor, LoD]:
+def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[Any, LoD]:
     """The tensor and LoD of one feed, checked against its declaration."""
     lod: LoD = NO_LOD
     if isinstance(value, LoDTensor):
@@ -210,6 +205,8 @@ def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[torch.T
                 raise FeedError(f"feed {var.describe()}: bad LoD for a tensor of shape {list(t.shape)}: {wrong}")
     elif isinstance(value, torch.Tensor):
         t = value.detach()
+    elif isinstance(value, SelectedRows):
+        return value, NO_LOD
     else:
         t = _from_array(var, value)
     if t.device != device:
@@ -272,7 +269,8 @@ def _check_shape(var: Variable, t: torch.Tensor) -> None:
             )
 
 
-def _as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
+def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
+    """A fetched kernel value as the user gets it."""
     if isinstance(value, torch.Tensor):
         if not return_numpy:
             return LoDTensor.of(value.detach().clone(), lod)  # never shares memory with the Scope or a feed
@@ -306,4 +304,4 @@ def as_lod_tensor(data: Any, place: Place) -> LoDTensor:
     return tensor
 
 
-__all__ = ["Executor", "Flags", "as_lod_tensor", "feed_value", "fetch_names"]
+__all__ = ["Executor", "as_lod_tensor", "feed_value", "fetch_names"]

@@ -1,0 +1,379 @@
+"""CompiledProgram and ParallelExecutor: a Program with strategies, run on one place or on several at once.
+
+On several places the batch is split; each place runs forward and backward, the gradients of all places are
+averaged (or summed), and the optimizer runs once. That is one step of synchronous data-parallel SGD, so with equal
+shares and a mean loss the result is that of the whole batch on one place. Statistics that the forward pass writes
+(batch norm) are those of the first place, as in Fluid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from millstream.config import settings
+from millstream.errors import FeedError, InvalidProgramError
+from millstream.ir import walk
+from millstream.ir.operator import OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
+from millstream.ir.program import Program, default_main_program
+from millstream.ops._values import NO_LOD, LoD, SelectedRows
+from millstream.runtime.executor import Executor, as_result, fetch_names
+from millstream.runtime.place import CPUPlace, CUDAPlace
+from millstream.runtime.scope import Scope, ScopeVar, global_scope
+from millstream.runtime.tensor import LoDTensor
+
+
+class BuildStrategy:
+    """How a CompiledProgram is built.
+
+    `reduce_strategy`, `gradient_scale_strategy`, `num_trainers` and `trainer_id` have their documented meaning. The
+    fusion and memory switches are accepted: fusing and freeing are decided by the Plan.
+    """
+
+    class ReduceStrategy(IntEnum):
+        """Where the sum of the gradients is used: on every place, or on one that sends the parameters back."""
+
+        AllReduce = 0
+        Reduce = 1
+
+    class GradientScaleStrategy(IntEnum):
+        """What the loss gradient of a place starts from: 1 / places, 1, or what the user feeds."""
+
+        CoeffNumDevice = 0
+        One = 1
+        Customized = 2
+
+    def __init__(self) -> None:
+        self.reduce_strategy = BuildStrategy.ReduceStrategy.AllReduce
+        self.gradient_scale_strategy = BuildStrategy.GradientScaleStrategy.CoeffNumDevice
+        self.debug_graphviz_path = ""
+        self.enable_sequential_execution = False
+        self.remove_unnecessary_lock = True
+        self.num_trainers = 1
+        self.trainer_id = 0
+        self.trainers_endpoints: list[str] = []
+        self.fuse_elewise_add_act_ops = False
+        self.fuse_bn_act_ops = False
+        self.fuse_relu_depthwise_conv = False
+        self.fuse_broadcast_ops = False
+        self.fuse_all_optimizer_ops = False
+        self.fuse_all_reduce_ops = True
+        self.enable_auto_fusion = False
+        self.sync_batch_norm = False
+        self.memory_optimize: bool | None = None
+        self.enable_inplace = True
+        self.enable_backward_optimizer_op_deps = True
+        self.cache_runtime_context = False
+        self.is_distribution = False
+        self.async_mode = False
+        self.nccl_comm_num = 1
+        self.use_hierarchical_allreduce = False
+        self.hierarchical_allreduce_inter_nranks = 0
+        self.mkldnn_enabled_op_types: set[str] = set()
+        self.enable_parallel_graph = False
+
+
+class ExecutionStrategy:
+    """How a CompiledProgram is run: `num_threads` places run at a time; the other switches are accepted."""
+
+    class ExecutorType(IntEnum):
+        """Kinds of executor; one kind exists here."""
+
+        Default = 0
+        Experimental = 1
+
+    def __init__(self) -> None:
+        self.num_threads = 0
+        self.num_iteration_per_drop_scope = 1
+        self.num_iteration_per_run = 1
+        self.use_experimental_executor = False
+        self.allow_op_delay = False
+        self.use_cuda = False
+        self.use_thread_barrier = False
+
+
+class CompiledProgram:
+    """A Program ready to run with strategies.
+
+    Args:
+        program_or_graph: the Program.
+        build_strategy: see :class:`BuildStrategy`.
+    """
+
+    def __init__(self, program_or_graph: Any, build_strategy: BuildStrategy | None = None) -> None:
+        program = getattr(program_or_graph, "program", program_or_graph)
+        if not isinstance(program, Program):
+            raise TypeError(f"CompiledProgram takes a Program, received {type(program_or_graph).__name__}")
+        self._program = program
+        self._build_strategy = build_strategy if build_strategy is not None else BuildStrategy()
+        self._exec_strategy = ExecutionStrategy()
+        self._is_data_parallel = False
+        self._loss_name: str | None = None
+        self._places: list[Any] | None = None
+        self._replicas: _Replicas | None = None
+
+    def with_data_parallel(
+        self,
+        loss_name: str | None = None,
+        build_strategy: BuildStrategy | None = None,
+        exec_strategy: ExecutionStrategy | None = None,
+        share_vars_from: CompiledProgram | None = None,
+        places: Any = None,
+    ) -> CompiledProgram:
+        """Run over several places; returns self.
+
+        Args:
+            loss_name: the loss; needed to train.
+            share_vars_from: a compiled Program whose variables this one uses (they share one scope here anyway).
+            places: places, or None for CPU_NUM CPU places.
+        """
+        if self._is_data_parallel:
+            raise InvalidProgramError("CompiledProgram.with_data_parallel can be called once")
+        if share_vars_from is not None and not isinstance(share_vars_from, CompiledProgram):
+            raise TypeError("share_vars_from must be a CompiledProgram")
+        self._is_data_parallel = True
+        self._loss_name = loss_name
+        if build_strategy is not None:
+            self._build_strategy = build_strategy
+        if exec_strategy is not None:
+            self._exec_strategy = exec_strategy
+        if places is not None:
+            self._places = list(places) if isinstance(places, (list, tuple)) else [places]
+        return self
+
+    def with_inference_optimize(self, config: Any) -> CompiledProgram:
+        """Accepted: the Program runs as it is; use the predictor for optimised inference."""
+        self._is_data_parallel = False
+        return self
+
+    def _run(
+        self, executor: Executor, feed: Any, fetch_list: Any, scope: Scope, return_numpy: bool, return_merged: bool
+    ) -> list[Any]:
+        places = self._devices(executor)
+        if not self._is_data_parallel or len(places) == 1:
+            if isinstance(feed, (list, tuple)):
+                if len(feed) != 1:
+                    raise FeedError(f"feed: one place takes one dict, received a list of {len(feed)}")
+                feed = feed[0]
+            results = executor.run_raw(self._program, feed, fetch_list, scope)
+            out = [as_result(value, lod, return_numpy) for value, lod in results]
+            return out if return_merged else [[v] for v in out]
+        replicas = self._replicas
+        if replicas is None or replicas.version != self._program._version or replicas.scope is not scope:
+            replicas = self._replicas = _Replicas(self, executor, scope, len(places))
+        per_place = replicas.run(_split_feed(feed, len(places)), fetch_names(fetch_list))
+        if not return_merged:
+            return [[as_result(v, lod, return_numpy) for v, lod in values] for values in per_place]
+        return [as_result(*_merge(list(values)), return_numpy) for values in zip(*per_place)]
+
+    def _devices(self, executor: Executor) -> list[Any]:
+        if not self._is_data_parallel:
+            return [executor.place]
+        if self._places is not None:
+            return self._places
+        if isinstance(executor.place, CUDAPlace):
+            return [CUDAPlace(i) for i in range(max(1, torch.cuda.device_count()))]
+        return [CPUPlace()] * settings().cpu_num
+
+
+class ParallelExecutor:
+    """The older form of data parallelism: a Program on all places.
+
+    Args:
+        use_cuda: on all CUDA devices instead of CPU_NUM CPU places.
+        loss_name: the loss; needed to train.
+        main_program: the default main Program when None.
+        share_vars_from: a ParallelExecutor whose scope to use.
+        num_trainers, trainer_id: only 1 and 0 here; distributed training has its own rooms.
+    """
+
+    def __init__(
+        self,
+        use_cuda: bool,
+        loss_name: str | None = None,
+        main_program: Program | None = None,
+        share_vars_from: ParallelExecutor | None = None,
+        exec_strategy: ExecutionStrategy | None = None,
+        build_strategy: BuildStrategy | None = None,
+        num_trainers: int = 1,
+        trainer_id: int = 0,
+        scope: Scope | None = None,
+    ) -> None:
+        if num_trainers != 1 or trainer_id != 0:
+            raise InvalidProgramError(
+                f"ParallelExecutor: num_trainers={num_trainers}, trainer_id={trainer_id}: one process trains alone here"
+            )
+        if share_vars_from is not None and not isinstance(share_vars_from, ParallelExecutor):
+            raise TypeError("share_vars_from must be a ParallelExecutor")
+        self._scope = scope or (share_vars_from._scope if share_vars_from is not None else global_scope())
+        self._executor = Executor(CUDAPlace(0) if use_cuda else CPUPlace())
+        self._compiled = CompiledProgram(main_program if main_program is not None else default_main_program())
+        self._compiled.with_data_parallel(loss_name, build_strategy, exec_strategy)
+
+    def run(self, fetch_list: Any, feed: Any = None, feed_dict: Any = None, return_numpy: bool = True) -> list[Any]:
+        """One step; `feed` is a dict that is split over the places, or a list with one dict a place."""
+        feed = feed if feed is not None else feed_dict
+        return self._compiled._run(self._executor, feed, fetch_list, self._scope, return_numpy, True)
+
+    @property
+    def device_count(self) -> int:
+        return len(self._compiled._devices(self._executor))
+
+    def drop_local_exe_scopes(self) -> None:
+        """Nothing is kept between runs, so there is nothing to drop."""
+
+
+# ---- replicas ------------------------------------------------------------------------------------
+class _Replicas:
+    """The two halves of a Program, and a Scope for each place."""
+
+    def __init__(self, compiled: CompiledProgram, executor: Executor, scope: Scope, n: int) -> None:
+        program = compiled._program
+        self.version = program._version
+        self.scope = scope
+        self.executor = executor
+        self.grads = _parameter_gradients(program)
+        self.compute = _half(program, lambda op: not op.role & ROLE_OPTIMIZE)
+        self.update = _half(program, lambda op: bool(op.role & ROLE_OPTIMIZE))
+        one = compiled._build_strategy.gradient_scale_strategy == BuildStrategy.GradientScaleStrategy.One
+        self.scale = 1.0 if one else 1.0 / n
+        self.scopes = [scope] + [_shadow(scope, self.compute) for _ in range(n - 1)]
+        threads = compiled._exec_strategy.num_threads or n
+        self.pool = ThreadPoolExecutor(min(n, threads))
+
+    def run(self, feeds: Sequence[Mapping[str, Any]], fetches: list[str]) -> list[list[tuple[Any, LoD]]]:
+        """One step; per place, (value, LoD) of every fetch."""
+        made = {n for op in self.compute.global_block().ops for n in walk.writes_of(op)}
+        root = self.compute.global_block()
+        early = [n for n in fetches if n in made or not root._has_var_recursive(n) or not root.var(n).persistable]
+        asked = [*early, *(g for g in self.grads if g not in early)]
+        jobs = [
+            self.pool.submit(self.executor.run_raw, self.compute, feed, asked, scope)
+            for feed, scope in zip(feeds, self.scopes)
+        ]
+        results = [dict(zip(asked, job.result())) for job in jobs]
+        if self.update.global_block().ops:
+            feed = {g: self._average([r[g][0] for r in results]) for g in self.grads}
+            self.executor.run_raw(self.update, feed, [], self.scope)
+        late = [n for n in fetches if n not in early]
+        if late:
+            values = dict(zip(late, self.executor.run_raw(self.update, {}, late, self.scope)))
+            for r in results:
+                r.update(values)
+        return [[r[n] for n in fetches] for r in results]
+
+    def _average(self, grads: list[Any]) -> Any:
+        if isinstance(grads[0], SelectedRows):
+            rows = torch.cat([g.rows for g in grads])
+            return SelectedRows(rows, torch.cat([g.values for g in grads]) * self.scale, grads[0].height)
+        total = grads[0]
+        for g in grads[1:]:
+            total = total + g
+        return total * self.scale
+
+
+def _parameter_gradients(program: Program) -> list[str]:
+    """Gradients that the optimizer half reads: what the places must agree on."""
+    made = set()
+    for op in program.global_block().ops:
+        if op.role & ROLE_BACKWARD:
+            pairs = op.attrs.get(OP_ROLE_VAR) or []
+            made.update(pairs[1::2])
+    reads = {n for op in program.global_block().ops if op.role & ROLE_OPTIMIZE for n in walk.reads_of(op)}
+    computed = {
+        n for op in program.global_block().ops if not op.role & ROLE_OPTIMIZE for n in op.output_arg_names
+    }
+    return sorted((made | {n for n in reads if "@GRAD" in n}) & reads & computed)
+
+
+def _half(program: Program, keep: Any) -> Program:
+    half = walk.clone(program)
+    root = half.global_block()
+    root.ops[:] = [op for op in root.ops if keep(op)]
+    half._touch()
+    return half
+
+
+def _written(program: Program) -> list[str]:
+    root = program.global_block()
+    found: dict[str, None] = {}
+
+    def visit(op: Operator) -> None:
+        for name in walk.writes_of(op):
+            var = root._find_var_recursive(name)
+            if var is not None and var.persistable:
+                found[name] = None
+
+    for op in root.ops:
+        visit(op)
+    return list(found)
+
+
+def _shadow(scope: Scope, program: Program) -> Scope:
+    """A Scope in which what the forward pass writes is the place's own; everything else is shared."""
+    kid = Scope(scope)
+    for name in _written(program):
+        original = scope.find_var(name)
+        var: ScopeVar = kid.var(name)
+        if original is not None and isinstance(original.obj, LoDTensor) and original.obj._t is not None:
+            var.get_tensor()._t = original.obj._t.clone()
+    return kid
+
+
+def _split_feed(feed: Any, n: int) -> list[dict[str, Any]]:
+    if feed is None:
+        return [{} for _ in range(n)]
+    if isinstance(feed, (list, tuple)):
+        if len(feed) != n:
+            raise FeedError(f"feed: {n} places need a list of {n} dicts, received {len(feed)}")
+        return [dict(f) for f in feed]
+    parts: list[dict[str, Any]] = [{} for _ in range(n)]
+    for name, value in feed.items():
+        for part, piece in zip(parts, _split_value(name, value, n)):
+            part[name] = piece
+    return parts
+
+
+def _split_value(name: str, value: Any, n: int) -> list[Any]:
+    if isinstance(value, LoDTensor) and value._lod:
+        return _split_sequences(name, value, n)
+    array = value.torch() if isinstance(value, LoDTensor) else np.asarray(value)
+    if array.shape[0] < n:
+        raise FeedError(f"feed {name}: a batch of {array.shape[0]} can't be split over {n} places")
+    bounds = [round(k * array.shape[0] / n) for k in range(n + 1)]
+    return [array[a:b] for a, b in zip(bounds, bounds[1:])]
+
+
+def _split_sequences(name: str, value: LoDTensor, n: int) -> list[LoDTensor]:
+    count = value._lod[0].size - 1
+    if count < n:
+        raise FeedError(f"feed {name}: {count} sequences can't be split over {n} places")
+    bounds = [round(k * count / n) for k in range(n + 1)]
+    parts = []
+    for a, b in zip(bounds, bounds[1:]):
+        lod = []
+        for level in value._lod:
+            lod.append(level[a : b + 1] - level[a])
+            a, b = int(level[a]), int(level[b])
+        parts.append(LoDTensor.of(value.torch()[a:b], tuple(lod)))
+    return parts
+
+
+def _merge(values: list[tuple[Any, LoD]]) -> tuple[Any, LoD]:
+    """One fetch of all places, joined along dimension 0."""
+    first, lod = values[0]
+    if not isinstance(first, torch.Tensor):
+        return values[0]
+    joined = torch.cat([v.reshape(1) if v.dim() == 0 else v for v, _ in values])
+    if not lod:
+        return joined, NO_LOD
+    levels = []
+    for k in range(len(lod)):
+        lengths = np.concatenate([np.diff(part[k]) for _, part in values])
+        levels.append(np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
+    return joined, tuple(levels)
