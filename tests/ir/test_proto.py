@@ -205,8 +205,10 @@ VALUES = {
     AttrType.BOOLEAN: st.booleans(), AttrType.BOOLEANS: st.lists(st.booleans(), max_size=3), AttrType.LONG: I64,
     AttrType.LONGS: st.lists(I64, max_size=3), AttrType.BLOCK: st.just(1), AttrType.BLOCKS: st.lists(st.just(1), max_size=2),
 }  # fmt: skip
-KINDS = [VarType.LOD_TENSOR, VarType.SELECTED_ROWS, VarType.LOD_TENSOR_ARRAY, VarType.RAW, VarType.STEP_SCOPES,
-         VarType.READER, VarType.TUPLE, VarType.FEED_MINIBATCH, VarType.FETCH_LIST, VarType.LOD_RANK_TABLE, VarType.PLACE_LIST]  # fmt: skip
+KINDS = [
+    VarType.LOD_TENSOR, VarType.SELECTED_ROWS, VarType.LOD_TENSOR_ARRAY, VarType.RAW, VarType.STEP_SCOPES, VarType.READER,
+    VarType.TUPLE, VarType.FEED_MINIBATCH, VarType.FETCH_LIST, VarType.LOD_RANK_TABLE, VarType.PLACE_LIST,
+]  # fmt: skip
 ELEMENTS = [VarType.FP32, VarType.INT64, VarType.BOOL, VarType.UINT8, VarType.BF16, VarType.FP16]
 SHAPES = st.lists(st.integers(-1, 2**40), max_size=4)
 
