@@ -1,0 +1,41 @@
+# Everything runs in .venv, made from requirements.lock at the first call.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# numpy's own threads would fight with torch's over small arrays.
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: demo test slow lint types docs bench clean install ci
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m millstream.cli demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not oracle"
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "slow and not oracle"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy millstream
+
+docs: $(STAMP)
+	$(BIN)/python -m millstream.cli docs --out docs/reference
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,164 @@
+"""The house rules that a machine can check: who may import whom, sizes, cycles, stars."""
+
+import ast
+import os
+from collections import defaultdict
+
+import pytest
+
+ROOT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "millstream")
+# What each room may import besides itself (docs/design.md).
+FOUNDATION = {"errors", "config"}
+BACKEND = FOUNDATION | {"files", "ir", "kernels", "ops"}
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "files": FOUNDATION,
+    "ir": FOUNDATION | {"files"},
+    "kernels": FOUNDATION | {"ir"},
+    "ops": FOUNDATION | {"files", "ir", "kernels"},
+    "autodiff": BACKEND,
+    "passes": BACKEND,
+    "runtime": BACKEND | {"passes"},
+    "reader": FOUNDATION,
+    "batch": FOUNDATION,
+    "dataset": FOUNDATION | {"files", "reader"},
+    "inference": BACKEND | {"passes", "runtime"},
+    "onnx": BACKEND | {"passes", "runtime"},
+}
+# The front builds Programs and never imports the back; these files of fluid/ are where the two meet.
+FRONT = BACKEND | {"autodiff", "passes", "reader", "batch"}
+MEETING_PLACES = ("fluid/__init__.py", "fluid/core.py")
+OP_NAME_ROOMS = ("passes", "onnx", "distributed", "inference")
+
+
+def modules():
+    for folder, _, names in os.walk(ROOT):
+        for name in sorted(names):
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)
+                yield os.path.relpath(path, ROOT).replace(os.sep, "/"), path
+
+
+MODULES = dict(modules())
+
+
+def tree_of(path):
+    with open(path, encoding="utf-8") as source:
+        return ast.parse(source.read(), path)
+
+
+def imports(tree):
+    """(module, whether it runs at import time) of every import of our own package; type-only imports are left out."""
+    found = []
+
+    def visit(node, at_import):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.ImportFrom) and child.module and child.module.startswith("millstream"):
+                found.append((child.module, [a.name for a in child.names], at_import))
+            elif isinstance(child, ast.Import):
+                found.extend((a.name, [], at_import) for a in child.names if a.name.startswith("millstream"))
+            visit(child, at_import and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    visit(tree, True)
+    return found
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_room_imports_only_rooms_below_it(name):
+    mine = name.split("/")[0].removesuffix(".py")
+    allowed = ALLOWED.get(mine)
+    if mine == "fluid":
+        allowed = None if name in MEETING_PLACES or name.startswith(("fluid/dygraph", "fluid/inference")) else FRONT | {"fluid"}
+    wrong = []
+    for module, names, _ in imports(tree_of(MODULES[name])):
+        rooms = {room(module)} if room(module) else set(names)
+        wrong += [f"{mine} must not import {r}" for r in rooms if allowed is not None and r != mine and r not in allowed]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_sizes(name):
+    with open(MODULES[name], encoding="utf-8") as source:
+        text = source.read()
+    assert text.count("\n") <= 600, f"{name} has {text.count(chr(10))} lines; 600 at most"
+    long = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
+            if (node.end_lineno or 0) - start > 80:
+                long.append(f"{node.name}: {node.end_lineno - start} lines")
+    assert not long, long
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_star_imports_and_no_operator_names(name):
+    wrong = []
+    for node in ast.walk(tree_of(MODULES[name])):
+        if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+            wrong.append(f"line {node.lineno}: star import")
+        if (
+            isinstance(node, ast.Compare)
+            and isinstance(node.left, ast.Attribute)
+            and node.left.attr == "type"
+            and isinstance(node.left.value, ast.Name)
+            and node.left.value.id in ("op", "operator")
+            and any(isinstance(c, ast.Constant) and isinstance(c.value, str) for c in node.comparators)
+            and not name.startswith(OP_NAME_ROOMS)
+        ):
+            wrong.append(f"line {node.lineno}: an operator by name; its declaration should say it")
+    assert not wrong, wrong
+
+
+def test_no_import_cycles():
+    graph = defaultdict(set)
+    dotted = {("millstream/" + n).removesuffix(".py").removesuffix("/__init__").replace("/", "."): n for n in MODULES}
+    for module, name in dotted.items():
+        for target, names, at_import in imports(tree_of(MODULES[name])):
+            if not at_import:
+                continue
+            for candidate in [target, *(f"{target}.{n}" for n in names)]:
+                if candidate in dotted and candidate != module:
+                    graph[module].add(candidate)
+    packages = {m for m, n in dotted.items() if n.endswith("__init__.py")}
+    state, cycles = {}, []
+
+    def visit(node, path):
+        state[node] = 1
+        for target in graph[node]:
+            # `from package import module` names the package too: only its own imports count.
+            if target in packages and any(t.startswith(target + ".") for t in graph[node]):
+                continue
+            if state.get(target) == 1:
+                cycles.append(" -> ".join([*path[path.index(target) :], target]) if target in path else target)
+            elif target not in state:
+                visit(target, [*path, target])
+        state[node] = 2
+
+    for node in sorted(graph):
+        if node not in state:
+            visit(node, [node])
+    assert not cycles, cycles
+
+
+def test_no_nondescript_names():
+    bad = {"utils.py", "util.py", "helper.py", "helpers.py", "base.py"}
+    assert not [n for n in MODULES if os.path.basename(n) in bad]
+
+
+def test_no_pickle_load():
+    wrong = []
+    for name, path in MODULES.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "Unpickler"):
+                owner = node.value
+                if isinstance(owner, ast.Name) and owner.id in ("pickle", "cPickle", "_pickle"):
+                    wrong.append(f"{name}:{node.lineno}")
+    assert not wrong, wrong
