@@ -46,7 +46,7 @@ _TYPES = {"int32": 5, "int64": 3, "float": 2, "bool": 8, "string": 12, "enum": 5
 _DEFAULTS = {"forward_block_idx": "-1"}
 _MESSAGE = 11
 
-_Layout = dict[int, tuple[str, str]]  # field number -> (name, type)
+_Layout = dict[int, tuple[str, str, str]]  # field number -> (name, type, label)
 
 
 def _build() -> tuple[dict[str, Any], dict[str, _Layout]]:
@@ -62,7 +62,7 @@ def _build() -> tuple[dict[str, Any], dict[str, _Layout]]:
                 field.type_name = f".{_PACKAGE}.{kind}"
             if name in _DEFAULTS:
                 field.default_value = _DEFAULTS[name]
-            layout[int(number)] = (name, kind)
+            layout[int(number)] = (name, kind, label)
     pool = descriptor_pool.DescriptorPool()  # our own: another library may hold the real framework.proto
     pool.Add(file)
     classes = {m: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{m}")) for m in _TABLE}
@@ -73,6 +73,20 @@ _CLASSES, _LAYOUTS = _build()
 Version: Any = _CLASSES["Version"]
 BlockDesc: Any = _CLASSES["BlockDesc"]
 OpCompatibleMap: Any = _CLASSES["OpCompatibleMap"]
+
+
+def first_missing(message: Any, path: str) -> str:
+    """Path of the first required field that is not set; protobuf's own search lists all, however many."""
+    for name, kind, label in _LAYOUTS[message.DESCRIPTOR.name].values():
+        if label != "*" and not message.HasField(name):
+            if label == "!":
+                return f"{path}.{name}"
+        elif kind in _LAYOUTS:
+            children = getattr(message, name) if label == "*" else [getattr(message, name)]
+            for n, child in enumerate(children):
+                if not child.IsInitialized():
+                    return first_missing(child, f"{path}.{name}[{n}]" if label == "*" else f"{path}.{name}")
+    return path
 
 
 def locate_error(message: str, data: Buffer, start: int, end: int, path: str) -> tuple[int, str, str]:
@@ -90,7 +104,7 @@ def locate_error(message: str, data: Buffer, start: int, end: int, path: str) ->
             return error.offset, path, error.problem
         if field is None:
             return start, path, f"expected a {message}, found {end - start} bytes that are none"
-        name, kind = layout.get(field.number, ("", ""))
+        name, kind, _ = layout.get(field.number, ("", "", ""))
         if kind in _LAYOUTS and field.wire_type == BYTES:
             n = counts.get(name, 0)
             counts[name] = n + 1

@@ -101,8 +101,7 @@ class _Reader:
             offset, path, problem = messages.locate_error(name, view, field.start, field.end, path)
             raise self.fail(path, problem, offset) from None
         if not made.IsInitialized():
-            missing = made.FindInitializationErrors()[0]
-            raise self.fail(f"{path}.{missing}", f"required field is missing ({name})", field.tag_at)
+            raise self.fail(messages.first_missing(made, path), f"required field is missing ({name})", field.tag_at)
         return made
 
     # ---- Blocks ------------------------------------------------------------------------------
