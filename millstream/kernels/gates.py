@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # NaN and Inf keep their meaning
 
@@ -26,15 +27,39 @@ _LN2_A, _LN2_B = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range(3, 8))
 _THIRD, _TWO15 = np.float32(1 / 3), np.float32(2 / 15)
 _SMALL = np.float32(0.05)
-_ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds to an integer
 
 
-@register_jitable
+@intrinsic
+def _nearest(typing_context, x):
+    """x rounded to an integer, as float32."""
+    del typing_context, x
+
+    def emit(context, builder, signature, args):
+        function = builder.module.declare_intrinsic("llvm.nearbyint", [args[0].type])
+        return builder.call(function, args)
+
+    return types.float32(types.float32), emit
+
+
+@intrinsic
+def _power_of_two(typing_context, n):
+    """2**n for a whole float32, by writing n into the exponent's bits."""
+    del typing_context, n
+
+    def emit(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        exponent = builder.add(builder.fptosi(args[0], i32), ir.Constant(i32, 127))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(i32, 23)), ir.FloatType())
+
+    return types.float32(types.float32), emit
+
+
+@register_jitable(fastmath=FAST, error_model="numpy")
 def _exp32(x):
     # NaN fails both comparisons and so stays
     x = _LOW if x < _LOW else x
     x = _HIGH if x > _HIGH else x
-    n = np.float32(np.int32(x * _LOG2E + (_HALF if x > 0 else -_HALF)))
+    n = _nearest(x * _LOG2E)
     r = x - n * _LN2_A - n * _LN2_B
     p = _C6 + r * _C7
     p = _C5 + r * p
@@ -42,16 +67,15 @@ def _exp32(x):
     p = _C3 + r * p
     p = _HALF + r * p
     p = _ONE + r * (_ONE + r * p)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23))
-    return p * power.view(np.float32)
+    return p * _power_of_two(n)
 
 
-@register_jitable
+@register_jitable(fastmath=FAST, error_model="numpy")
 def _sigmoid32(x):
     return _ONE / (_ONE + _exp32(-x))
 
 
-@register_jitable
+@register_jitable(fastmath=FAST, error_model="numpy")
 def _tanh32(x):
     y = _TWO / (_ONE + _exp32(-_TWO * x)) - _ONE
     s = x * x
@@ -59,12 +83,12 @@ def _tanh32(x):
     return near if abs(x) < _SMALL else y
 
 
-@register_jitable
+@register_jitable(fastmath=FAST, error_model="numpy")
 def _sigmoid64(x):
     return 1.0 / (1.0 + math.exp(-x))
 
 
-@register_jitable
+@register_jitable(fastmath=FAST, error_model="numpy")
 def _tanh64(x):
     return math.tanh(x)
 
@@ -79,62 +103,72 @@ def tanh(x):
     return math.tanh(x)
 
 
-@overload(sigmoid, inline="always")
+@overload(sigmoid, jit_options={"fastmath": FAST, "error_model": "numpy"})
 def _sigmoid(x):
     return (lambda x: _sigmoid32(x)) if x == types.float32 else (lambda x: _sigmoid64(x))
 
 
-@overload(tanh, inline="always")
+@overload(tanh, jit_options={"fastmath": FAST, "error_model": "numpy"})
 def _tanh(x):
     return (lambda x: _tanh32(x)) if x == types.float32 else (lambda x: _tanh64(x))
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
-def activate(a, lo, hi, code):
-    """a[lo:hi] = activation(a[lo:hi])."""
+# error_model="numpy": a check for division by zero in a loop costs the vectorisation, and so does an index that might be
+# negative: hence slices, and loops from 0 to their length.
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def activate(a, code):
+    """a = activation(a)."""
     if code == 1:
-        for j in range(lo, hi):
+        for j in range(len(a)):
             a[j] = sigmoid(a[j])
     elif code == 2:
-        for j in range(lo, hi):
+        for j in range(len(a)):
             a[j] = tanh(a[j])
     elif code == 3:
-        for j in range(lo, hi):
+        for j in range(len(a)):
             v = a[j]
             a[j] = v * 0 if v < 0 else v
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
-def through(d, y, shift, n, code):
-    """d[j] *= activation's derivative, from the activation's result y[shift + j], for j < n."""
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def through(d, y, code):
+    """d *= activation's derivative, from the activation's result y."""
     if code == 1:
-        for j in range(n):
-            v = y[shift + j]
+        for j in range(len(d)):
+            v = y[j]
             d[j] *= v - v * v
     elif code == 2:
-        for j in range(n):
-            v = y[shift + j]
+        for j in range(len(d)):
+            v = y[j]
             d[j] -= d[j] * v * v
     elif code == 3:
-        for j in range(n):
-            if y[shift + j] <= 0:
-                d[j] = 0
+        for j in range(len(d)):
+            d[j] = d[j] if y[j] > 0 else d[j] * 0
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
-def add_product(v, w, out, width):
-    """out[:width] += v @ w for one vector and a matrix [len(v), width]."""
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def add_product(v, w, out):
+    """out += v @ w for one vector and a matrix [len(v), len(out)]."""
     k = 0
     rows = w.shape[0]
     while k + 4 <= rows:
         a, b, c, d = v[k], v[k + 1], v[k + 2], v[k + 3]
         w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-        for j in range(width):
+        for j in range(len(out)):
             out[j] += (a * w0[j] + b * w1[j]) + (c * w2[j] + d * w3[j])
         k += 4
     while k < rows:
         a = v[k]
         w0 = w[k]
-        for j in range(width):
+        for j in range(len(out)):
             out[j] += a * w0[j]
         k += 1
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def add_three(a, b, c, out):
+    """out = a + b + c."""
+    for j in range(len(out)):
+        out[j] = a[j] + b[j] + c[j]

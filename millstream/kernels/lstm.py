@@ -9,72 +9,72 @@ from __future__ import annotations
 
 from numba import njit
 
-from millstream.kernels.gates import FAST, activate, add_product, through
+from millstream.kernels.gates import FAST, activate, add_product, add_three, through
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _row(g, c, cell_act, h, peep, clip, codes):
-    """One row: `g` (pre-activations) becomes gates, `c` the new cell, cell_act and h its outputs."""
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _row(g, c, cell, cell_act, h, peep, clip, codes):
+    """One row: `g` (pre-activations) becomes gates, `c` the new cell (copied to `cell`), cell_act and h its outputs."""
     d = len(c)
+    candidate, gi, gf, go = g[:d], g[d : 2 * d], g[2 * d : 3 * d], g[3 * d :]
     if len(peep):
+        wi, wf = peep[:d], peep[d : 2 * d]
         for j in range(d):
-            g[d + j] += c[j] * peep[j]
-            g[2 * d + j] += c[j] * peep[d + j]
-    activate(g, 0, d, codes[2])
-    activate(g, d, 3 * d, codes[0])
+            gi[j] += c[j] * wi[j]
+            gf[j] += c[j] * wf[j]
+        activate(g[d : 3 * d], codes[0])
+    else:
+        activate(g[d:], codes[0])
+    activate(candidate, codes[2])
     for j in range(d):
-        c[j] = g[j] * g[d + j] + c[j] * g[2 * d + j]
+        c[j] = candidate[j] * gi[j] + c[j] * gf[j]
     if clip > 0:
         for j in range(d):
             v = c[j]
             v = clip if v > clip else v
             c[j] = -clip if v < -clip else v
     if len(peep):
+        wo = peep[2 * d :]
         for j in range(d):
-            g[3 * d + j] += c[j] * peep[2 * d + j]
-    activate(g, 3 * d, 4 * d, codes[0])
+            go[j] += c[j] * wo[j]
+        activate(go, codes[0])
     for j in range(d):
+        cell[j] = c[j]
         cell_act[j] = c[j]
-    activate(cell_act, 0, d, codes[1])
+    activate(cell_act, codes[1])
     for j in range(d):
-        h[j] = g[3 * d + j] * cell_act[j]
+        h[j] = go[j] * cell_act[j]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def step(product, x, bias, rows, s, n, gates, cell, cell_act, hidden, h_now, c_now, peep, clip, codes):
     """One step: rows[s:s+n]; product = h_prev @ W; h_now, c_now: the running state, longest sequence first."""
-    d = hidden.shape[1]
     for r in range(n):
         i = rows[s + r]
-        g = gates[i]
-        for j in range(4 * d):
-            g[j] = product[r, j] + x[i, j] + bias[j]
-        _row(g, c_now[r], cell_act[i], hidden[i], peep, clip, codes)
-        for j in range(d):
-            cell[i, j] = c_now[r, j]
-            h_now[r, j] = hidden[i, j]
+        add_three(product[r], x[i], bias, gates[i])
+        h, now = hidden[i], h_now[r]
+        _row(gates[i], c_now[r], cell[i], cell_act[i], h, peep, clip, codes)
+        for j in range(len(h)):
+            now[j] = h[j]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def sequences(x, bias, w, offsets, reverse, gates, cell, cell_act, hidden, h_now, c_now, peep, clip, codes):
     """All sequences, one after another; h_now, c_now: initial states by sequence, overwritten."""
-    d = hidden.shape[1]
     for q in range(len(offsets) - 1):
         first, last = offsets[q], offsets[q + 1]
         h, c = h_now[q], c_now[q]
         for t in range(last - first):
             i = last - 1 - t if reverse else first + t
-            g = gates[i]
-            for j in range(4 * d):
-                g[j] = x[i, j] + bias[j]
-            add_product(h, w, g, 4 * d)
-            _row(g, c, cell_act[i], hidden[i], peep, clip, codes)
-            for j in range(d):
-                cell[i, j] = c[j]
+            g, z = gates[i], x[i]
+            for j in range(len(g)):
+                g[j] = z[j] + bias[j]
+            add_product(h, w, g)
             h = hidden[i]
+            _row(g, c, cell[i], cell_act[i], h, peep, clip, codes)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def step_back(
     dhidden, rows, s, n, back, gates, cell, cell_act, c_first, dh_now, dc_now, dgates, dx, peep, dpeep, codes,
 ):
@@ -88,33 +88,38 @@ def step_back(
     d = cell.shape[1]
     for r in range(n):
         i = rows[s + r]
-        g, ca, dg, dc = gates[i], cell_act[i], dgates[r], dc_now[r]
+        g, c, ca, dg, dc, dh_late, dh_here = gates[i], cell[i], cell_act[i], dgates[r], dc_now[r], dh_now[r], dhidden[i]
+        candidate, gi, gf, go = g[:d], g[d : 2 * d], g[2 * d : 3 * d], g[3 * d :]
+        dcandidate, di, df, do = dg[:d], dg[d : 2 * d], dg[2 * d : 3 * d], dg[3 * d :]
         before = c_first[r] if back == 0 else cell[i + back]
         for j in range(d):
-            dh = dhidden[i, j] + dh_now[r, j]
-            dg[3 * d + j] = dh * ca[j]
-            dg[j] = dh * g[3 * d + j]
-        through(dg[3 * d :], g, 3 * d, d, codes[0])
-        through(dg, ca, 0, d, codes[1])
+            dh = dh_here[j] + dh_late[j]
+            do[j] = dh * ca[j]
+            dcandidate[j] = dh * go[j]
+        through(do, go, codes[0])
+        through(dcandidate, ca, codes[1])
         if len(peep):
+            wo, dwo = peep[2 * d :], dpeep[2 * d :]
             for j in range(d):
-                dc[j] += dg[j] + dg[3 * d + j] * peep[2 * d + j]
-                dpeep[2 * d + j] += dg[3 * d + j] * cell[i, j]
+                dc[j] += dcandidate[j] + do[j] * wo[j]
+                dwo[j] += do[j] * c[j]
         else:
             for j in range(d):
-                dc[j] += dg[j]
+                dc[j] += dcandidate[j]
         for j in range(d):
             v = dc[j]
-            dg[j] = v * g[d + j]
-            dg[d + j] = v * g[j]
-            dg[2 * d + j] = v * before[j]
-            dc[j] = v * g[2 * d + j]
-        through(dg, g, 0, d, codes[2])
-        through(dg[d:], g, d, 2 * d, codes[0])
+            dcandidate[j] = v * gi[j]
+            di[j] = v * candidate[j]
+            df[j] = v * before[j]
+            dc[j] = v * gf[j]
+        through(dcandidate, candidate, codes[2])
+        through(dg[d : 3 * d], g[d : 3 * d], codes[0])
         if len(peep):
+            wi, wf, dwi, dwf = peep[:d], peep[d : 2 * d], dpeep[:d], dpeep[d : 2 * d]
             for j in range(d):
-                dc[j] += dg[d + j] * peep[j] + dg[2 * d + j] * peep[d + j]
-                dpeep[j] += dg[d + j] * before[j]
-                dpeep[d + j] += dg[2 * d + j] * before[j]
-        for j in range(4 * d):
-            dx[i, j] = dg[j]
+                dc[j] += di[j] * wi[j] + df[j] * wf[j]
+                dwi[j] += di[j] * before[j]
+                dwf[j] += df[j] * before[j]
+        dx_row = dx[i]
+        for j in range(len(dg)):
+            dx_row[j] = dg[j]

@@ -12,10 +12,6 @@ from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 from millstream.ops._values import Ragged, Spec
 
 ACTIVATIONS = {"identity": 0, "sigmoid": 1, "tanh": 2, "relu": 3}
-# Up to this many sequences at a time, whole sequences in one kernel beat a matrix product per step.
-FEW = 3
-
-
 def code(name: str) -> int:
     """The kernel's code of an activation.
 
@@ -63,10 +59,14 @@ def steps_of(offsets: np.ndarray, reverse: bool) -> Steps:
     return Steps(np.ascontiguousarray(rows), counts.tolist(), order, 1 if reverse else -1)
 
 
-def few(offsets: np.ndarray) -> bool:
-    """Whether the batch is too narrow for a matrix product per step to pay."""
+def few(offsets: np.ndarray, width: int) -> bool:
+    """Whether whole sequences in one kernel beat a matrix product per step (the narrower the batch, the likelier).
+
+    The bounds were measured; a wide weight matrix falls out of the cache when each sequence reads it anew.
+    """
+    bound = 16 if width <= 64 else 8 if width <= 256 else 4
     sizes = np.diff(offsets)
-    return len(sizes) <= FEW or int(sizes.sum()) <= FEW * int(sizes.max())
+    return len(sizes) <= bound or int(sizes.sum()) <= bound * int(sizes.max())
 
 
 def sequence_offsets(x: Ragged, slot: str) -> np.ndarray:

@@ -62,7 +62,7 @@ def run(
     gates, reset, hidden = (t.numpy() for t in out)
     act_gate, act = code(gate_activation), code(activation)
     k = _kernels()
-    if few(offsets):
+    if few(offsets, d):
         k.sequences(xs, bs, array(w), array(wc), offsets, reverse, gates, reset, hidden, array(h), act_gate, act, origin)
         return out
     steps = steps_of(offsets, reverse)

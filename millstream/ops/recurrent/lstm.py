@@ -68,7 +68,7 @@ def run(
     clip = xs.dtype.type(0)
     gates, cell, cell_act, hidden = (t.numpy() for t in out)
     k = lstm_kernels()
-    if few(offsets):
+    if few(offsets, d):
         k.sequences(
             xs, bs, array(weight), offsets, reverse, gates, cell, cell_act, hidden, h.numpy(), c.numpy(), peep, clip, acts
         )
