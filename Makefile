@@ -17,7 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m millstream.cli demo
+	$(BIN)/millstream run examples/recognize_digits.py
+	$(BIN)/millstream run examples/tag_sentences.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not oracle"
