@@ -38,7 +38,9 @@ def explicit_pairs(paddings: Sequence[int], rank: int) -> Pairs:
         return [(p, p) for p in paddings]
     if len(paddings) == 2 * rank:
         return [(paddings[2 * i], paddings[2 * i + 1]) for i in range(rank)]
-    raise ShapeError(f"paddings must have {rank} or {2 * rank} numbers for {rank} spatial dimensions, received {list(paddings)}")
+    raise ShapeError(
+        f"paddings must have {rank} or {2 * rank} numbers for {rank} spatial dimensions, received {list(paddings)}"
+    )
 
 
 def resolve(
@@ -103,6 +105,15 @@ def positive(name: str, values: Sequence[int], rank: int) -> None:
     """ShapeError unless `values` are `rank` numbers above 0."""
     if len(values) != rank or any(v <= 0 for v in values):
         raise ShapeError(f"{name} must be {rank} positive numbers, received {list(values)}")
+
+
+def check_per_channel(x: Spec, c: int, given: Sequence[tuple[str, Spec | None]]) -> None:
+    """ShapeError unless each of `given` is absent or has one number for each of the `c` channels of `x`."""
+    for name, s in given:
+        if s is not None and (len(s.shape) != 1 or (c >= 0 and s.shape[0] >= 0 and s.shape[0] != c)):
+            raise ShapeError(
+                f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}"
+            )
 
 
 def conv_size(size: int, k: int, pair: tuple[int, int], stride: int, dilation: int) -> int:

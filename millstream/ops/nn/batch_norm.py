@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn._window import check_per_channel
 
 _native = torch.ops.aten.native_batch_norm.default
 _native_backward = torch.ops.aten.native_batch_norm_backward.default
@@ -21,9 +22,7 @@ def _infer(
     if not 2 <= len(x.shape) <= 5:
         raise ShapeError(f"X must have 2 to 5 dimensions, received {list(x.shape)}")
     c = _channels(x, data_layout)
-    for name, s in (("Scale", scale), ("Bias", bias), ("Mean", mean), ("Variance", variance)):
-        if len(s.shape) != 1 or (c >= 0 and s.shape[0] >= 0 and s.shape[0] != c):
-            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    check_per_channel(x, c, (("Scale", scale), ("Bias", bias), ("Mean", mean), ("Variance", variance)))
     stat = Spec((c,), mean.dtype)
     return x, stat, stat, stat, stat, None
 
@@ -52,7 +51,9 @@ def _unview(y: torch.Tensor, x: torch.Tensor, last: bool) -> torch.Tensor:
     return y
 
 
-def _normalize(x, scale, bias, mean, variance, momentum_tensor, is_test, momentum, epsilon, last, use_global, trainable, want):
+def _normalize(
+    x, scale, bias, mean, variance, momentum_tensor, is_test, momentum, epsilon, last, use_global, trainable, want
+):
     """(Y, MeanOut, VarianceOut, SavedMean, SavedVariance)."""
     if use_global or (is_test and not trainable):
         y = _native(_view(x, last), scale, bias, mean, variance, False, 0.0, epsilon)[0]
@@ -109,7 +110,19 @@ def _batch_norm(
     """
     last = data_layout in ("NHWC", "NDHWC")
     y, *stats = _normalize(
-        x, scale, bias, mean, variance, momentum_tensor, is_test, momentum, epsilon, last, use_global_stats, trainable_statistics, want
+        x,
+        scale,
+        bias,
+        mean,
+        variance,
+        momentum_tensor,
+        is_test,
+        momentum,
+        epsilon,
+        last,
+        use_global_stats,
+        trainable_statistics,
+        want,
     )
     if fuse_with_relu:
         y = torch.relu(y)
@@ -137,7 +150,9 @@ def _batch_norm_grad(
     return _denormalize(x, scale, saved_mean, saved_inv, dy, test, epsilon, last, want)
 
 
-_SLOTS = "X, Scale, Bias, Mean, Variance, MomentumTensor? -> Y, MeanOut, VarianceOut, SavedMean~, SavedVariance~, ReserveSpace?~"
+_SLOTS = (
+    "X, Scale, Bias, Mean, Variance, MomentumTensor? -> Y, MeanOut, VarianceOut, SavedMean~, SavedVariance~, ReserveSpace?~"
+)
 _GRAD_SLOTS = "X, Scale, Bias?, SavedMean, SavedVariance, ReserveSpace?, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD"
 for _name in ("batch_norm", "sync_batch_norm"):
     op(_name, slots=_SLOTS, infer=_infer, lod="Y=X", nodiff="Mean, Variance, MomentumTensor")(_batch_norm)
@@ -169,7 +184,19 @@ def inplace_abn(
     """
     last = data_layout in ("NHWC", "NDHWC")
     y, *stats = _normalize(
-        x, scale, bias, mean, variance, momentum_tensor, is_test, momentum, epsilon, last, use_global_stats, trainable_statistics, want
+        x,
+        scale,
+        bias,
+        mean,
+        variance,
+        momentum_tensor,
+        is_test,
+        momentum,
+        epsilon,
+        last,
+        use_global_stats,
+        trainable_statistics,
+        want,
     )
     return (_abn_activation(activation)[0](y, alpha), *stats, None)
 

@@ -23,17 +23,20 @@ from millstream.ops.nn._window import (
     unpad,
 )
 
-_ZEROS = ([], [0], [0, 0], [0, 0, 0])
+_ZEROS: tuple[list[int], ...] = ([], [0], [0, 0], [0, 0, 0])
 _convolution = torch.convolution
 _backward = torch.ops.aten.convolution_backward.default
 
 
 # ---- convolution ---------------------------------------------------------------------------------
-def _infer_conv(x: Spec, w: Spec, *_: Any, strides, paddings, dilations, groups, padding_algorithm, data_format, **__) -> Spec:
+def _infer_conv(
+    x: Spec, w: Spec, *_: Any, strides, paddings, dilations, groups, padding_algorithm, data_format, **__
+) -> Spec:
     rank = len(x.shape) - 2
     if rank not in (2, 3) or len(w.shape) != rank + 2:
         raise ShapeError(
-            f"Input and Filter must both have 4 (2-D) or 5 (3-D) dimensions, received Input {list(x.shape)} and Filter {list(w.shape)}"
+            "Input and Filter must both have 4 (2-D) or 5 (3-D) dimensions, "
+            f"received Input {list(x.shape)} and Filter {list(w.shape)}"
         )
     positive("strides", strides, rank)
     positive("dilations", dilations, rank)
@@ -64,7 +67,9 @@ def _activate(out: torch.Tensor, kind: str, alpha: float, beta: float) -> torch.
         return getattr(torch, kind)(out)
     if kind in ("identity", "linear"):
         return out * alpha + beta if kind == "linear" else out
-    raise AttributeTypeError(f"fuse_activation {kind!r} is not known; expected relu, relu6, leaky_relu, swish, sigmoid, tanh")
+    raise AttributeTypeError(
+        f"fuse_activation {kind!r} is not known; expected relu, relu6, leaky_relu, swish, sigmoid, tanh or linear"
+    )
 
 
 def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, layout):
@@ -215,7 +220,8 @@ def _infer_transpose(
     rank = len(x.shape) - 2
     if rank not in (2, 3) or len(w.shape) != rank + 2:
         raise ShapeError(
-            f"Input and Filter must both have 4 (2-D) or 5 (3-D) dimensions, received Input {list(x.shape)} and Filter {list(w.shape)}"
+            "Input and Filter must both have 4 (2-D) or 5 (3-D) dimensions, "
+            f"received Input {list(x.shape)} and Filter {list(w.shape)}"
         )
     positive("strides", strides, rank)
     positive("dilations", dilations, rank)
@@ -360,9 +366,7 @@ def conv3d_transpose(
     padding_algorithm: str = "EXPLICIT",
 ):
     """conv2d_transpose with one more spatial dimension: Input [N, C, D, H, W], Filter [C, O/groups, kd, kh, kw]."""
-    return _transpose_forward(
-        x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size
-    )
+    return _transpose_forward(x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size)
 
 
 @op("conv3d_transpose_grad", slots="Input, Filter, Output@GRAD -> Input@GRAD, Filter@GRAD")

@@ -10,6 +10,7 @@ import torch
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn._window import check_per_channel
 
 _native = torch.ops.aten.native_layer_norm.default
 _native_backward = torch.ops.aten.native_layer_norm_backward.default
@@ -18,13 +19,17 @@ _native_backward = torch.ops.aten.native_layer_norm_backward.default
 # ---- layer_norm ------------------------------------------------------------------------------------
 def _infer_layer_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, begin_norm_axis, **_: Any) -> tuple[Spec, ...]:
     if not 0 < begin_norm_axis < len(x.shape):
-        raise ShapeError(f"begin_norm_axis must be in [1, {len(x.shape) - 1}] for X {list(x.shape)}, received {begin_norm_axis}")
+        raise ShapeError(
+            f"begin_norm_axis must be in [1, {len(x.shape) - 1}] for X {list(x.shape)}, received {begin_norm_axis}"
+        )
     left, right = x.shape[:begin_norm_axis], x.shape[begin_norm_axis:]
     rows = -1 if any(d < 0 for d in left) else math.prod(left)
     cols = -1 if any(d < 0 for d in right) else math.prod(right)
     for name, s in (("Scale", scale), ("Bias", bias)):
         if s is not None and (len(s.shape) != 1 or (cols >= 0 and s.shape[0] != cols)):
-            raise ShapeError(f"{name} must have shape [{cols}] (X {list(x.shape)} from axis {begin_norm_axis}), received {list(s.shape)}")
+            raise ShapeError(
+                f"{name} must have shape [{cols}] (X {list(x.shape)} from axis {begin_norm_axis}), received {list(s.shape)}"
+            )
     stat = Spec((rows,), x.dtype)
     return x, stat, stat
 
@@ -62,9 +67,7 @@ def _infer_group_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, groups,
     c = x.shape[1] if data_layout == "NCHW" else x.shape[-1]
     if groups <= 0 or (c >= 0 and (groups > c or c % groups)):
         raise ShapeError(f"groups must divide the {c} channels of X {list(x.shape)}, received {groups}")
-    for name, s in (("Scale", scale), ("Bias", bias)):
-        if s is not None and (len(s.shape) != 1 or (c >= 0 and s.shape[0] != c)):
-            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    check_per_channel(x, c, (("Scale", scale), ("Bias", bias)))
     stat = Spec((x.shape[0], groups), x.dtype)
     return x, stat, stat
 
@@ -93,7 +96,9 @@ def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layou
     last = data_layout == "NHWC"
     g = _grouped(x, groups, last)
     n, _, per, positions = g.shape
-    y, mean, inv = torch.native_group_norm(g.reshape(n, groups * per, positions), scale, bias, n, groups * per, positions, groups, epsilon)
+    y, mean, inv = torch.native_group_norm(
+        g.reshape(n, groups * per, positions), scale, bias, n, groups * per, positions, groups, epsilon
+    )
     return _ungrouped(y, x, last), mean.view(n, groups), inv.view(n, groups).pow(-2).sub_(epsilon)
 
 
@@ -102,7 +107,7 @@ def group_norm_grad(y, scale, bias, variance, dy, *, want, groups: int, epsilon:
     """With Scale: the derivative, X's normalised value recovered from Y. Without it Fluid drops the mean term."""
     last = data_layout == "NHWC"
     gy, gdy = _grouped(y, groups, last), _grouped(dy, groups, last)
-    n, _, per, positions = gy.shape
+    n, _, per, _ = gy.shape
     shape = (1, groups, per, 1)
     inv = torch.rsqrt(variance + epsilon).view(n, groups, 1, 1)
     hat = gy if bias is None else gy - bias.view(shape)
@@ -125,9 +130,7 @@ def _infer_instance_norm(x: Spec, scale: Spec | None, bias: Spec | None, **_: An
     if not 2 <= len(x.shape) <= 5:
         raise ShapeError(f"X must have 2 to 5 dimensions, received {list(x.shape)}")
     n, c = x.shape[:2]
-    for name, s in (("Scale", scale), ("Bias", bias)):
-        if s is not None and (len(s.shape) != 1 or (c >= 0 and s.shape[0] >= 0 and s.shape[0] != c)):
-            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    check_per_channel(x, c, (("Scale", scale), ("Bias", bias)))
     stat = Spec((-1 if min(n, c) < 0 else n * c,), x.dtype)
     return x, stat, stat
 
@@ -151,6 +154,15 @@ def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: fl
     n, c = x.shape[:2]
     mask = (want[0], want[1] or want[2], want[1] or want[2])
     dx, dscale, dbias = torch.ops.aten.native_group_norm_backward(
-        dy.reshape(n, c, -1), x.reshape(n, c, -1), saved_mean.view(n, c), saved_inv.view(n, c), scale, n, c, x[0, 0].numel(), c, mask
+        dy.reshape(n, c, -1),
+        x.reshape(n, c, -1),
+        saved_mean.view(n, c),
+        saved_inv.view(n, c),
+        scale,
+        n,
+        c,
+        x[0, 0].numel(),
+        c,
+        mask,
     )
     return (dx.reshape(x.shape) if dx is not None else None), dscale, dbias

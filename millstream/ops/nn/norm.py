@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn._window import check_per_channel
 
 
 # ---- local response normalisation ------------------------------------------------------------------
@@ -56,9 +57,7 @@ def _channel_axis(layout: str) -> int:
 # ---- affine_channel ----------------------------------------------------------------------------------
 def _infer_affine_channel(x: Spec, scale: Spec, bias: Spec, *, data_layout) -> Spec:
     c = x.shape[_channel_axis(data_layout)] if len(x.shape) > 1 else -1
-    for name, s in (("Scale", scale), ("Bias", bias)):
-        if len(s.shape) != 1 or (c >= 0 and s.shape[0] >= 0 and s.shape[0] != c):
-            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    check_per_channel(x, c, (("Scale", scale), ("Bias", bias)))
     return x
 
 
@@ -89,9 +88,7 @@ def _infer_data_norm(
         raise ShapeError(f"X must have 2 to 5 dimensions, received {list(x.shape)}")
     c = x.shape[_channel_axis(data_layout)]
     given = [("BatchSize", size), ("BatchSum", total), ("BatchSquareSum", square), ("scale_w", scale_w), ("bias", bias)]
-    for name, s in given:
-        if s is not None and (len(s.shape) != 1 or (c >= 0 and s.shape[0] >= 0 and s.shape[0] != c)):
-            raise ShapeError(f"{name} must have shape [{c}], one number per channel of X {list(x.shape)}, received {list(s.shape)}")
+    check_per_channel(x, c, given)
     stat = Spec((c,), x.dtype)
     return x, stat, stat
 
@@ -196,7 +193,10 @@ def _infer_spectral(weight: Spec, u: Spec, v: Spec, *, dim, power_iters, **_: An
         for i, d in enumerate(weight.shape):
             w *= 1 if i == dim else d
         if u.shape != (h,) or v.shape != (w,):
-            raise ShapeError(f"U and V must have shapes [{h}] and [{w}] for Weight {list(weight.shape)}, dim {dim}, received {list(u.shape)}, {list(v.shape)}")
+            raise ShapeError(
+                f"U and V must have shapes [{h}] and [{w}] for Weight {list(weight.shape)}, dim {dim}, "
+                f"received {list(u.shape)}, {list(v.shape)}"
+            )
     return weight
 
 

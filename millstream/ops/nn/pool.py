@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
@@ -89,7 +88,7 @@ def _plan(x, ksize, strides, paddings, algorithm, ceil_mode) -> tuple[Pairs, Pai
 
 def _counts(x, ksize, strides, asked: Pairs, full: Pairs) -> torch.Tensor:
     """Number of real elements in each window, [o1, o2, …]."""
-    total = None
+    total: Any = None
     for i, (k, s) in enumerate(zip(ksize, strides)):
         size = x.shape[2 + i]
         out = (size + sum(full[i]) - k) // s + 1
@@ -100,10 +99,14 @@ def _counts(x, ksize, strides, asked: Pairs, full: Pairs) -> torch.Tensor:
 
 
 # ---- max and average over explicit windows ------------------------------------------------------------
+def _fits(paddings, ksize) -> bool:
+    return all(2 * p <= k for p, k in zip(paddings, ksize))
+
+
 def _max_windows(x, ksize, strides, paddings, algorithm, ceil_mode):
     """(out, flat indices into the padded input, padding pairs or None)."""
     rank = len(ksize)
-    if algorithm == "EXPLICIT" and not ceil_mode and len(paddings) == rank and all(2 * p <= k for p, k in zip(paddings, ksize)):
+    if algorithm == "EXPLICIT" and not ceil_mode and len(paddings) == rank and _fits(paddings, ksize):
         out, index = _MAX[rank](x, ksize, strides, paddings)
         return out, index, None, paddings
     asked, full, plain = _plan(x, ksize, strides, paddings, algorithm, ceil_mode)
@@ -182,13 +185,17 @@ def _pool(x, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode
     return out
 
 
-def _pool_grad(x, out, dout, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, layout, algorithm):
+def _pool_grad(
+    x, out, dout, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, layout, algorithm
+):
     last = layout in CHANNELS_LAST
     found = None
     if kind == "max":
         found = getattr(out, "_pooled_from", None)
         if found is None:  # the output came another way than from the forward of this run
-            again = _pool(x, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, layout, algorithm, True)
+            again = _pool(
+                x, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, layout, algorithm, True
+            )
             found = again._pooled_from
     if last:
         x, dout = channels_second(x), channels_second(dout)
@@ -229,7 +236,18 @@ def pool2d(
     floor(i*in/out) to ceil((i+1)*in/out). `global_pooling`: one window, the whole image.
     """
     return _pool(
-        x, pooling_type, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, data_format, padding_algorithm, not is_test
+        x,
+        pooling_type,
+        ksize,
+        strides,
+        paddings,
+        global_pooling,
+        adaptive,
+        ceil_mode,
+        exclusive,
+        data_format,
+        padding_algorithm,
+        not is_test,
     )
 
 
@@ -251,7 +269,19 @@ def pool2d_grad(
     padding_algorithm: str = "EXPLICIT",
 ):
     return _pool_grad(
-        x, out, dout, pooling_type, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, data_format, padding_algorithm
+        x,
+        out,
+        dout,
+        pooling_type,
+        ksize,
+        strides,
+        paddings,
+        global_pooling,
+        adaptive,
+        ceil_mode,
+        exclusive,
+        data_format,
+        padding_algorithm,
     )
 
 
@@ -272,7 +302,18 @@ def pool3d(
 ):
     """pool2d with one more spatial dimension: X [N, C, D, H, W] (or NDHWC)."""
     return _pool(
-        x, pooling_type, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, data_format, padding_algorithm, True
+        x,
+        pooling_type,
+        ksize,
+        strides,
+        paddings,
+        global_pooling,
+        adaptive,
+        ceil_mode,
+        exclusive,
+        data_format,
+        padding_algorithm,
+        True,
     )
 
 
@@ -294,5 +335,17 @@ def pool3d_grad(
     padding_algorithm: str = "EXPLICIT",
 ):
     return _pool_grad(
-        x, out, dout, pooling_type, ksize, strides, paddings, global_pooling, adaptive, ceil_mode, exclusive, data_format, padding_algorithm
+        x,
+        out,
+        dout,
+        pooling_type,
+        ksize,
+        strides,
+        paddings,
+        global_pooling,
+        adaptive,
+        ceil_mode,
+        exclusive,
+        data_format,
+        padding_algorithm,
     )
