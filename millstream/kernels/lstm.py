@@ -76,13 +76,14 @@ def sequences(x, bias, w, offsets, reverse, gates, cell, cell_act, hidden, h_now
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def step_back(
-    dhidden, rows, s, n, back, gates, cell, cell_act, c_first, dh_now, dc_now, dgates, dx, peep, dpeep, codes,
+    dhidden, rows, s, n, back, gates, cell, cell_act, c_first, dh_now, dc_now, dgates, dx, peep, dpeep, clip, codes,
 ):
     """One step backwards.
 
     Args:
         back: distance to the row of the step before, 0 in the first step (c_first holds the cells before it).
         dh_now, dc_now: gradients that flow back from the step after; dc_now is updated.
+        clip: cells at +-clip get no gradient when it is positive.
         dgates: the step's pre-activation gradients, contiguous; dx: the same in the input's row order.
     """
     d = cell.shape[1]
@@ -106,6 +107,9 @@ def step_back(
         else:
             for j in range(d):
                 dc[j] += dcandidate[j]
+        if clip > 0:
+            for j in range(d):
+                dc[j] = dc[j] if -clip < c[j] < clip else dc[j] * 0
         for j in range(d):
             v = dc[j]
             dcandidate[j] = v * gi[j]

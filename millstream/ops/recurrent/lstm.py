@@ -152,7 +152,7 @@ def lstm_grad(
         s -= m
         back_step(
             dhidden_, steps.rows, s, m, steps.back if t else 0, gates_, cell_, cell_act_, c_first, dh_, dc_, dg_, dx_,
-            peep, dpeep, acts,
+            peep, dpeep, gates_.dtype.type(0), acts,
         )
         if t or want[1]:
             torch.mm(dgates[:m], wt, out=dh[:m])
