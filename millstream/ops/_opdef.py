@@ -24,9 +24,10 @@ from millstream.errors import UnknownOperatorError
 from millstream.ir.types import AttrType
 
 # rng: torch.Generator; want: one bool an output slot; counts: number of variables in each output slot;
-# ctx: runtime context; device: torch.device;
+# ctx: runtime context; device: torch.device; aliased: output slots that name a variable which is also an input
+# (give it a default: callers without variables leave it out);
 # op_seed is not reserved: `seed` is an ordinary attribute and the runtime seeds `rng` from it.
-RESERVED = frozenset({"rng", "want", "counts", "ctx", "device", "tape", "handle"})
+RESERVED = frozenset({"rng", "want", "counts", "ctx", "device", "aliased", "tape", "handle"})
 
 _ATTR_TYPES = {
     "int": AttrType.INT,

@@ -243,6 +243,9 @@ class Emitter:
             extra.append("ctx=ctx")
         if "device" in definition.reserved:
             attrs["device"] = self.options.device
+        if "aliased" in definition.reserved:
+            read = set(op.input_arg_names)
+            attrs["aliased"] = frozenset(s for s, names in op.outputs.items() if read.intersection(names))
         if "counts" in definition.reserved:
             attrs["counts"] = tuple(len(op.outputs.get(s.name, ())) for s in definition.outputs)
         if "want" in definition.reserved:

@@ -1,0 +1,94 @@
+"""Optimizers with first and second moments: adam, adamax, lamb."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from millstream.ops._opdef import Long, op
+from millstream.ops._values import SelectedRows
+from millstream.ops.optim._sparse import dense, put_rows, scalar
+
+
+def _moments(m1, m2, grad, beta1, beta2):
+    m1 = torch.mul(m1, beta1).add_(grad, alpha=1.0 - beta1)
+    m2 = torch.mul(m2, beta2).addcmul_(grad, grad, value=1.0 - beta2)
+    return m1, m2
+
+
+@op(
+    "adam",
+    slots="Param, Grad, LearningRate, Moment1, Moment2, Beta1Pow, Beta2Pow, Beta1Tensor?, Beta2Tensor? "
+    "-> ParamOut, Moment1Out, Moment2Out, Beta1PowOut, Beta2PowOut",
+    infer="ParamOut=Param, Moment1Out=Moment1, Moment2Out=Moment2, Beta1PowOut=Beta1Pow, Beta2PowOut=Beta2Pow",
+    grad=False,
+)  # fmt: skip
+def adam(
+    param, grad, lr, moment1, moment2, beta1_pow, beta2_pow, beta1_tensor, beta2_tensor, *,
+    beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, lazy_mode: bool = False,
+    min_row_size_to_use_multithread: Long = 1000,
+):  # fmt: skip
+    """Kingma and Ba, 2014 (arXiv:1412.6980); epsilon is added to the uncorrected root.
+
+    m = b1 * m + (1 - b1) * grad; v = b2 * v + (1 - b2) * grad^2;
+    param - lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon).
+    A SelectedRows gradient moves every row (the moments decay), with lazy_mode only its own rows; t is then one more.
+    min_row_size_to_use_multithread has no meaning here.
+    """
+    if beta1_tensor is not None:
+        beta1 = scalar(beta1_tensor)
+    if beta2_tensor is not None:
+        beta2 = scalar(beta2_tensor)
+    pows = beta1_pow * beta1, beta2_pow * beta2
+    at = pows if isinstance(grad, SelectedRows) else (beta1_pow, beta2_pow)  # Fluid's sparse path has them advanced
+    rate = scalar(lr) * math.sqrt(1.0 - scalar(at[1])) / (1.0 - scalar(at[0]))
+    if lazy_mode and isinstance(grad, SelectedRows):
+        grad = grad.merged()
+        rows = grad.rows
+        m1, m2 = _moments(moment1[rows], moment2[rows], grad.values, beta1, beta2)
+        part = torch.addcdiv(param[rows], m1, m2.sqrt().add_(epsilon), value=-rate)
+        return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
+    m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2)
+    return torch.addcdiv(param, m1, m2.sqrt().add_(epsilon), value=-rate), m1, m2, *pows
+
+
+@op(
+    "adamax",
+    slots="Param, Grad, LearningRate, Moment, InfNorm, Beta1Pow -> ParamOut, MomentOut, InfNormOut",
+    infer="ParamOut=Param, MomentOut=Moment, InfNormOut=InfNorm", grad=False,
+)  # fmt: skip
+def adamax(
+    param, grad, lr, moment, inf_norm, beta1_pow, *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+):
+    """Kingma and Ba, 2014, section 7.1.
+
+    m = b1 * m + (1 - b1) * grad; u = max(|grad|, b2 * u + epsilon); param - lr / (1 - b1^t) * m / u.
+    The power of beta1 is advanced by another operator.
+    """
+    grad = dense(grad)
+    moment = torch.mul(moment, beta1).add_(grad, alpha=1.0 - beta1)
+    inf_norm = torch.maximum(grad.abs(), torch.mul(inf_norm, beta2).add_(epsilon))
+    return torch.addcdiv(param, moment, inf_norm, value=-scalar(lr) / (1.0 - scalar(beta1_pow))), moment, inf_norm
+
+
+@op(
+    "lamb",
+    slots="Param, Grad, LearningRate, Moment1, Moment2, Beta1Pow, Beta2Pow -> ParamOut, Moment1Out, Moment2Out",
+    infer="ParamOut=Param, Moment1Out=Moment1, Moment2Out=Moment2", grad=False,
+)  # fmt: skip
+def lamb(
+    param, grad, lr, moment1, moment2, beta1_pow, beta2_pow, *,
+    weight_decay: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-6,
+):  # fmt: skip
+    """You et al., 2019 (arXiv:1904.00962).
+
+    r = m / (sqrt(v) + epsilon) + weight_decay * param; param - lr * ||param|| / ||r|| * r (the ratio is 1 where a norm
+    is 0). Every row moves. As in Fluid 1.8.5 the moments are not corrected: the powers of beta are neither used nor
+    advanced.
+    """
+    m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2)
+    ratio = m1.div(m2.sqrt().add_(epsilon)).add_(param, alpha=weight_decay)
+    p_norm, r_norm = torch.linalg.vector_norm(param).item(), torch.linalg.vector_norm(ratio).item()
+    trust = p_norm / r_norm if p_norm > 0 and r_norm > 0 else 1.0
+    return torch.add(param, ratio, alpha=-scalar(lr) * trust), m1, m2
