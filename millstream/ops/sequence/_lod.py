@@ -83,3 +83,16 @@ def known(*dims: int) -> bool:
 def deeper(lod: LoD, offsets: np.ndarray) -> LoD:
     """`lod` with one more level."""
     return (*lod, offsets)
+
+
+def one_level(x: Ragged, slot: str) -> np.ndarray:
+    """Offsets of an input with exactly one LoD level that fits its rows.
+
+    Raises:
+        EnforceNotMet: no LoD, several levels, or a wrong number of rows.
+    """
+    offsets = offsets_of(x, slot)
+    if len(x.lod) != 1:
+        raise EnforceNotMet(f"input {slot} must have 1 LoD level, received {len(x.lod)}")
+    check_rows(x, slot)
+    return offsets

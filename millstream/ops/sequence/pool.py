@@ -56,7 +56,7 @@ def sequence_pool(x, *, is_test: bool = False, pooltype: str = "AVERAGE", pad_va
             out *= _column(scale, out)
     if empty.any():
         out[torch.from_numpy(empty)] = pad_value
-    return Ragged(out, x.lod[:-1]), where
+    return Ragged(out, x.lod[:-1]), values.new_empty(0, dtype=torch.int32) if where is None else where
 
 
 def _scale(pooltype: str, offsets: np.ndarray) -> np.ndarray | None:
