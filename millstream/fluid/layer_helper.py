@@ -9,7 +9,7 @@ from typing import Any
 from millstream.errors import InvalidProgramError
 from millstream.fluid.initializer import Constant, Xavier
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
-from millstream.ir import names
+from millstream.ir import mode, names
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program, default_main_program, default_startup_program
 from millstream.ir.types import FLOATING, VarType, to_var_type
@@ -45,7 +45,10 @@ class LayerHelper:
         return default_startup_program()
 
     def append_op(self, *args: Any, **kwargs: Any) -> Operator:
-        """Append to the current Block of the main Program; see Block.append_op."""
+        """Append to the current Block of the main Program (see Block.append_op), or run at once in eager mode."""
+        eager = mode.tracer()
+        if eager is not None:
+            return _run_now(eager, *args, **kwargs)
         return self.main_program.current_block().append_op(*args, **kwargs)
 
     # ---- inputs --------------------------------------------------------------------------------
@@ -111,6 +114,9 @@ class LayerHelper:
     # ---- variables -----------------------------------------------------------------------------
     def create_variable_for_type_inference(self, dtype: Any, stop_gradient: bool = False) -> Variable:
         """A temporary ``<layer>_<n>.tmp_<k>``; its shape comes from inference."""
+        eager = mode.tracer()
+        if eager is not None:
+            return eager.new_variable(names.generate(self.name + ".tmp"), dtype, stop_gradient=stop_gradient)
         return self.main_program.current_block().create_var(
             name=names.generate(self.name + ".tmp"), dtype=dtype, stop_gradient=stop_gradient
         )
@@ -118,6 +124,10 @@ class LayerHelper:
     create_tmp_variable = create_variable_for_type_inference
 
     def create_variable(self, *args: Any, **kwargs: Any) -> Variable:
+        """A variable of the current Block."""
+        eager = mode.tracer()
+        if eager is not None:
+            return eager.new_variable(kwargs.pop("name", None) or names.generate("_generated_var"), **kwargs)
         return self.main_program.current_block().create_var(*args, **kwargs)
 
     def create_global_variable(self, persistable: bool = False, *args: Any, **kwargs: Any) -> Variable:
@@ -125,6 +135,9 @@ class LayerHelper:
         kwargs.setdefault("name", None)
         if kwargs["name"] is None:
             kwargs["name"] = names.generate("_generated_var")
+        eager = mode.tracer()
+        if eager is not None:
+            return eager.new_variable(kwargs["name"], kwargs.get("dtype"), persistable=persistable, stop_gradient=True)
         return self.main_program.global_block().create_var(*args, persistable=persistable, stop_gradient=True, **kwargs)
 
     def create_or_get_global_variable(self, name: str, *args: Any, **kwargs: Any) -> tuple[Variable, bool]:
@@ -186,6 +199,13 @@ class LayerHelper:
     def _declare_parameter(self, attr: ParamAttr, shape: Any, dtype: Any, stop_gradient: bool, type: VarType) -> Parameter:
         shape = [int(d) for d in shape]
         kwargs = attr._to_kwargs()
+        eager = mode.tracer()
+        if eager is not None:
+            kwargs.pop("name")
+            seed = default_startup_program().random_seed
+            return eager.create_parameter(
+                attr.name, shape, dtype, attr.initializer, stop_gradient=stop_gradient, seed=seed, **kwargs
+            )
         param = self.main_program.global_block().create_parameter(
             dtype=dtype, shape=shape, type=type, stop_gradient=stop_gradient, **kwargs
         )
@@ -239,6 +259,17 @@ class LayerHelper:
         value = self.kwargs.get(param_name)
         if not isinstance(value, cls):
             raise TypeError(f"{self.layer_type}: {param_name} must be {cls.__name__}, received {type(value).__name__}")
+
+
+def _run_now(
+    eager: Any, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, stop_gradient: bool = False
+) -> Any:
+    filled = eager.trace_op(type, inputs or {}, outputs or {}, attrs or {})
+    if stop_gradient:
+        for variables in filled.values():
+            for var in variables:
+                var.stop_gradient = True
+    return None
 
 
 LayerHelperBase = LayerHelper

@@ -140,6 +140,19 @@ def coerce(op: Operator, name: str, kind: AttrType, value: Any, is_dtype: bool =
         ) from None
 
 
+def coerce_value(op_type: str, name: str, spec: Any, value: Any) -> Any:
+    """An attribute's value in its declared type, where there is no Operator (eager mode)."""
+    if spec.is_dtype:
+        return int(value) if isinstance(value, int) and value < 0 else int(to_var_type(value))
+    convert = _COERCE.get(spec.type)
+    try:
+        return value if convert is None else convert(value)
+    except (TypeError, ValueError):
+        raise AttributeTypeError(
+            f"{op_type}: attribute {name} must be {spec.type.name}, received {type(value).__name__}: {str(value)[:60]}"
+        ) from None
+
+
 def _with_context(op: Operator, error: MillstreamError) -> MillstreamError:
     """`error` with the operator, its inputs and the user's line added."""
     if getattr(error, "located", False):

@@ -1,0 +1,41 @@
+"""Whether layers append to a Program or run at once.
+
+The eager runtime installs a Tracer here while ``fluid.dygraph.guard()`` is open; layers ask `tracer()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Tracer(Protocol):
+    """Runs operators as layers make them."""
+
+    def new_variable(self, name: str, dtype: Any, **kwargs: Any) -> Any:
+        """An eager variable without a value."""
+
+    def trace_op(self, type: str, inputs: dict[str, Any], outputs: dict[str, Any], attrs: dict[str, Any]) -> Any:
+        """Run one operator on eager variables and fill its outputs."""
+
+    def create_parameter(self, name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any) -> Any:
+        """An eager parameter, initialised."""
+
+
+class _Current:
+    tracer: Tracer | None = None
+
+
+def tracer() -> Tracer | None:
+    """The tracer in force, or None while Programs are built."""
+    return _Current.tracer
+
+
+def switch_tracer(new: Tracer | None) -> Tracer | None:
+    """Install a tracer (None: build Programs) and return the old one."""
+    old, _Current.tracer = _Current.tracer, new
+    return old
+
+
+def in_dygraph_mode() -> bool:
+    """Whether operators run as they are made."""
+    return _Current.tracer is not None
