@@ -70,28 +70,25 @@ def im2sequence(
 ):
     """Each image's windows, row by row, as one sequence: X [N, C, H, W] -> Out [windows, C * kh * kw] with LoD.
 
-    paddings (top, left, bottom, right); a last window may hang over the edge. Y [N, 2]: real (height, width) of each
-    image before it was shrunk by `out_stride`: only windows of that part are taken.
+    paddings (top, left, bottom, right). Y [N, 2]: real (height, width) of each image before it was shrunk by
+    `out_stride`: only windows of that part are taken. Like Fluid, Y is not looked at when there is one image.
     """
     pairs = _trbl(paddings)
-    (kh, kw), (sh, sw) = kernels, strides
 
     def count(size: int, axis: int) -> int:
-        return (size + sum(pairs[axis]) - kernels[axis] + strides[axis] - 1) // strides[axis] + 1
+        return (size + sum(pairs[axis]) - kernels[axis]) // strides[axis] + 1
 
     oh, ow = count(x.shape[2], 0), count(x.shape[3], 1)
     if min(oh, ow) <= 0:
         raise EnforceNotMet(
             f"im2sequence: kernels {kernels} do not fit into images {list(x.shape)} with paddings {paddings}"
         )
-    need_h, need_w = (oh - 1) * sh + kh - x.shape[2] - pairs[0][0], (ow - 1) * sw + kw - x.shape[3] - pairs[1][0]
-    padded = F.pad(x, (pairs[1][0], max(need_w, pairs[1][1]), pairs[0][0], max(need_h, pairs[0][1])))
+    padded = F.pad(x, (*pairs[1], *pairs[0]))
     rows = F.unfold(padded, kernels, 1, 0, strides).transpose(1, 2)
     n, total, width = rows.shape
-    if y is None:
+    if y is None or n == 1:
         return Ragged(rows.reshape(-1, width), (np.arange(n + 1, dtype=np.int64) * total,))
-    across = (padded.shape[3] - kw) // sw + 1
-    grid = rows.reshape(n, -1, across, width)
+    grid = rows.reshape(n, oh, ow, width)
     parts, ends = [], [0]
     for image, (height, breadth) in zip(grid, y.tolist()):
         real = [-(-int(s) // o) for s, o in zip((height, breadth), out_stride)]
