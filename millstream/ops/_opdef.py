@@ -25,9 +25,10 @@ from millstream.ir.types import AttrType
 
 # rng: torch.Generator; want: one bool an output slot; counts: number of variables in each output slot;
 # ctx: runtime context; device: torch.device; aliased: output slots that name a variable which is also an input
-# (give it a default: callers without variables leave it out);
+# (give it a default: callers without variables leave it out); names: variable names by slot; state: a dict that
+# belongs to this operator as long as its Plan lives;
 # op_seed is not reserved: `seed` is an ordinary attribute and the runtime seeds `rng` from it.
-RESERVED = frozenset({"rng", "want", "counts", "ctx", "device", "aliased", "tape", "handle"})
+RESERVED = frozenset({"rng", "want", "counts", "ctx", "device", "aliased", "tape", "handle", "names", "state"})
 
 _ATTR_TYPES = {
     "int": AttrType.INT,

@@ -248,6 +248,10 @@ class Emitter:
             attrs["aliased"] = frozenset(s for s, names in op.outputs.items() if read.intersection(names))
         if "counts" in definition.reserved:
             attrs["counts"] = tuple(len(op.outputs.get(s.name, ())) for s in definition.outputs)
+        if "names" in definition.reserved:
+            attrs["names"] = {**op.inputs, **op.outputs}
+        if "state" in definition.reserved:
+            attrs["state"] = {}
         if "want" in definition.reserved:
             attrs["want"] = tuple(
                 any(n != EMPTY_VAR for n in op.outputs.get(s.name, ())) for s in definition.outputs

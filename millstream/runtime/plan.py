@@ -15,7 +15,9 @@ from millstream.ir.program import Program
 from millstream.ops._grad import rebuild
 from millstream.ops._values import LoD, SelectedRows
 from millstream.runtime.lower import Code, Options, lower_body, lower_global
+from millstream.runtime.place import CPUPlace, CUDAPlace, Place
 from millstream.runtime.scope import Scope, ScopeVar
+from millstream.runtime.tensor import LoDTensor
 
 
 class Context:
@@ -38,6 +40,17 @@ class Context:
     def seeded(self, seed: int) -> torch.Generator:
         """A generator that starts at `seed`: operators with a seed give the same values every time."""
         return torch.Generator(device=self.device).manual_seed(seed)
+
+    @staticmethod
+    def lod_tensor(values: torch.Tensor, lod: LoD) -> LoDTensor:
+        """A value as user code sees it."""
+        return LoDTensor.of(values, lod)
+
+    def places(self, kind: str, count: int) -> list[Place]:
+        """`count` places (all there are when 0) of `kind` "CPU", "CUDA", or "AUTO": the Executor's."""
+        if kind == "CUDA" or (kind == "AUTO" and self.device.type == "cuda"):
+            return [CUDAPlace(i) for i in range(count or max(torch.cuda.device_count(), 1))]
+        return [CPUPlace() for _ in range(count or 1)]
 
     @staticmethod
     def detach(value: Any) -> Any:

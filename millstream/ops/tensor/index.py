@@ -55,7 +55,9 @@ def gather_grad(x, index, dout, *, overwrite: bool = True):
 
 def _nd_spec(x, index):
     _check_index(index, "Index")
-    depth = index.shape[-1] if index.shape else 0
+    if len(index.shape) < 2:
+        raise ShapeError(f"gather_nd: Index must have rank 2 or more, received shape {list(index.shape)}")
+    depth = index.shape[-1]
     if depth > len(x.shape):
         raise ShapeError(f"gather_nd: the last dimension of Index {list(index.shape)} is larger than the rank of X {list(x.shape)}")
     return Spec((*index.shape[:-1], *x.shape[depth:]) or (1,), x.dtype)
@@ -74,7 +76,7 @@ def _flat_index(x_shape, index):
     return flat.reshape(-1)
 
 
-@op("gather_nd", slots="X, Index -> Out", infer=_nd_spec, nodiff="Index")
+@op("gather_nd", slots="X, Index -> Out", infer=_nd_spec, lod="X", nodiff="Index")
 def gather_nd(x, index):
     """Out[..., :] = X[Index[..., 0], …, Index[..., k-1], :]."""
     k = index.shape[-1]
@@ -97,10 +99,10 @@ def _scatter_spec(x, ids, updates, *, overwrite):
         raise ShapeError(f"scatter: X {list(x.shape)} and Updates {list(updates.shape)} must have the same rank")
     if not fit(updates.shape[0], ids.shape[0]):
         raise ShapeError(f"scatter: {ids.shape[0]} Ids need as many rows of Updates, received shape {list(updates.shape)}")
-    return x
+    return x.like(lod_level=0)
 
 
-@op("scatter", slots="X, Ids, Updates -> Out", infer=_scatter_spec, lod="X", nodiff="Ids")
+@op("scatter", slots="X, Ids, Updates -> Out", infer=_scatter_spec, nodiff="Ids")
 def scatter(x, ids, updates, *, overwrite: bool = True):
     """X with row Ids[i] replaced by Updates[i]; with overwrite false those rows become the sum of their updates."""
     ids = ids.reshape(-1)
@@ -152,7 +154,7 @@ def _select_spec(x, index, *, dim):
     return Spec((*x.shape[:k], index.shape[0], *x.shape[k + 1 :]), x.dtype)
 
 
-@op("index_select", slots="X, Index -> Out", infer=_select_spec, nodiff="Index")
+@op("index_select", slots="X, Index -> Out", infer=_select_spec, lod="X", nodiff="Index")
 def index_select(x, index, *, dim: int = 0):
     """Entries Index of X along `dim`."""
     return x.index_select(dim, index.reshape(-1))

@@ -35,9 +35,11 @@ def _concat_axis(axis_tensor, axis, rank):
 
 
 def join_lods(lods):
-    """The LoD of tensors laid one after another on axis 0; none unless all have as many levels."""
+    """The LoD of tensors laid one after another on axis 0; the first one's where some have none (as Fluid does)."""
+    if not all(lods):
+        return lods[0]
     if any(len(lod) != len(lods[0]) for lod in lods):
-        return ()
+        raise ShapeError(f"concat: the inputs' LoDs must have as many levels; received {[len(lod) for lod in lods]}")
     return tuple(
         np.cumsum(np.concatenate([[0], *(np.diff(lod[k]) for lod in lods)])).astype(np.int64) for k in range(len(lods[0]))
     )
@@ -92,8 +94,10 @@ def _split_spec(x, axis_tensor, section_tensors, *, sections, num, axis):
     if axis_tensor is not None:
         return [x.like(shape=(-1,) * len(x.shape), lod_level=0)] * (num or len(sections))
     k = axis_of(axis, len(x.shape))
-    dim = -1 if section_tensors else x.shape[k]
-    sizes = _sizes(dim, sections or [-1] * len(section_tensors), num) if not section_tensors else [-1] * len(section_tensors)
+    if section_tensors:
+        sizes = sections or [-1] * len(section_tensors)
+    else:
+        sizes = _sizes(x.shape[k], sections, num)
     level = x.lod_level if k else 0
     return [x.like(shape=(*x.shape[:k], s, *x.shape[k + 1 :]), lod_level=level) for s in sizes]
 
@@ -160,7 +164,7 @@ def stack_grad(dout, *, axis: int = 0):
 
 def _without(x, axis):
     k = axis_of(axis, len(x.shape))
-    return x.shape[k], x.like(shape=(*x.shape[:k], *x.shape[k + 1 :]) or (1,), lod_level=0)
+    return x.shape[k], x.like(shape=(*x.shape[:k], *x.shape[k + 1 :]), lod_level=0)
 
 
 def _unstack_spec(x, *, axis, num):
@@ -186,7 +190,7 @@ def _unbind_spec(x, *, axis):
     return [part] * max(count, 0)
 
 
-@op("unbind", slots="X -> Out*", infer=_unbind_spec, grad=unary_grad("stack", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}))
+@op("unbind", slots="X -> Out*", infer=_unbind_spec, lod="X", grad=unary_grad("stack", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}))
 def unbind(x, *, axis: int = 0):
     """X taken apart along `axis`."""
     return list(x.unbind(axis))
@@ -216,7 +220,7 @@ def _partial_concat_spec(xs, *, start_index, length):
     return Spec((xs[0].shape[0], _partial_width(xs, start_index, length) * len(xs)), xs[0].dtype)
 
 
-@op("partial_concat", slots="X* -> Out", infer=_partial_concat_spec)
+@op("partial_concat", slots="X* -> Out", infer=_partial_concat_spec, lod="X")
 def partial_concat(xs, *, start_index: int = 0, length: int = -1):
     """Columns [start_index, start_index + length) of every matrix side by side (to the end when length is -1)."""
     start, stop = _columns(xs[0].shape[1], start_index, length)
@@ -227,7 +231,7 @@ def _partial_sum_spec(xs, *, start_index, length):
     return Spec((xs[0].shape[0], _partial_width(xs, start_index, length)), xs[0].dtype)
 
 
-@op("partial_sum", slots="X* -> Out", infer=_partial_sum_spec)
+@op("partial_sum", slots="X* -> Out", infer=_partial_sum_spec, lod="X")
 def partial_sum(xs, *, start_index: int = 0, length: int = -1):
     """Sum of columns [start_index, start_index + length) of every matrix."""
     start, stop = _columns(xs[0].shape[1], start_index, length)

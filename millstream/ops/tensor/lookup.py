@@ -28,8 +28,7 @@ def _rows_of_table(w, ids):
 def _looked_up(w, ids, padding_idx):
     out = _rows_of_table(w, ids)
     if padding_idx != -1:
-        pad = padding_idx + w.shape[0] if padding_idx < 0 else padding_idx
-        out = out.masked_fill((ids == pad).unsqueeze(-1), 0)
+        out = out.masked_fill((ids == padding_idx).unsqueeze(-1), 0)
     return out
 
 
@@ -41,8 +40,7 @@ def _table_grad(w, ids, dout, is_sparse, padding_idx):
         return SelectedRows(flat.long(), grad, w.shape[0])
     out = torch.zeros((w.shape[0], width), dtype=dout.dtype, device=dout.device)
     if padding_idx != -1:
-        pad = padding_idx + w.shape[0] if padding_idx < 0 else padding_idx
-        grad = grad.masked_fill((flat == pad).unsqueeze(-1), 0)
+        grad = grad.masked_fill((flat == padding_idx).unsqueeze(-1), 0)
     return out.index_add_(0, flat, grad)
 
 

@@ -28,7 +28,7 @@ def _top_k_spec(x, k_tensor, *, k):
         raise ShapeError(f"top_k: k must be at least 1, received {k}")
     if k_tensor is None and 0 <= x.shape[-1] < k:
         raise ShapeError(f"top_k: k is {k}, but the last dimension of X {list(x.shape)} is {x.shape[-1]}")
-    shape = (*x.shape[:-1], -1 if k_tensor is not None else k)
+    shape = (*x.shape[:-1], k)
     return x.like(shape=shape), Spec(shape, VarType.INT64, x.lod_level)
 
 
@@ -79,13 +79,11 @@ def argsort_grad(index, x, dout, *, axis: int = -1):
 def _arg_spec(x, *, axis, keepdims, dtype):
     k = axis_of(axis, len(x.shape))
     rest = (*x.shape[:k], *([1] if keepdims else []), *x.shape[k + 1 :])
-    return Spec(rest or (1,), VarType.INT64 if dtype < 0 else to_var_type(dtype))
+    return Spec(rest, VarType.INT64 if dtype < 0 else to_var_type(dtype))
 
 
 def _arg(find, x, axis, keepdims, dtype):
     out = find(x, axis, keepdim=keepdims)
-    if out.dim() == 0:
-        out = out.reshape(1)
     return out if dtype < 0 else out.to(torch_dtype(dtype))
 
 

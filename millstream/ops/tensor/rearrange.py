@@ -22,11 +22,11 @@ def _check_axes(axes, rank, what):
 
 def _reverse_spec(x, *, axis):
     _check_axes(axis, len(x.shape), "axis")
-    return x
+    return x.like(lod_level=0)
 
 
 @op(
-    "reverse", slots="X -> Out", infer=_reverse_spec, lod="X",
+    "reverse", slots="X -> Out", infer=_reverse_spec,
     grad=unary_grad("reverse", "X", "Out", lambda o: {"axis": o.attrs["axis"]}),
 )
 def reverse(x, *, axis: list[int]):
@@ -49,7 +49,7 @@ def flip(x, *, dims: list[int]):
 
 
 def _roll_spec(x, *, shifts, dims):
-    if dims and len(shifts) != len(dims):
+    if len(shifts) != len(dims):
         raise ShapeError(f"roll: shifts {list(shifts)} and dims {list(dims)} must have one length")
     if not shifts:
         raise ShapeError("roll needs shifts")
@@ -60,7 +60,7 @@ def _roll_spec(x, *, shifts, dims):
 
 @op("roll", slots="X -> Out", infer=_roll_spec, lod="X")
 def roll(x, *, shifts: Longs = [], dims: Longs = []):
-    """X moved around by shifts[i] along dims[i] (over all elements in order when `dims` is empty)."""
+    """X moved around by shifts[i] along dims[i]."""
     return x.roll(shifts, dims)
 
 
@@ -110,7 +110,7 @@ def _triangle_spec(x, *, diagonal, lower):
     return x
 
 
-@op("tril_triu", slots="X -> Out", infer=_triangle_spec, lod=None)
+@op("tril_triu", slots="X -> Out", infer=_triangle_spec, lod="X")
 def tril_triu(x, *, diagonal: int = 0, lower: bool):
     """The matrices of the last two dims with zeros above (lower) or below (upper) the diagonal `diagonal`."""
     return torch.tril(x, diagonal) if lower else torch.triu(x, diagonal)
@@ -162,13 +162,13 @@ def _depth_spec(x, *, blocksize):
 
 @op("space_to_depth", slots="X -> Out", infer=_depth_spec)
 def space_to_depth(x, *, blocksize: Long = 2):
-    """Darknet's reorg: the elements are read as [n, c/b², h b, w b], their b x b blocks become channels.
+    """Darknet's reorg as Fluid does it: X read as [n, b, b, c/b², h, w], its b x b entries become pixels.
 
-    The result, [n, c, h, w] in memory order, is declared as [n, c b², h/b, w/b].
+    That gives [n, c/b², h b, w b], whose memory is declared as [n, c b², h/b, w/b].
     """
     n, c, h, w = x.shape
     b = blocksize
-    blocks = x.reshape(n, c // (b * b), h, b, w, b).permute(0, 3, 5, 1, 2, 4)
+    blocks = x.reshape(n, b, b, c // (b * b), h, w).permute(0, 3, 4, 1, 5, 2)
     return blocks.reshape(n, c * b * b, h // b, w // b)
 
 
@@ -176,7 +176,7 @@ def _channel_spec(x, *, group):
     _check_image(x, "shuffle_channel")
     if group < 1 or (x.shape[1] >= 0 and x.shape[1] % group):
         raise ShapeError(f"shuffle_channel: {x.shape[1]} channels do not divide into {group} groups")
-    return x
+    return x.like(lod_level=0)
 
 
 def _shuffled(x, group):
@@ -184,7 +184,7 @@ def _shuffled(x, group):
     return x.reshape(n, group, c // group, h, w).transpose(1, 2).reshape(x.shape)
 
 
-@op("shuffle_channel", slots="X -> Out", infer=_channel_spec, lod="X")
+@op("shuffle_channel", slots="X -> Out", infer=_channel_spec)
 def shuffle_channel(x, *, group: int = 1):
     """Channels dealt out: [group, c/group] transposed (Zhang et al., ShuffleNet, 2018)."""
     return _shuffled(x, group)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.tensor._dims import axis_of, fit, ints, ints_of, keep_lod_if, known, product, xshape, xshape_spec
+from millstream.ops.tensor._dims import axis_of, ints, ints_of, keep_lod_if, known, product, xshape, xshape_spec
 
 
 # ---- reshape -----------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def _reshape_spec(x, shape_in, shape_tensors, *, shape):
         if len(shape_tensors) != len(shape):
             raise ShapeError(f"ShapeTensor has {len(shape_tensors)} variables, the attribute shape has {len(shape)} entries")
         out = [x.shape[i] if d == 0 and i < len(x.shape) else d for i, d in enumerate(shape)]
-        return Spec(tuple(out), x.dtype, x.lod_level if out and x.shape and out[0] == x.shape[0] else 0)
+        return Spec(tuple(out), x.dtype)
     if shape_in is not None and not shape:
         return Spec((-1,) * abs(product(shape_in.shape)), x.dtype, x.lod_level)
     if not shape:
@@ -66,6 +66,10 @@ def _wanted_shape(shape_in, shape_tensors, shape):
 
 
 def _reshape_stays(x_shape, attrs, ins):
+    if ins.get("ShapeTensor"):
+        return False
+    if ins.get("Shape") is not None and not attrs["shape"]:
+        return True  # Fluid does not compare the rows then
     shape = _wanted_shape(ins.get("Shape"), ins.get("ShapeTensor"), attrs["shape"])
     return bool(shape) and _target(shape, x_shape)[0] == x_shape[0]
 
@@ -380,14 +384,10 @@ def _expand_as_spec(x, target):
         raise ShapeError(f"X {list(x.shape)} and target_tensor {list(target.shape)} must have the same rank")
     if known(x.shape) and known(target.shape):
         _as_times(x.shape, target.shape)
-    return Spec((0,) * len(x.shape), x.dtype, x.lod_level)  # as Fluid's: the sizes are only known when it runs
+    return Spec((0,) * len(x.shape), x.dtype)  # as Fluid's: the sizes are only known when it runs
 
 
-def _expand_as_stays(x_shape, attrs, ins):
-    return fit(x_shape[0], ins["target_tensor"].shape[0])
-
-
-@op("expand_as", slots="X, target_tensor -> Out", infer=_expand_as_spec, lod=keep_lod_if(_expand_as_stays), nodiff="target_tensor")
+@op("expand_as", slots="X, target_tensor -> Out", infer=_expand_as_spec, nodiff="target_tensor")
 def expand_as(x, target):
     """X repeated until it has the shape of target_tensor, whose dims are multiples of X's."""
     return tile(x, _as_times(x.shape, target.shape))

@@ -9,7 +9,7 @@ from millstream.errors import ShapeError
 from millstream.ir.types import VarType
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec, TensorArray
-from millstream.ops.tensor._dims import fit, ints, ints_of, keep_lod_if, known
+from millstream.ops.tensor._dims import fit, ints, ints_of, keep_lod_if
 
 
 # ---- slice -------------------------------------------------------------------------------------
@@ -123,15 +123,18 @@ def _slice_array_grad(x, dout, start):
 
 # ---- strided_slice -------------------------------------------------------------------------------
 def _stride_indices(dim, start, end, stride):
-    """Positions start, start + stride, … before `end`, as a range."""
+    """Positions of the slice, as a range.
+
+    Walking down, Fluid takes end + 1, end + 1 - stride, … up to `start` and turns them around: the last position is
+    always end + 1, also where `start` is not a whole number of steps away.
+    """
     if stride == 0:
         raise ShapeError("strides must not be 0")
     start = start + dim if start < 0 else start
-    # a negative end counts from the back; -1 - dim and below mean "past the first element" when walking down
-    end = end + dim if end < 0 else end
+    end = end + dim if end < 0 else end  # still negative: walking down, past the first element
     if stride > 0:
         return range(min(max(start, 0), dim), min(max(end, 0), dim), stride)
-    return range(min(start, dim - 1), max(end, -1), stride)
+    return range(max(end, -1) + 1, min(start, dim - 1) + 1, -stride)[::-1]
 
 
 def _strided_spec(
@@ -199,7 +202,7 @@ def _crop_spec(x, y, offsets_tensor, *, offsets, shape):
     out = y.shape if y is not None else tuple(shape)
     if len(out) != len(x.shape):
         raise ShapeError(f"crop: the shape {list(out)} must have X's rank, X has shape {list(x.shape)}")
-    return Spec(tuple(out), x.dtype, x.lod_level)
+    return Spec(tuple(out), x.dtype)
 
 
 def _cropped(x, offsets, shape):
@@ -232,21 +235,18 @@ def crop_grad(x, offsets_tensor, dout, *, offsets: list[int] = []):
 
 def _crop_tensor_spec(x, shape_in, offsets_in, shape_tensors, offset_tensors, *, offsets, shape):
     rank = len(x.shape)
-    if shape_tensors:
-        out = [-1] * len(shape_tensors) if not shape else [s if s > 0 else -1 for s in shape]
-    elif shape_in is not None and not shape:
-        out = [-1] * abs(shape_in.shape[0])
-    else:
-        if len(shape) != rank:
-            raise ShapeError(f"crop_tensor: shape {list(shape)} must have X's rank, X has shape {list(x.shape)}")
-        known_offsets = len(offsets) == rank and offsets_in is None and not offset_tensors
-        out = []
-        for i, s in enumerate(shape):
-            rest = x.shape[i] - offsets[i] if known_offsets and x.shape[i] >= 0 else -1
-            out.append(s if s > 0 else rest)
-            if known(x.shape) and s > 0 and known_offsets and offsets[i] + s > x.shape[i]:
-                raise ShapeError(f"crop of {s} at offset {offsets[i]} reaches out of dimension {i} of X {list(x.shape)}")
-    return Spec(tuple(out), x.dtype, x.lod_level)
+    if shape_in is not None and not shape:
+        return Spec((-1,) * abs(shape_in.shape[0]), x.dtype)
+    if len(shape) != rank:
+        raise ShapeError(f"crop_tensor: shape {list(shape)} must have X's rank, X has shape {list(x.shape)}")
+    given = len(offsets) == rank and offsets_in is None and not offset_tensors
+    out = []
+    for i, s in enumerate(shape):
+        rest = x.shape[i] - offsets[i] if given and offsets[i] != -1 and x.shape[i] >= 0 else -1
+        out.append(s if s > 0 else rest)
+        if 0 <= rest < s:
+            raise ShapeError(f"crop of {s} at offset {offsets[i]} reaches out of dimension {i} of X {list(x.shape)}")
+    return Spec(tuple(out), x.dtype)
 
 
 _CROP_TENSOR = "X, Shape?, Offsets?, ShapeTensor*, OffsetsTensor*"
@@ -327,7 +327,7 @@ def _pad2d_spec(x, paddings_in, *, paddings, pad_value, mode, data_format):
 _PAD_MODE = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
 
 
-@op("pad2d", slots="X, Paddings? -> Out", infer=_pad2d_spec, lod=None, nodiff="Paddings")
+@op("pad2d", slots="X, Paddings? -> Out", infer=_pad2d_spec, lod="X", nodiff="Paddings")
 def pad2d(
     x, paddings_in, *, paddings: list[int], pad_value: float = 0.0, mode: str = "constant", data_format: str = "NCHW"
 ):
