@@ -22,6 +22,14 @@ def strip_grad(name: str) -> str:
     return name if pos < 0 else name[:pos]
 
 
+def forward_name(name: str) -> str:
+    """Like :func:`strip_grad`, and without the ``grad/grad/`` that a later pass of gradients puts before the name."""
+    name = strip_grad(name)
+    while name.startswith("grad/"):
+        name = name[len("grad/") :]
+    return name
+
+
 class UniqueNameGenerator:
     """Counts the uses of each key; an optional prefix goes before every name."""
 

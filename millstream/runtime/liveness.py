@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from millstream.ir import walk
 from millstream.ir.block import Block
-from millstream.ir.names import EMPTY_VAR, strip_grad
+from millstream.ir.names import EMPTY_VAR, forward_name, strip_grad
 from millstream.ir.operator import Operator
 from millstream.ops._opdef import REGISTRY, OpDef
 
@@ -74,7 +74,7 @@ def pair_gradients(ops: list[Operator]) -> Pairing:
     for i, op in enumerate(ops):
         if op.type.endswith("_grad"):
             base = op.type[: -len("_grad")]
-            j = _find_forward(op, base, makers)
+            j = _find_forward(op, base, makers, ops)
             if j is not None:
                 _pair(result, ops, i, j, writes)
         for name in walk.writes_of(op) if op.sub_blocks() else op.output_arg_names:
@@ -85,15 +85,28 @@ def pair_gradients(ops: list[Operator]) -> Pairing:
     return result
 
 
-def _find_forward(op: Operator, base: str, makers: dict[tuple[str, str], list[int]]) -> int | None:
+def _find_forward(
+    op: Operator, base: str, makers: dict[tuple[str, str], list[int]], ops: list[Operator]
+) -> int | None:
     names = [n for s, names in op.inputs.items() if s.endswith("@GRAD") for n in names if n != EMPTY_VAR]
-    candidates = [strip_grad(n) for n in names]
+    candidates = [c for n in names for c in (strip_grad(n), forward_name(n))]
     candidates += [n for s, names in op.inputs.items() if not s.endswith("@GRAD") for n in names]
-    for name in candidates:
-        found = makers.get((base, name))
-        if found:
-            return found[-1]
+    for name in dict.fromkeys(candidates):
+        for j in reversed(makers.get((base, name), ())):
+            if _same_call(op, ops[j]):
+                return j
     return None
+
+
+def _same_call(grad: Operator, forward: Operator) -> bool:
+    """Whether the variables that `grad` has in the slots of `forward` are those of `forward` (a copy has others)."""
+    for slot, names in grad.inputs.items():
+        there = forward.inputs.get(slot)
+        if there is None:
+            there = forward.outputs.get(slot)
+        if there is not None and names and names != there:
+            return False
+    return True
 
 
 def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str, list[int]]) -> None:
