@@ -23,7 +23,7 @@ def _infer(x: Spec, rois: Spec, *, transformed_height, transformed_width, spatia
 
 
 def _matrices(quads: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """[R, 9]: the map from output (column, row, 1) to image (x, y, 1) up to scale; a narrow quad fills only the left part."""
+    """[R, 9]: the map from output (column, row, 1) to image (x, y, 1) up to scale; a narrow quad fills the left part."""
     x0, x1, x2, x3 = quads[:, 0::2].unbind(1)
     y0, y1, y2, y3 = quads[:, 1::2].unbind(1)
 
