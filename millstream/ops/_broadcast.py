@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 
 from millstream.errors import ShapeError
+from millstream.ir.types import FLOATING, VarType
 from millstream.ops._values import Spec
 
 Shape = tuple[int, ...]
@@ -81,6 +82,19 @@ def broadcast_shape(x: Shape, y: Shape, axis: int) -> Shape:
     return tuple(out)
 
 
+_HALF = (VarType.FP16, VarType.BF16)
+
+
+def check_dtypes(x: Spec, y: Spec) -> None:
+    """ShapeError unless X and Y have one dtype; half precision may meet another float."""
+    if x.dtype == y.dtype or (x.dtype in FLOATING and y.dtype in FLOATING and (x.dtype in _HALF or y.dtype in _HALF)):
+        return
+    raise ShapeError(
+        f"X and Y must have the same dtype, received {x.dtype.name} and {y.dtype.name}; cast one of them (fluid.layers.cast)"
+    )
+
+
 def broadcast_spec(x: Spec, y: Spec, *, axis: int) -> Spec:
     """Inference of a binary operator: broadcast shape, X's dtype and LoD."""
+    check_dtypes(x, y)
     return x.like(shape=broadcast_shape(tuple(x.shape), tuple(y.shape), axis))

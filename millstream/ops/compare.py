@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from millstream.errors import ShapeError
 from millstream.ir.types import VarType
-from millstream.ops._broadcast import align, broadcast_shape
+from millstream.ops._broadcast import align, broadcast_shape, check_dtypes
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 
@@ -16,8 +14,10 @@ _SLOTS = "X, Y -> Out"
 def _spec(x: Spec, y: Spec, *, axis: int) -> Spec:
     if len(x.shape) < len(y.shape):
         raise ShapeError(f"X must have at least as many dims as Y, received X {list(x.shape)} and Y {list(y.shape)}")
-    broadcast_shape(tuple(x.shape), tuple(y.shape), axis)  # raises where they don't fit
-    return Spec(x.shape, VarType.BOOL, x.lod_level)
+    check_dtypes(x, y)
+    full = broadcast_shape(tuple(x.shape), tuple(y.shape), axis)
+    shape = tuple(f if d == 1 and f > 1 else d for d, f in zip(x.shape, full))  # unknown dims of X stay unknown
+    return Spec(shape, VarType.BOOL, x.lod_level)
 
 
 @op("equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
@@ -69,13 +69,13 @@ def greater_equal(x, y, *, axis: int = -1):
 
 
 def _reduce_spec(x: Spec, y: Spec, *, axis: int) -> Spec:
+    _spec(x, y, axis=axis)
     return Spec((1,), VarType.BOOL)
 
 
 @op("equal_reduce", slots=_SLOTS, infer=_reduce_spec, grad=False)
 def equal_reduce(x, y, *, axis: int = -1):
-    """Whether all elements of X and Y are equal: bool [1]. Different shapes are different."""
+    """Whether X and Y (broadcast) are equal everywhere: bool [1]."""
     if axis != -1:
         x, y = align(x, y, axis)
-    same = bool(torch.equal(x, y)) if x.shape == y.shape else False
-    return torch.tensor([same], device=x.device)
+    return (x == y).all().reshape(1)

@@ -116,12 +116,16 @@ def _route(to_x, x, y, dout, axis, want):
     )
 
 
+def _larger_first(x: torch.Tensor, y: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operands of pow, mod and floordiv, which Fluid swaps when Y has more dims."""
+    a, b = align(x, y, axis)
+    return (b, a) if x.dim() < y.dim() else (a, b)
+
+
 @op("elementwise_pow", slots=_IN, infer=broadcast_spec, lod="X")
 def elementwise_pow(x, y, *, axis: int = -1):
     """X ** Y; with rank(X) < rank(Y), Y ** X. Integers go through float64 and are cut."""
-    xa, ya = align(x, y, axis)
-    if x.dim() < y.dim():
-        xa, ya = ya, xa
+    xa, ya = _larger_first(x, y, axis)
     if xa.is_floating_point():
         return torch.pow(xa, ya)
     return torch.pow(xa.double(), ya.double()).to(xa.dtype)
@@ -139,15 +143,15 @@ def elementwise_pow_grad(x, y, dout, *, axis: int = -1, want):
 
 @op("elementwise_mod", slots=_IN, infer=broadcast_spec, lod="X", grad=False)
 def elementwise_mod(x, y, *, axis: int = -1):
-    """Remainder of X / Y: integers take the sign of X, floats that of Y."""
-    x, y = align(x, y, axis)
+    """Remainder of X / Y (with rank(X) < rank(Y), of Y / X): integers take the dividend's sign, floats the divisor's."""
+    x, y = _larger_first(x, y, axis)
     return torch.remainder(x, y) if x.is_floating_point() else torch.fmod(x, y)
 
 
 @op("elementwise_floordiv", slots=_IN, infer=broadcast_spec, lod="X", grad=False)
 def elementwise_floordiv(x, y, *, axis: int = -1):
-    """Quotient of integers, truncated toward zero."""
-    x, y = align(x, y, axis)
+    """Quotient X / Y of integers (with rank(X) < rank(Y), Y / X), truncated toward zero."""
+    x, y = _larger_first(x, y, axis)
     return torch.div(x, y, rounding_mode="trunc")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from millstream.errors import ShapeError
@@ -11,8 +13,9 @@ from millstream.ops._values import SelectedRows, Spec
 
 
 def _pair_spec(x: Spec, y: Spec) -> Spec:
-    if len(x.shape) == len(y.shape) and any(a != b and a >= 0 and b >= 0 for a, b in zip(x.shape, y.shape)):
-        raise ShapeError(f"X and Y must have the same shape, received X {list(x.shape)} and Y {list(y.shape)}")
+    known = min((*x.shape, *y.shape), default=0) >= 0
+    if known and math.prod(x.shape) != math.prod(y.shape):
+        raise ShapeError(f"X and Y must have as many elements, received X {list(x.shape)} and Y {list(y.shape)}")
     return Spec(x.shape, VarType.BOOL, x.lod_level)
 
 

@@ -67,7 +67,7 @@ def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, wa
 
 
 # ---- matmul ----------------------------------------------------------------------------------------
-def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alpha: float) -> Spec:  # noqa: N803
+def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alpha: float) -> Spec:
     if not x.shape or not y.shape:
         raise ShapeError(f"X and Y need at least 1 dim, received {list(x.shape)} and {list(y.shape)}")
     xs = (1, *x.shape) if len(x.shape) == 1 else tuple(x.shape)
@@ -103,7 +103,7 @@ def _matrices(x: torch.Tensor, y: torch.Tensor, tx: bool, ty: bool) -> tuple[tor
 
 
 @op("matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X")
-def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0):  # noqa: N803
+def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0):
     """alpha * X Y over the last two dims; the dims before are a batch, over which a 2-D operand is shared.
 
     A vector X is a row and a vector Y a column (its dim of 1 leaves the result unless transposed).
@@ -126,7 +126,7 @@ def _drop_vector_dims(out, x, y, tx, ty):
 
 
 @op("matmul_grad", slots=_GRAD)
-def matmul_grad(x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, want):  # noqa: N803
+def matmul_grad(x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, want):
     """dX = alpha * dOut Y^T, dY = alpha * X^T dOut, in the layout each operand came in."""
     a, b = _matrices(x, y, transpose_X, transpose_Y)
     batch = a.shape[:-2] or b.shape[:-2]
@@ -210,13 +210,13 @@ def _addmm_spec(given: Spec, x: Spec, y: Spec, **attrs: object) -> Spec:
 
 
 @op("addmm", slots="Input, X, Y -> Out", infer=_addmm_spec)
-def addmm(given, x, y, *, Alpha: float = 1.0, Beta: float = 1.0):  # noqa: N803
+def addmm(given, x, y, *, Alpha: float = 1.0, Beta: float = 1.0):
     """Alpha * X Y + Beta * Input: [M, K], [K, N] and an Input that broadcasts to [M, N]."""
     return torch.addmm(given, x, y, beta=Beta, alpha=Alpha)
 
 
 @op("addmm_grad", slots="Input, X, Y, Out@GRAD -> Input@GRAD, X@GRAD, Y@GRAD")
-def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want):  # noqa: N803
+def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want):
     """dInput = Beta * dOut (summed over what was repeated), dX = Alpha * dOut Y^T, dY = Alpha * X^T dOut."""
     dgiven = None
     if want[0]:

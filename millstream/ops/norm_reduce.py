@@ -11,7 +11,7 @@ from millstream.ops._broadcast import broadcast_shape, reduce_like
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.activation_pieces import check_axis
-from millstream.ops.reduce import _DIM0, _full, _is_full, reduce_lod, reduce_spec, spread
+from millstream.ops.reduce import _DIM0, _full, _is_full, distinct, reduce_lod, reduce_spec, spread
 
 
 def _one(x: Spec, *rest: Spec, **attrs: object) -> Spec:
@@ -22,10 +22,10 @@ def _one(x: Spec, *rest: Spec, **attrs: object) -> Spec:
 def _norm_spec(x: Spec, *, axis: int, epsilon: float) -> tuple[Spec, Spec]:
     check_axis(x, axis)
     axis %= len(x.shape)
-    return Spec(tuple(1 if i == axis else d for i, d in enumerate(x.shape)), x.dtype), x
+    return Spec(tuple(1 if i == axis else d for i, d in enumerate(x.shape)), x.dtype), x.like(lod_level=0)
 
 
-@op("norm", slots="X -> Norm~, Out", infer=_norm_spec, lod="Out=X")
+@op("norm", slots="X -> Norm~, Out", infer=_norm_spec)
 def norm(x, *, axis: int, epsilon: float = 1e-10):
     """X / Norm, Norm = sqrt(sum of X^2 along `axis` + epsilon) (dim kept)."""
     n = torch.sqrt((x * x).sum(axis, keepdim=True) + epsilon)
@@ -60,8 +60,6 @@ def p_norm_grad(x, out, dout, *, porder: float = 2.0, axis: int = -1, epsilon: f
     """dOut * sign(X) * |X|^(porder-1) / (Out^(porder-1) + epsilon)."""
     if out.dim() < x.dim():
         out, dout = out.unsqueeze(axis), dout.unsqueeze(axis)
-    elif not keepdim:  # X has one dim: Out [1] broadcasts
-        pass
     if porder == 1.0:
         return dout * torch.sign(x)
     power = porder - 1
@@ -73,7 +71,7 @@ def frobenius_norm(x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_
     """sqrt(sum of X^2) over `dim` (see reduce_sum)."""
     if _is_full(x, dim, reduce_all):
         return _full(torch.sqrt((x * x).sum()), x, keep_dim)
-    return torch.sqrt((x * x).sum(dim, keepdim=keep_dim))
+    return torch.sqrt((x * x).sum(distinct(x, dim), keepdim=keep_dim))
 
 
 @op("frobenius_norm_grad", slots="X, Out, Out@GRAD -> X@GRAD")

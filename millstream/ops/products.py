@@ -13,10 +13,10 @@ def _kron_spec(x: Spec, y: Spec) -> Spec:
     rank = max(len(x.shape), len(y.shape))
     a = (1,) * (rank - len(x.shape)) + tuple(x.shape)
     b = (1,) * (rank - len(y.shape)) + tuple(y.shape)
-    return x.like(shape=tuple(-1 if m < 0 or n < 0 else m * n for m, n in zip(a, b)))
+    return Spec(tuple(-1 if m < 0 or n < 0 else m * n for m, n in zip(a, b)), x.dtype)
 
 
-@op("kron", slots="X, Y -> Out", infer=_kron_spec, lod="X")
+@op("kron", slots="X, Y -> Out", infer=_kron_spec)
 def kron(x, y):
     """Kronecker product; the tensor of lower rank gets leading dims of 1, Out's dims are the products."""
     return torch.kron(x, y)

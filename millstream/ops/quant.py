@@ -25,7 +25,7 @@ def _check_bits(bits: int) -> None:
 
 
 def _quantize(x: torch.Tensor, s: torch.Tensor, bits: int) -> torch.Tensor:
-    return round_(torch.clamp(x, -s, s) * (_range(bits) / s))
+    return round_(torch.clamp(x, -s, s) * (_range(bits) / s.clamp_min(1e-30)))
 
 
 def _one_spec(x: Spec, *rest: Spec, **attrs: object) -> tuple[Spec, Spec]:
@@ -160,7 +160,7 @@ def _channel_dequant_spec(x, scales, *, quant_bits):
 
 
 @op("fake_channel_wise_dequantize_max_abs", slots="X, Scales* -> Out", infer=_channel_dequant_spec, lod="X", grad=False)
-def fake_channel_wise_dequantize_max_abs(x, scales, *, quant_bits: list[int] = [8]):  # noqa: B006
+def fake_channel_wise_dequantize_max_abs(x, scales, *, quant_bits: list[int] = [8]):
     """One scale: X * Scales[0] / r along dim 0. Two: along dim 1, then times Scales[1] / r of the second bits."""
     axis = len(scales) - 1
     shape = [-1 if i == axis else 1 for i in range(x.dim())]

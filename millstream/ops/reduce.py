@@ -23,8 +23,9 @@ def reduced_dims(rank: int, dim: list[int], reduce_all: bool) -> list[int]:
     for d in dim:
         if not -rank <= d < rank:
             raise ShapeError(f"dim must be in [{-rank}, {rank - 1}] for a tensor of {rank} dims, received {dim}")
-    found = sorted({d % rank for d in dim})
-    return found or list(range(rank))
+    if not dim:
+        raise ShapeError("dim must name at least one dim (or set reduce_all), received []")
+    return sorted({d % rank for d in dim})
 
 
 def reduced_shape(shape: tuple[int, ...], dim: list[int], keep_dim: bool, reduce_all: bool) -> tuple[int, ...]:
@@ -66,7 +67,13 @@ def _cast(out: torch.Tensor, out_dtype: int) -> torch.Tensor:
 
 
 def _is_full(x: torch.Tensor, dim: list[int], reduce_all: bool) -> bool:
-    return reduce_all or not dim or len(dim) >= x.dim()
+    rank = x.dim()
+    return reduce_all or (len(dim) >= rank and len({d % rank for d in dim}) == rank)
+
+
+def distinct(x: torch.Tensor, dim: list[int]) -> list[int]:
+    """`dim` without repeats, which torch refuses."""
+    return dim if len(dim) == 1 else reduced_dims(x.dim(), dim, False)
 
 
 def _full(out: torch.Tensor, x: torch.Tensor, keep_dim: bool) -> torch.Tensor:
@@ -78,18 +85,18 @@ _SLOTS = "X -> Out"
 
 @op("reduce_sum", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
 def reduce_sum(
-    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """Sum over `dim`; `out_dtype` (if given) is the dtype it is summed in."""
     dtype = x.dtype if out_dtype < 0 else torch_dtype(out_dtype)
     if _is_full(x, dim, reduce_all):
         return _full(x.sum(dtype=dtype), x, keep_dim)
-    return x.sum(dim, keepdim=keep_dim, dtype=dtype)
+    return x.sum(distinct(x, dim), keepdim=keep_dim, dtype=dtype)
 
 
 @op("reduce_sum_grad", slots="X, Out@GRAD -> X@GRAD")
 def reduce_sum_grad(
-    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """dX repeats dOut along the reduced dims."""
     if out_dtype >= 0:
@@ -99,21 +106,21 @@ def reduce_sum_grad(
 
 @op("reduce_mean", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
 def reduce_mean(
-    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """Mean over `dim`; integers truncate toward zero."""
     if out_dtype >= 0:
         x = x.to(torch_dtype(out_dtype))
     full = _is_full(x, dim, reduce_all)
     if x.is_floating_point():
-        return _full(x.mean(), x, keep_dim) if full else x.mean(dim, keepdim=keep_dim)
-    total = _full(x.sum(dtype=x.dtype), x, keep_dim) if full else x.sum(dim, keepdim=keep_dim, dtype=x.dtype)
+        return _full(x.mean(), x, keep_dim) if full else x.mean(distinct(x, dim), keepdim=keep_dim)
+    total = _full(x.sum(dtype=x.dtype), x, keep_dim) if full else x.sum(distinct(x, dim), keepdim=keep_dim, dtype=x.dtype)
     return torch.div(total, max(x.numel() // max(total.numel(), 1), 1), rounding_mode="trunc")
 
 
 @op("reduce_mean_grad", slots="X, Out@GRAD -> X@GRAD")
 def reduce_mean_grad(
-    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """dX repeats dOut / (number of averaged elements)."""
     if out_dtype >= 0:
@@ -124,24 +131,24 @@ def reduce_mean_grad(
 
 @op("reduce_max", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
 def reduce_max(
-    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """Greatest element over `dim`."""
-    out = _full(x.amax(), x, keep_dim) if _is_full(x, dim, reduce_all) else x.amax(dim, keepdim=keep_dim)
+    out = _full(x.amax(), x, keep_dim) if _is_full(x, dim, reduce_all) else x.amax(distinct(x, dim), keepdim=keep_dim)
     return _cast(out, out_dtype)
 
 
 @op("reduce_min", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
 def reduce_min(
-    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """Least element over `dim`."""
-    out = _full(x.amin(), x, keep_dim) if _is_full(x, dim, reduce_all) else x.amin(dim, keepdim=keep_dim)
+    out = _full(x.amin(), x, keep_dim) if _is_full(x, dim, reduce_all) else x.amin(distinct(x, dim), keepdim=keep_dim)
     return _cast(out, out_dtype)
 
 
 def _extreme_grad(
-    x, out, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, out, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """dX is dOut at every element that equals Out (ties all get it)."""
     if out_dtype >= 0:
@@ -155,7 +162,7 @@ op("reduce_min_grad", slots="X, Out, Out@GRAD -> X@GRAD")(_extreme_grad)
 
 @op("reduce_prod", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
 def reduce_prod(
-    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """Product over `dim`."""
     if out_dtype >= 0:
@@ -169,7 +176,7 @@ def reduce_prod(
 
 @op("reduce_prod_grad", slots="X, Out, Out@GRAD -> X@GRAD")
 def reduce_prod_grad(
-    x, out, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1, out_dtype: DType = -1
+    x, out, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
     """dX = dOut * Out / X."""
     if out_dtype >= 0:
@@ -182,7 +189,7 @@ def reduce_all_op(x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_a
     """Whether every element over `dim` is true."""
     if _is_full(x, dim, reduce_all):
         return _full(x.all(), x, keep_dim)
-    return x.all(dim, keepdim=keep_dim)
+    return x.all(distinct(x, dim), keepdim=keep_dim)
 
 
 @op("reduce_any", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, grad=False)
@@ -190,7 +197,7 @@ def reduce_any(x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all:
     """Whether any element over `dim` is true."""
     if _is_full(x, dim, reduce_all):
         return _full(x.any(), x, keep_dim)
-    return x.any(dim, keepdim=keep_dim)
+    return x.any(distinct(x, dim), keepdim=keep_dim)
 
 
 def _one(x: Spec, **attrs: object) -> Spec:

@@ -93,23 +93,24 @@ def _scatter_grad(dx, axis, label, g, ignored):
 # ---- cross_entropy2 --------------------------------------------------------------------------------
 def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, ...]:
     y = x.like(shape=label_spec(x, label, -1, False))
-    return y, Spec((0, *x.shape), x.dtype), y.like(lod_level=0)
+    return y, Spec((*x.shape, 0), x.dtype), y.like(lod_level=0)
 
 
 @op("cross_entropy2", slots="X, Label -> Y, XShape~, MatchX", infer=_cross_entropy2_spec, lod="Y=X", nodiff="Label")
 def cross_entropy2(x, label, *, ignore_index: int = -100):
-    """-log X[label]; MatchX is X[label] (1 where the label is ignored). Shapes as cross_entropy."""
+    """-log X[label]; MatchX is X[label] (0 where the label is ignored). Shapes as cross_entropy."""
     p, ignored = pick(x, label.long(), -1, ignore_index)
+    y = _bounded_log_loss(p)
     if ignored is not None:
-        p = p.masked_fill(ignored, 1.0)
-    return _bounded_log_loss(p), x.new_empty((0, *x.shape)), p
+        p, y = p.masked_fill(ignored, 0.0), y.masked_fill(ignored, 0.0)
+    return y, x.new_empty((*x.shape, 0)), p
 
 
 @op("cross_entropy2_grad", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD")
 def cross_entropy2_grad(xshape, match, label, dy, *, ignore_index: int = -100):
     """-dY / MatchX at the label."""
     label = label.long()
-    dx = torch.zeros(xshape.shape[1:], dtype=dy.dtype, device=dy.device)
+    dx = torch.zeros(xshape.shape[:-1], dtype=dy.dtype, device=dy.device)
     return _scatter_grad(dx, -1, label, dy / match, label == ignore_index)
 
 
@@ -184,7 +185,7 @@ def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
 def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, ignore_index: int = -100):
     """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label is `ignore_index`.
 
-    With `normalize`, divided by the number of elements that are not ignored.
+    With `normalize`, divided by the number of elements that are not ignored (all ignored: 0, where Fluid gives NaN).
     """
     ignored = label == ignore_index
     out = (F.softplus(-x.abs()) + x.clamp_min(0) - x * label).masked_fill(ignored, 0.0)

@@ -25,7 +25,7 @@ def _spec(x, w, label, table, code, bias, *, num_classes, is_sparse):
         raise InvalidProgramError(f"num_classes must be at least 2, received {num_classes}")
     if table is not None and len(table.shape) != 2:
         raise ShapeError(f"PathTable and PathCode must be [N, length], received {list(table.shape)}")
-    return x.like(shape=(x.shape[0], 1)), None, None
+    return x.like(shape=(x.shape[0], 1)), Spec((), x.dtype), None  # the length of PreOut is left open, as in Fluid
 
 
 def _paths(label, table, code, num_classes):
@@ -67,7 +67,7 @@ def hierarchical_sigmoid(x, w, label, table, code, bias, *, num_classes: int = 2
 
 def _grad_spec(x, w, label, table, code, bias, *rest, is_sparse, **attrs):
     kind = VarType.SELECTED_ROWS if is_sparse else VarType.LOD_TENSOR
-    return x, w.like(type=kind), None if bias is None else bias.like(type=kind)
+    return x, w.like(type=kind), bias
 
 
 @op(
@@ -78,15 +78,12 @@ def _grad_spec(x, w, label, table, code, bias, *rest, is_sparse, **attrs):
 def hierarchical_sigmoid_grad(
     x, w, label, table, code, bias, pre, dout, *, num_classes: int = 2, is_sparse: bool = False, want
 ):
-    """(sigmoid(z) - bit) * dOut along the path; with is_sparse, W's and Bias's are SelectedRows, one row a node passed."""
+    """(sigmoid(z) - bit) * dOut along the path; with is_sparse, W's is SelectedRows, one row a node passed."""
     index, bits, valid = _paths(label, table, code, num_classes)
     g = (-torch.expm1(-pre) - bits) * valid * dout
     dx = torch.bmm(g.unsqueeze(1), w[index]).squeeze(1) if want[0] else None
-    if not is_sparse:
-        return dx, *row_grads(g, x, index, w, bias, False, want[1], want[2])
-    dw, dbias = row_grads(g, x, index, w, bias, True, want[1], want[2])
-    keep = valid.reshape(-1)
-    for grad in (dw, dbias):
-        if grad is not None:
-            grad.rows, grad.values = grad.rows[keep], grad.values[keep]
+    dw, dbias = row_grads(g, x, index, w, bias, is_sparse, want[1], want[2])
+    if is_sparse and dw is not None:
+        keep = valid.reshape(-1)
+        dw.rows, dw.values = dw.rows[keep], dw.values[keep]
     return dx, dw, dbias

@@ -196,7 +196,7 @@ def _kldiv_spec(x: Spec, target: Spec, *, reduction: str) -> Spec:
     same_shape_spec(x, target)
     if reduction not in _REDUCTIONS:
         raise ShapeError(f"reduction must be one of {', '.join(_REDUCTIONS)}, received {reduction!r}")
-    return x if reduction == "none" else Spec((1,), x.dtype)
+    return x.like(lod_level=0) if reduction == "none" else Spec((1,), x.dtype)
 
 
 def _kldiv_scale(x: torch.Tensor, reduction: str) -> float:
@@ -205,11 +205,7 @@ def _kldiv_scale(x: torch.Tensor, reduction: str) -> float:
     return 1.0 / max(x.shape[0], 1) if reduction == "batchmean" else 1.0
 
 
-def _kldiv_lod(lods, attrs, ins):
-    return {"Loss": lods["X"] if attrs["reduction"] == "none" else ()}
-
-
-@op("kldiv_loss", slots="X, Target -> Loss", infer=_kldiv_spec, lod=_kldiv_lod, nodiff="Target")
+@op("kldiv_loss", slots="X, Target -> Loss", infer=_kldiv_spec, nodiff="Target")
 def kldiv_loss(x, target, *, reduction: str = "mean"):
     """Target * (log Target - X), 0 where Target <= 0; X holds log probabilities.
 

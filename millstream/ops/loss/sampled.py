@@ -77,7 +77,7 @@ def _nce_spec(x, label, weight, bias, sample_weight, probs, alias, alias_probs, 
 )
 def nce(
     x, label, weight, bias, sample_weight, probs, alias, alias_probs, *, num_total_classes: int, num_neg_samples: int = 10,
-    sampler: int = 0, seed: int = 0, is_sparse: bool = False, custom_neg_classes: list[int] = [], rng,  # noqa: B006
+    sampler: int = 0, seed: int = 0, is_sparse: bool = False, custom_neg_classes: list[int] = [], rng,
 ):
     """Noise contrastive estimation (Gutmann and Hyvarinen 2010; Mnih and Teh 2012).
 
@@ -107,7 +107,7 @@ def nce(
 
 def _nce_grad_spec(x, label, weight, bias, *rest, is_sparse, **attrs):
     kind = VarType.SELECTED_ROWS if is_sparse else VarType.LOD_TENSOR
-    return x, weight.like(type=kind), None if bias is None else bias.like(type=kind)
+    return x, weight.like(type=kind), bias
 
 
 @op(
@@ -120,7 +120,7 @@ def nce_grad(
     x, label, weight, bias, sample_weight, o, classes, probs, dcost, *, num_total_classes: int, num_neg_samples: int = 10,
     sampler: int = 0, is_sparse: bool = False, want,
 ):
-    """The derivative with the drawn classes fixed; with is_sparse, Weight's and Bias's are SelectedRows, one row a sample."""
+    """The derivative with the drawn classes fixed; with is_sparse, Weight's is SelectedRows, one row a sample."""
     true = label.numel() // max(x.shape[0], 1)
     q = _probability(classes, num_total_classes, sampler, probs, x.dtype) * num_neg_samples
     g = torch.cat([q[:, :true] * (o[:, :true] - 1), (o * (1 - o))[:, true:]], 1) / (o + q) * dcost
@@ -133,16 +133,15 @@ def nce_grad(
 def row_grads(g, x, classes, weight, bias, is_sparse, want_weight, want_bias):
     """Gradients of Weight and Bias from those of the scores: g [N, K] of Weight[classes[n, k]] . x[n] + Bias[classes[n, k]]."""
     rows = classes.reshape(-1)
-    flat = g.reshape(-1, 1)
     dweight = dbias = None
     if want_weight:
         values = (g.unsqueeze(2) * x.unsqueeze(1)).reshape(-1, x.shape[1])
         dweight = SelectedRows(rows, values, weight.shape[0])
     if want_bias and bias is not None:
-        dbias = SelectedRows(rows, flat.reshape(-1, *bias.shape[1:]), bias.shape[0])
-    if is_sparse:
-        return dweight, dbias
-    return None if dweight is None else dweight.to_dense(), None if dbias is None else dbias.to_dense()
+        dbias = SelectedRows(rows, g.reshape(-1, *[1] * (bias.dim() - 1)), bias.shape[0]).to_dense()
+    if dweight is not None and not is_sparse:
+        dweight = dweight.to_dense()
+    return dweight, dbias
 
 
 # ---- sample_logits -----------------------------------------------------------------------------------
@@ -157,8 +156,8 @@ def _sample_logits_spec(logits, labels, samples, probabilities, *, use_customize
     width = true + num_samples if true >= 0 else -1
     all_ = (n, width)
     return (
-        Spec(all_, VarType.INT64), Spec(all_, logits.dtype), Spec((0, *logits.shape), logits.dtype),
-        Spec((0, *labels.shape), labels.dtype), Spec(all_, logits.dtype), Spec((n, true), VarType.INT64),
+        Spec(all_, VarType.INT64), Spec(all_, logits.dtype), Spec((*logits.shape, 0), logits.dtype),
+        Spec((*labels.shape, 0), labels.dtype), Spec(all_, logits.dtype), Spec((n, true), VarType.INT64),
     )
 
 
@@ -192,7 +191,7 @@ def sample_logits(
         sampled = torch.where(lowered, sampled - 1e20, sampled)
     sampled = (sampled - torch.log(probabilities)).clamp(-1e20, 1e20)
     positions = torch.arange(true, device=logits.device).expand(n, true).contiguous()
-    return samples, probabilities, logits.new_empty((0, *logits.shape)), labels.new_empty((0, *labels.shape)), sampled, positions
+    return samples, probabilities, logits.new_empty((*logits.shape, 0)), labels.new_empty((*labels.shape, 0)), sampled, positions
 
 
 def _draw_unique(labels, total, count, rng, dtype):
@@ -216,5 +215,5 @@ def _draw_unique(labels, total, count, rng, dtype):
 @op("sample_logits_grad", slots="LogitsDim, Samples, SampledLogits@GRAD -> Logits@GRAD")
 def sample_logits_grad(logits_dim, samples, dout, *, num_samples: int):
     """dOut added up at the sampled classes."""
-    dx = torch.zeros(logits_dim.shape[1:], dtype=dout.dtype, device=dout.device)
+    dx = torch.zeros(logits_dim.shape[:-1], dtype=dout.dtype, device=dout.device)
     return dx.scatter_add_(1, samples.long(), dout)
