@@ -16,9 +16,11 @@ __all__ = [
     "FileFormatError",
     "InvalidProgramError",
     "MillstreamError",
+    "MissingFileError",
     "NotSupportedError",
     "OperatorError",
     "ShapeError",
+    "StateMismatchError",
     "UninitializedError",
     "UnknownOperatorError",
 ]
@@ -66,6 +68,14 @@ class OperatorError(EnforceNotMet):
 
 class FileFormatError(EnforceNotMet, ValueError):
     """A model or parameter file is truncated, oversized, or not what it says it is."""
+
+
+class MissingFileError(EnforceNotMet, FileNotFoundError):
+    """A model or parameter file (or its directory) is not there."""
+
+
+class StateMismatchError(ShapeError, AssertionError):
+    """Arrays of a saved state do not fit the Parameters of a Program, or are missing (Fluid asserts there)."""
 
 
 class NotSupportedError(EnforceNotMet, NotImplementedError):

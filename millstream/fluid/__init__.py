@@ -2,7 +2,8 @@
 
 from millstream import ops  # noqa: F401  (installs the operator library)
 from millstream.autodiff.backward import append_backward, calc_gradient, gradients
-from millstream.fluid import core
+from millstream.fluid import core, io
+from millstream.fluid.io import load, save
 from millstream.ir.program import (
     Program,
     default_main_program,

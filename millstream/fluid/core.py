@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from millstream.errors import EnforceNotMet, EOFException
+from millstream.inference import (
+    AnalysisConfig,
+    AnalysisPredictor,
+    MkldnnQuantizerConfig,
+    NativeConfig,
+    NativePaddlePredictor,
+    PaddleBuf,
+    PaddleDType,
+    PaddlePassBuilder,
+    PaddlePlace,
+    PaddlePredictor,
+    PaddleTensor,
+    PassStrategy,
+    ZeroCopyTensor,
+    create_paddle_predictor,
+    paddle_dtype_size,
+    paddle_tensor_to_bytes,
+)
 from millstream.ir.types import AttrType, VarType
+from millstream.runtime import stored as _stored  # noqa: F401  (for fluid.io)
 from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
-from millstream.runtime.scope import Scope, ScopeVar
+from millstream.runtime.scope import Scope, ScopeVar, global_scope
 from millstream.runtime.tensor import LoDTensor, LoDTensorArray, SelectedRows
 
 
@@ -20,6 +39,8 @@ Variable = ScopeVar
 Tensor = LoDTensor
 
 __all__ = [
+    "AnalysisConfig",
+    "AnalysisPredictor",
     "AttrType",
     "CPUPlace",
     "CUDAPinnedPlace",
@@ -28,9 +49,24 @@ __all__ = [
     "EnforceNotMet",
     "LoDTensor",
     "LoDTensorArray",
+    "MkldnnQuantizerConfig",
+    "NativeConfig",
+    "NativePaddlePredictor",
+    "PaddleBuf",
+    "PaddleDType",
+    "PaddlePassBuilder",
+    "PaddlePlace",
+    "PaddlePredictor",
+    "PaddleTensor",
+    "PassStrategy",
     "Scope",
     "SelectedRows",
     "Tensor",
     "VarDesc",
     "Variable",
+    "ZeroCopyTensor",
+    "create_paddle_predictor",
+    "global_scope",
+    "paddle_dtype_size",
+    "paddle_tensor_to_bytes",
 ]

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import FileFormatError, InvalidProgramError
 from millstream.ir import library
 from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
 from millstream.ir.types import VarType
@@ -229,6 +229,25 @@ def all_ops(program: Program) -> Iterator[Operator]:
     """Every operator of every Block."""
     for block in program.blocks:
         yield from block.ops
+
+
+def ends(program: Program, source: str = "<program>") -> tuple[list[str], list[str]]:
+    """(names fed, names fetched) by the feed and fetch operators of a saved Program, in the order of their `col`.
+
+    Raises FileFormatError: two have one `col`, or a variable is not declared.
+    """
+    found: dict[str, dict[int, str]] = {"feed": {}, "fetch": {}}
+    root = program.global_block()
+    for op in root.ops:
+        if op.type not in found:
+            continue
+        names = op.output("Out") if op.type == "feed" else op.input("X")
+        col = op._attrs.get("col")
+        if not isinstance(col, int) or len(names) != 1 or names[0] not in root.vars or col in found[op.type]:
+            raise FileFormatError(f"{source}: operator {op.type} (col {col!r}, variables {names}) can't be right")
+        found[op.type][col] = names[0]
+    feeds, fetches = ([by_col[col] for col in sorted(by_col)] for by_col in (found["feed"], found["fetch"]))
+    return feeds, fetches
 
 
 def strip_training_attrs(op: Operator) -> None:
