@@ -123,7 +123,9 @@ def hash_rows(rows: np.ndarray, count: int, modulus: np.uint64, out: np.ndarray)
 
 
 @njit(cache=True, nogil=True)
-def gram_rows(ids: np.ndarray, starts: np.ndarray, sizes: np.ndarray, width: int, step: int, space: int, out: np.ndarray) -> None:
+def gram_rows(
+    ids: np.ndarray, starts: np.ndarray, sizes: np.ndarray, width: int, step: int, space: int, out: np.ndarray
+) -> None:
     """Where the pieces of each n-gram's embedding start in the table of pyramid_hash.
 
     ids: bytes of the id rows [n, bytes an id]; n-gram g is sizes[g] ids from starts[g]; piece j (of `step` numbers)

@@ -17,8 +17,16 @@ from millstream.ops._values import Ragged
 
 # ---- print ---------------------------------------------------------------------------------------
 _LETTER = {
-    torch.float32: "f", torch.float64: "d", torch.int32: "i", torch.int64: "l", torch.bool: "b", torch.uint8: "h",
-    torch.int8: "a", torch.int16: "s", torch.float16: "float16", torch.bfloat16: "bfloat16",
+    torch.float32: "f",
+    torch.float64: "d",
+    torch.int32: "i",
+    torch.int64: "l",
+    torch.bool: "b",
+    torch.uint8: "h",
+    torch.int8: "a",
+    torch.int16: "s",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
 }
 
 
@@ -40,9 +48,19 @@ def _numbers(t, count):
 
 @op("print", slots="In# -> Out#", infer="Out=In", grad=_print_grad, side_effect=True)
 def print_(
-    x, *, first_n: int = -1, message: str = "", summarize: int = 20, print_tensor_name: bool = True,
-    print_tensor_type: bool = True, print_tensor_shape: bool = True, print_tensor_lod: bool = True,
-    print_phase: str = "BOTH", is_forward: bool = True, names, state,
+    x,
+    *,
+    first_n: int = -1,
+    message: str = "",
+    summarize: int = 20,
+    print_tensor_name: bool = True,
+    print_tensor_type: bool = True,
+    print_tensor_shape: bool = True,
+    print_tensor_lod: bool = True,
+    print_phase: str = "BOTH",
+    is_forward: bool = True,
+    names,
+    state,
 ):
     """Passes its input on and writes it to standard output.
 
@@ -115,7 +133,7 @@ def _call(number, args, count, ctx):
         return []
     if len(results) != count:
         name = getattr(function, "__name__", repr(function))
-        raise InvalidProgramError(f"py_func: {name} must return {count} values, one for each output; it returned {len(results)}")
+        raise InvalidProgramError(f"py_func: {name} must return {count} values, one an output; it returned {len(results)}")
     return [_as_ragged(r) for r in results]
 
 
@@ -166,7 +184,13 @@ def _py_grad(o, out_grads, wanted):
 
 @op("py_func", slots="X*# -> Out*#", infer=False, grad=_py_grad, side_effect=True)
 def py_func(
-    xs, *, forward_callable_id: int = 0, backward_callable_id: int = -1, backward_skip_vars: list[str] = [], ctx, counts,
+    xs,
+    *,
+    forward_callable_id: int = 0,
+    backward_callable_id: int = -1,
+    backward_skip_vars: list[str] = [],
+    ctx,
+    counts,
     names,
 ):
     """Calls a Python function with the inputs as LoDTensors; what it returns becomes the outputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -45,8 +46,22 @@ def hash_(x, *, num_hash: int = 1, mod_by: Long = 100000):
 
 # ---- pyramid_hash --------------------------------------------------------------------------------
 def _pyramid_spec(
-    x, w, white, black, *, num_emb, space_len, pyramid_layer, rand_len, drop_out_percent, is_training, use_filter,
-    white_list_len, black_list_len, seed, lr,
+    x,
+    w,
+    white,
+    black,
+    *,
+    num_emb,
+    space_len,
+    pyramid_layer,
+    rand_len,
+    drop_out_percent,
+    is_training,
+    use_filter,
+    white_list_len,
+    black_list_len,
+    seed,
+    lr,
 ):
     if rand_len < 1 or num_emb % rand_len:
         raise ShapeError(f"pyramid_hash: num_emb {num_emb} must be a multiple of rand_len {rand_len}")
@@ -61,7 +76,7 @@ def _grams(offsets, pyramid_layer):
     """(sequence, first row, length) of all n-grams of 2 … pyramid_layer ids: by sequence, length, place."""
     return [
         (s, a + at, n)
-        for s, (a, b) in enumerate(zip(offsets[:-1], offsets[1:]))
+        for s, (a, b) in enumerate(pairwise(offsets))
         for n in range(2, min(pyramid_layer, b - a) + 1)
         for at in range(b - a - n + 1)
     ]
@@ -87,12 +102,29 @@ def _pyramid_grad(o, out_grads, wanted):
 
 
 @op(
-    "pyramid_hash", slots="X#, W, WhiteList?, BlackList? -> Out#, DropPos#, X_Temp_Out~", infer=_pyramid_spec, grad=_pyramid_grad,
+    "pyramid_hash",
+    slots="X#, W, WhiteList?, BlackList? -> Out#, DropPos#, X_Temp_Out~",
+    infer=_pyramid_spec,
+    grad=_pyramid_grad,
 )
 def pyramid_hash(
-    x, w, white, black, *, num_emb: int = 0, space_len: int = 0, pyramid_layer: int = 2, rand_len: int = 0,
-    drop_out_percent: float = 0.0, is_training: int = 0, use_filter: bool = True, white_list_len: int = 0,
-    black_list_len: int = 0, seed: int = 0, lr: float = 0.0, rng,
+    x,
+    w,
+    white,
+    black,
+    *,
+    num_emb: int = 0,
+    space_len: int = 0,
+    pyramid_layer: int = 2,
+    rand_len: int = 0,
+    drop_out_percent: float = 0.0,
+    is_training: int = 0,
+    use_filter: bool = True,
+    white_list_len: int = 0,
+    black_list_len: int = 0,
+    seed: int = 0,
+    lr: float = 0.0,
+    rng,
 ):
     """Embeddings of all n-grams of 2 … pyramid_layer ids of each sequence by hashing (no table of n-grams).
 
@@ -102,7 +134,7 @@ def pyramid_hash(
     DropPos: 1 for each n-gram that was kept.
     """
     if use_filter and (white_list_len or black_list_len):
-        raise NotSupportedError("pyramid_hash: white and black lists (binary Bloom filters) can't be read; use use_filter=False")
+        raise NotSupportedError("pyramid_hash: white and black lists (Bloom filters) can't be read; use use_filter=False")
     offsets = x.offsets.tolist()
     grams = _grams(offsets, pyramid_layer)
     kept = [True] * len(grams)
@@ -206,7 +238,13 @@ _ALIGN = 4096  # bytes; every part of a fused buffer starts on a multiple
 
 @op("coalesce_tensor", slots="Input* -> Output*, FusedOutput", infer=False, grad=False)
 def coalesce_tensor(
-    xs, *, dtype: DType, copy_data: bool = False, set_constant: bool = False, constant: float = 0.0, check_name: bool = False,
+    xs,
+    *,
+    dtype: DType,
+    copy_data: bool = False,
+    set_constant: bool = False,
+    constant: float = 0.0,
+    check_name: bool = False,
     names,
 ):
     """Outputs of the inputs' shapes that lie in one buffer, FusedOutput, each on a multiple of 4096 bytes.
@@ -290,7 +328,8 @@ def tdm_child(x, tree, *, child_nums: int, dtype: DType = 2):
     """
     node = x.long()
     if node.numel() and not 0 <= int(node.min()) <= int(node.max()) < tree.shape[0]:
-        raise IndexError(f"tdm_child: nodes must be in [0, {tree.shape[0]}), received {int(node.min())} to {int(node.max())}")
+        low, high = int(node.min()), int(node.max())
+        raise IndexError(f"tdm_child: nodes must be in [0, {tree.shape[0]}), received {low} to {high}")
     child = tree[node][..., 3 : 3 + child_nums].long()
     has = ((node != 0) & (child[..., 0] != 0)).unsqueeze(-1)
     child = torch.where(has, child, 0)

@@ -25,8 +25,15 @@ def _dropout_spec(x, seed_in, *, dropout_prob, is_test, fix_seed, seed, dropout_
 
 @op("dropout", slots="X, Seed? -> Out, Mask~", infer=_dropout_spec, lod="X", nodiff="Seed")
 def dropout(
-    x, seed_in, *, dropout_prob: float = 0.5, is_test: bool = False, fix_seed: bool = False, seed: int = 0,
-    dropout_implementation: str = "downgrade_in_infer", ctx,
+    x,
+    seed_in,
+    *,
+    dropout_prob: float = 0.5,
+    is_test: bool = False,
+    fix_seed: bool = False,
+    seed: int = 0,
+    dropout_implementation: str = "downgrade_in_infer",
+    ctx,
 ):
     """Each element becomes 0 with probability p (Srivastava et al. 2014); Mask is 1 where it stayed.
 
@@ -80,8 +87,16 @@ def _normal(shape, mean, std, dtype, rng, device):
 
 @op("gaussian_random", slots=_SHAPED, infer=_gaussian_spec, grad=False)
 def gaussian_random(
-    shape_tensor, shape_list, *, shape: Longs = [], mean: float = 0.0, std: float = 1.0, seed: int = 0, dtype: DType = 5,
-    rng, device,
+    shape_tensor,
+    shape_list,
+    *,
+    shape: Longs = [],
+    mean: float = 0.0,
+    std: float = 1.0,
+    seed: int = 0,
+    dtype: DType = 5,
+    rng,
+    device,
 ):
     """Normal numbers with `mean` and standard deviation `std`."""
     return _normal(given_shape(shape, shape_tensor, shape_list), mean, std, dtype, rng, device)
@@ -99,8 +114,17 @@ def _like_shape(x, shape, input_dim_idx, output_dim_idx):
 
 @op("gaussian_random_batch_size_like", slots="Input -> Out", infer=_gaussian_like_spec, grad=False)
 def gaussian_random_batch_size_like(
-    x, *, shape: list[int], input_dim_idx: int = 0, output_dim_idx: int = 0, mean: float = 0.0, std: float = 1.0,
-    seed: int = 0, dtype: DType = 5, rng, device,
+    x,
+    *,
+    shape: list[int],
+    input_dim_idx: int = 0,
+    output_dim_idx: int = 0,
+    mean: float = 0.0,
+    std: float = 1.0,
+    seed: int = 0,
+    dtype: DType = 5,
+    rng,
+    device,
 ):
     """Normal numbers; dim `output_dim_idx` is Input's dim `input_dim_idx` (rows, with LoD too)."""
     return _normal(_like_shape(x, shape, input_dim_idx, output_dim_idx), mean, std, dtype, rng, device)
@@ -131,7 +155,9 @@ def _check_diagonal(shape, diag_num, diag_step):
     for d in shape:
         size *= d
     if diag_num > 0 and size >= 0 and (diag_num - 1) * (diag_step + 1) >= size:
-        raise ShapeError(f"diag_num {diag_num} with diag_step {diag_step} reaches beyond the {size} elements of {list(shape)}")
+        raise ShapeError(
+            f"diag_num {diag_num} with diag_step {diag_step} reaches beyond the {size} elements of {list(shape)}"
+        )
 
 
 def _uniform(shape, low, high, diag, dtype, rng, device):
@@ -148,24 +174,45 @@ def _uniform(shape, low, high, diag, dtype, rng, device):
 
 @op("uniform_random", slots=_SHAPED, infer=_uniform_spec, grad=False)
 def uniform_random(
-    shape_tensor, shape_list, *, shape: Longs = [], min: float = -1.0, max: float = 1.0, seed: int = 0,
-    diag_num: int = 0, diag_step: int = 0, diag_val: float = 1.0, dtype: DType = 5, rng, device,
+    shape_tensor,
+    shape_list,
+    *,
+    shape: Longs = [],
+    min: float = -1.0,
+    max: float = 1.0,
+    seed: int = 0,
+    diag_num: int = 0,
+    diag_step: int = 0,
+    diag_val: float = 1.0,
+    dtype: DType = 5,
+    rng,
+    device,
 ):
     """Numbers uniform in [min, max); the elements i * (diag_step + 1), i < diag_num, become `diag_val`."""
     diag = (diag_num, diag_step, diag_val)
     return _uniform(given_shape(shape, shape_tensor, shape_list), min, max, diag, dtype, rng, device)
 
 
-def _uniform_like_spec(
-    x, *, shape, input_dim_idx, output_dim_idx, min, max, seed, diag_num, diag_step, diag_val, dtype
-):
+def _uniform_like_spec(x, *, shape, input_dim_idx, output_dim_idx, min, max, seed, diag_num, diag_step, diag_val, dtype):
     return like_spec(x, shape, input_dim_idx, output_dim_idx, dtype)
 
 
 @op("uniform_random_batch_size_like", slots="Input -> Out", infer=_uniform_like_spec, grad=False)
 def uniform_random_batch_size_like(
-    x, *, shape: list[int], input_dim_idx: int = 0, output_dim_idx: int = 0, min: float = -1.0, max: float = 1.0,
-    seed: int = 0, diag_num: int = 0, diag_step: int = 0, diag_val: float = 1.0, dtype: DType = 5, rng, device,
+    x,
+    *,
+    shape: list[int],
+    input_dim_idx: int = 0,
+    output_dim_idx: int = 0,
+    min: float = -1.0,
+    max: float = 1.0,
+    seed: int = 0,
+    diag_num: int = 0,
+    diag_step: int = 0,
+    diag_val: float = 1.0,
+    dtype: DType = 5,
+    rng,
+    device,
 ):
     """uniform_random; dim `output_dim_idx` is Input's dim `input_dim_idx` (rows, with LoD too)."""
     diag = (diag_num, diag_step, diag_val)
@@ -298,8 +345,16 @@ def _tdm_spec(x, travel, layer, *, output_positive, neg_samples_num_list, layer_
 
 @op("tdm_sampler", slots="X, Travel, Layer -> Out, Labels, Mask", infer=_tdm_spec, grad=False)
 def tdm_sampler(
-    x, travel, layer, *, output_positive: bool = True, neg_samples_num_list: list[int] = [],
-    layer_offset_lod: list[int] = [], seed: int = 0, dtype: DType = 2, rng,
+    x,
+    travel,
+    layer,
+    *,
+    output_positive: bool = True,
+    neg_samples_num_list: list[int] = [],
+    layer_offset_lod: list[int] = [],
+    seed: int = 0,
+    dtype: DType = 2,
+    rng,
 ):
     """Training samples of a tree (Zhu et al., TDM, 2018): per item and layer, its ancestor and random other nodes.
 

@@ -47,8 +47,14 @@ def _scaled(x, scale, bias, bias_after_scale):
     return (x * scale).add_(bias) if bias_after_scale else (x + bias).mul_(scale)
 
 
-@op("scale", slots="X, ScaleTensor? -> Out", infer="X", lod="X", nodiff="ScaleTensor",
-    grad=unary_grad("scale", "X", "Out", _scale_attrs, ("ScaleTensor",)))
+@op(
+    "scale",
+    slots="X, ScaleTensor? -> Out",
+    infer="X",
+    lod="X",
+    nodiff="ScaleTensor",
+    grad=unary_grad("scale", "X", "Out", _scale_attrs, ("ScaleTensor",)),
+)
 def scale(x, scale_tensor, *, scale: float = 1.0, bias: float = 0.0, bias_after_scale: bool = True):
     """scale * X + bias, or scale * (X + bias); ScaleTensor goes before the attribute. X may be SelectedRows."""
     if scale_tensor is not None:
@@ -111,9 +117,11 @@ def _sum_arrays(arrays):
 
 
 def _sum_sparse(rows):
-    return SelectedRows(
-        torch.cat([r.rows for r in rows]), torch.cat([r.values for r in rows]), rows[0].height
-    ).merged() if len(rows) > 1 else rows[0].merged()
+    return (
+        SelectedRows(torch.cat([r.rows for r in rows]), torch.cat([r.values for r in rows]), rows[0].height).merged()
+        if len(rows) > 1
+        else rows[0].merged()
+    )
 
 
 @op("sum", slots="X* -> Out", infer=_sum_spec, lod="X", grad=_sum_grad)

@@ -54,8 +54,16 @@ def _fill_constant_spec(value_tensor, shape_tensor, shape_list, *, dtype, shape,
 
 @op("fill_constant", slots="ValueTensor?, ShapeTensor?, ShapeTensorList* -> Out", infer=_fill_constant_spec, grad=False)
 def fill_constant(
-    value_tensor, shape_tensor, shape_list, *,
-    dtype: DType = 5, shape: Longs = [], value: float = 0.0, str_value: str = "", force_cpu: bool = False, device,
+    value_tensor,
+    shape_tensor,
+    shape_list,
+    *,
+    dtype: DType = 5,
+    shape: Longs = [],
+    value: float = 0.0,
+    str_value: str = "",
+    force_cpu: bool = False,
+    device,
 ):
     """A tensor of `shape` filled with `value` (or with `str_value`, which keeps all digits, or ValueTensor)."""
     kind = torch_dtype(dtype)
@@ -82,8 +90,16 @@ def _batch_like_spec(x, *, shape, input_dim_idx, output_dim_idx, dtype, value, s
 
 @op("fill_constant_batch_size_like", slots="Input# -> Out", infer=_batch_like_spec, grad=False)
 def fill_constant_batch_size_like(
-    x, *, shape: list[int], input_dim_idx: int = 0, output_dim_idx: int = 0, dtype: DType = 5, value: float = 0.0,
-    str_value: str = "", force_cpu: bool = False, device,
+    x,
+    *,
+    shape: list[int],
+    input_dim_idx: int = 0,
+    output_dim_idx: int = 0,
+    dtype: DType = 5,
+    value: float = 0.0,
+    str_value: str = "",
+    force_cpu: bool = False,
+    device,
 ):
     """A constant tensor whose dim `output_dim_idx` is Input's dim `input_dim_idx`: the number of sequences with LoD."""
     shape = list(shape)
@@ -158,8 +174,14 @@ def _assign_value_spec(*, shape, dtype, bool_values, fp32_values, int32_values, 
 
 @op("assign_value", slots="-> Out", infer=_assign_value_spec, grad=False)
 def assign_value(
-    *, shape: list[int], dtype: DType, bool_values: list[int] = [], fp32_values: list[float] = [],
-    int32_values: list[int] = [], int64_values: Longs = [], device,
+    *,
+    shape: list[int],
+    dtype: DType,
+    bool_values: list[int] = [],
+    fp32_values: list[float] = [],
+    int32_values: list[int] = [],
+    int64_values: Longs = [],
+    device,
 ):
     """The numbers given for `dtype` in `shape`."""
     lists = {VarType.BOOL: bool_values, VarType.INT32: int32_values, VarType.INT64: int64_values}

@@ -59,7 +59,7 @@ def _nd_spec(x, index):
         raise ShapeError(f"gather_nd: Index must have rank 2 or more, received shape {list(index.shape)}")
     depth = index.shape[-1]
     if depth > len(x.shape):
-        raise ShapeError(f"gather_nd: the last dimension of Index {list(index.shape)} is larger than the rank of X {list(x.shape)}")
+        raise ShapeError(f"gather_nd: Index {list(index.shape)} addresses more dimensions than X {list(x.shape)} has")
     return Spec((*index.shape[:-1], *x.shape[depth:]) or (1,), x.dtype)
 
 
@@ -68,10 +68,9 @@ def _flat_index(x_shape, index):
     flat = torch.zeros(index.shape[:-1], dtype=torch.int64, device=index.device)
     for i in range(index.shape[-1]):
         part = index[..., i].long()
-        if part.numel() and not (0 <= int(part.min()) and int(part.max()) < x_shape[i]):
-            raise IndexError(
-                f"index {int(part.min())} to {int(part.max())} at position {i} is out of range for dimension {i} of {list(x_shape)}"
-            )
+        if part.numel() and not (int(part.min()) >= 0 and int(part.max()) < x_shape[i]):
+            low, high = int(part.min()), int(part.max())
+            raise IndexError(f"indices {low} to {high} are out of range for dimension {i} of shape {list(x_shape)}")
         flat = flat * x_shape[i] + part
     return flat.reshape(-1)
 
@@ -168,7 +167,7 @@ def index_select_grad(x, index, dout, *, dim: int = 0):
 def _sample_spec(x, index):
     _check_index(index, "Index")
     if len(x.shape) != 2 or len(index.shape) != 2 or not fit(x.shape[0], index.shape[0]):
-        raise ShapeError(f"index_sample: X and Index must be matrices with as many rows; {list(x.shape)}, {list(index.shape)}")
+        raise ShapeError(f"index_sample: X and Index must be matrices of equal rows; {list(x.shape)}, {list(index.shape)}")
     return Spec(index.shape, x.dtype)
 
 

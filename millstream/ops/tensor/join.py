@@ -119,8 +119,12 @@ def _split_lod(lods, attrs, ins):
 
 
 @op(
-    "split", slots="X, AxisTensor?, SectionsTensorList* -> Out*", infer=_split_spec, lod=_split_lod,
-    nodiff="AxisTensor, SectionsTensorList", grad=unary_grad("concat", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}, ("AxisTensor",)),
+    "split",
+    slots="X, AxisTensor?, SectionsTensorList* -> Out*",
+    infer=_split_spec,
+    lod=_split_lod,
+    nodiff="AxisTensor, SectionsTensorList",
+    grad=unary_grad("concat", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}, ("AxisTensor",)),
 )
 def split(x, axis_tensor, section_tensors, *, sections: list[int] = [], num: int = 0, axis: int = 0):
     """X cut along `axis` into `num` equal parts or parts of `sections` (one may be -1: the rest)."""
@@ -132,7 +136,9 @@ def split(x, axis_tensor, section_tensors, *, sections: list[int] = [], num: int
 
 
 @op(
-    "split_byref", slots="X -> Out*", infer=lambda x, *, sections, num: _split_spec(x, None, [], sections=sections, num=num, axis=0),
+    "split_byref",
+    slots="X -> Out*",
+    infer=lambda x, *, sections, num: _split_spec(x, None, [], sections=sections, num=num, axis=0),
     grad=unary_grad("concat", "X", "Out", lambda o: {"axis": 0}),
 )
 def split_byref(x, *, sections: list[int] = [], num: int = 0):
@@ -190,7 +196,13 @@ def _unbind_spec(x, *, axis):
     return [part] * max(count, 0)
 
 
-@op("unbind", slots="X -> Out*", infer=_unbind_spec, lod="X", grad=unary_grad("stack", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}))
+@op(
+    "unbind",
+    slots="X -> Out*",
+    infer=_unbind_spec,
+    lod="X",
+    grad=unary_grad("stack", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}),
+)
 def unbind(x, *, axis: int = 0):
     """X taken apart along `axis`."""
     return list(x.unbind(axis))

@@ -55,7 +55,7 @@ def _lookup_spec(w, ids, **attrs):
     _check_table(w, ids)
     if not ids.shape or ids.shape[-1] not in (1, -1):
         raise ShapeError(
-            f"the last dimension of Ids must be 1, received shape {list(ids.shape)}; lookup_table_v2 (fluid.embedding) takes any"
+            f"the last dimension of Ids must be 1, received {list(ids.shape)}; lookup_table_v2 (fluid.embedding) takes any"
         )
     return Spec((*ids.shape[:-1], w.shape[1]), w.dtype, ids.lod_level)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -26,7 +27,9 @@ def _reverse_spec(x, *, axis):
 
 
 @op(
-    "reverse", slots="X -> Out", infer=_reverse_spec,
+    "reverse",
+    slots="X -> Out",
+    infer=_reverse_spec,
     grad=unary_grad("reverse", "X", "Out", lambda o: {"axis": o.attrs["axis"]}),
 )
 def reverse(x, *, axis: list[int]):
@@ -40,7 +43,10 @@ def _flip_spec(x, *, dims):
 
 
 @op(
-    "flip", slots="X -> Out", infer=_flip_spec, lod="X",
+    "flip",
+    slots="X -> Out",
+    infer=_flip_spec,
+    lod="X",
     grad=unary_grad("flip", "X", "Out", lambda o: {"dims": o.attrs["dims"]}),
 )
 def flip(x, *, dims: list[int]):
@@ -243,7 +249,7 @@ def _positions(count, width, like):
 def _position_spec(x, *, alpha, beta):
     width = x.shape[-1]
     if len(x.shape) not in (2, 3) or width % 2:
-        raise ShapeError(f"add_position_encoding: X must be [n, length, even width] or, with LoD, [rows, even width]; {list(x.shape)}")
+        raise ShapeError(f"add_position_encoding: X must be [n, length, even width] or [rows, even width]; {list(x.shape)}")
     return x
 
 
@@ -254,9 +260,9 @@ def add_position_encoding(x, *, alpha: float = 1.0, beta: float = 1.0):
     if values.dim() == 3:
         return alpha * values + beta * _positions(values.shape[1], values.shape[2], values)
     offsets = x.offsets.tolist()
-    longest = max((b - a for a, b in zip(offsets, offsets[1:])), default=0)
+    longest = max((b - a for a, b in pairwise(offsets)), default=0)
     table = _positions(longest, values.shape[1], values)
-    parts = [table[: b - a] for a, b in zip(offsets, offsets[1:])]
+    parts = [table[: b - a] for a, b in pairwise(offsets)]
     return alpha * values + beta * torch.cat(parts) if parts else alpha * values
 
 
@@ -267,7 +273,7 @@ def add_position_encoding_grad(dout, *, alpha: float = 1.0):
 
 def _smooth_spec(x, prior, *, epsilon):
     if prior is not None and not fit(prior.shape[-1], x.shape[-1]):
-        raise ShapeError(f"label_smooth: PriorDist {list(prior.shape)} must have X's number of classes, X is {list(x.shape)}")
+        raise ShapeError(f"label_smooth: PriorDist {list(prior.shape)} must have the classes of X {list(x.shape)}")
     return x
 
 
@@ -282,6 +288,3 @@ def label_smooth(x, prior, *, epsilon: float = 0.0):
 @op("label_smooth_grad", slots="Out@GRAD -> X@GRAD")
 def label_smooth_grad(dout, *, epsilon: float = 0.0):
     return dout * (1 - epsilon)
-
-
-

@@ -18,7 +18,7 @@ def _target(shape, x_shape):
     for i, d in enumerate(out):
         if d == 0:
             if i >= len(x_shape):
-                raise ShapeError(f"0 at index {i} of shape {list(shape)} copies a dimension, but X has rank {len(x_shape)}")
+                raise ShapeError(f"0 at index {i} of shape {list(shape)} copies a dimension; X has rank {len(x_shape)}")
             out[i] = x_shape[i]
         elif d == -1:
             if hole >= 0:
@@ -32,11 +32,11 @@ def _target(shape, x_shape):
     if hole >= 0:
         rest = product(d for i, d in enumerate(out) if i != hole)
         if rest == 0 or total % rest:
-            raise ShapeError(f"X of shape {list(x_shape)} has {total} elements, which do not divide into shape {list(shape)}")
+            raise ShapeError(f"X of shape {list(x_shape)} has {total} elements, which do not fit shape {list(shape)}")
         out[hole] = total // rest
     elif product(out) != total:
         raise ShapeError(
-            f"X of shape {list(x_shape)} has {total} elements, shape {list(shape)} means {list(out)}: {product(out)} elements"
+            f"X {list(x_shape)} has {total} elements, shape {list(shape)} means {list(out)}: {product(out)} elements"
         )
     return out
 
@@ -82,7 +82,10 @@ def _reshaped(x, shape_in, shape_tensors, shape):
 
 
 @op(
-    "reshape2", slots="X, Shape?, ShapeTensor* -> Out, XShape~", infer=_reshape2_spec, lod=keep_lod_if(_reshape_stays),
+    "reshape2",
+    slots="X, Shape?, ShapeTensor* -> Out, XShape~",
+    infer=_reshape2_spec,
+    lod=keep_lod_if(_reshape_stays),
     nodiff="Shape, ShapeTensor",
 )
 def reshape2(x, shape_in, shape_tensors, *, shape: list[int] = []):
@@ -99,7 +102,10 @@ def reshape2_grad(xs, dout):
 
 
 @op(
-    "reshape", slots="X, Shape?, ShapeTensor* -> Out", infer=_reshape_spec, lod=keep_lod_if(_reshape_stays),
+    "reshape",
+    slots="X, Shape?, ShapeTensor* -> Out",
+    infer=_reshape_spec,
+    lod=keep_lod_if(_reshape_stays),
     nodiff="Shape, ShapeTensor",
 )
 def reshape(x, shape_in, shape_tensors, *, shape: list[int] = []):
@@ -205,7 +211,10 @@ _UNSQUEEZE = "X, AxesTensor?, AxesTensorList* -> Out"
 
 
 @op(
-    "unsqueeze2", slots=_UNSQUEEZE + ", XShape~", infer=_unsqueeze2_spec, lod=keep_lod_if(_unsqueeze_stays),
+    "unsqueeze2",
+    slots=_UNSQUEEZE + ", XShape~",
+    infer=_unsqueeze2_spec,
+    lod=keep_lod_if(_unsqueeze_stays),
     nodiff="AxesTensor, AxesTensorList",
 )
 def unsqueeze2(x, axes_tensor, axes_tensors, *, axes: list[int] = []):
@@ -219,7 +228,10 @@ def unsqueeze2_grad(xs, dout):
 
 
 @op(
-    "unsqueeze", slots=_UNSQUEEZE, infer=_unsqueeze_spec, lod=keep_lod_if(_unsqueeze_stays),
+    "unsqueeze",
+    slots=_UNSQUEEZE,
+    infer=_unsqueeze_spec,
+    lod=keep_lod_if(_unsqueeze_stays),
     nodiff="AxesTensor, AxesTensorList",
 )
 def unsqueeze(x, axes_tensor, axes_tensors, *, axes: list[int] = []):
@@ -278,7 +290,7 @@ def flatten_grad(x, dout):
 def _transpose_spec(x, *, axis):
     rank = len(x.shape)
     if sorted(axis) != list(range(rank)):
-        raise ShapeError(f"axis must be a permutation of 0..{rank - 1} for X of shape {list(x.shape)}, received {list(axis)}")
+        raise ShapeError(f"axis must be a permutation of 0..{rank - 1} for X {list(x.shape)}, received {list(axis)}")
     return Spec(tuple(x.shape[a] for a in axis), x.dtype)
 
 
@@ -359,7 +371,10 @@ _EXPAND = "X, ExpandTimes?, expand_times_tensor*"
 
 
 @op(
-    "expand", slots=_EXPAND + " -> Out", infer=_expand_spec, lod=keep_lod_if(_expand_stays),
+    "expand",
+    slots=_EXPAND + " -> Out",
+    infer=_expand_spec,
+    lod=keep_lod_if(_expand_stays),
     nodiff="ExpandTimes, expand_times_tensor",
 )
 def expand(x, times_tensor, times_tensors, *, expand_times: list[int] = []):

@@ -55,7 +55,7 @@ def _slice_spec(
         start, end = _cut(shape[a], starts[i], ends[i])
         if end <= start:
             raise ShapeError(
-                f"slice [{starts[i]}, {ends[i]}) on axis {a} of Input {list(x.shape)} is empty: the end must lie after the start"
+                f"slice [{starts[i]}, {ends[i]}) on axis {a} of Input {list(x.shape)} is empty: it must end after its start"
             )
         shape[a] = end - start
     level = x.lod_level if axes[0] != 0 else 0
@@ -80,15 +80,26 @@ def _axis0_stays(shape, attrs, ins):
 
 @op("slice", slots=_SLICE + " -> Out", infer=_slice_spec, lod=keep_lod_if(_axis0_stays, "Input"), nodiff=_SLICE_NODIFF)
 def slice_(
-    x, starts_tensor, ends_tensor, starts_tensors, ends_tensors, *, axes: list[int], starts: list[int] = [],
-    ends: list[int] = [], infer_flags: list[int] = [], decrease_axis: list[int] = [],
+    x,
+    starts_tensor,
+    ends_tensor,
+    starts_tensors,
+    ends_tensors,
+    *,
+    axes: list[int],
+    starts: list[int] = [],
+    ends: list[int] = [],
+    infer_flags: list[int] = [],
+    decrease_axis: list[int] = [],
 ):
     """Input[starts:ends] on each of `axes`, negative positions from the end; dims in `decrease_axis` are dropped.
 
     Of a TensorArray: the array of those elements, or the one element with decrease_axis.
     """
     if isinstance(x, TensorArray):
-        start, end = _cut(len(x), _bounds(starts_tensor, starts_tensors, starts)[0], _bounds(ends_tensor, ends_tensors, ends)[0])
+        start, end = _cut(
+            len(x), _bounds(starts_tensor, starts_tensors, starts)[0], _bounds(ends_tensor, ends_tensors, ends)[0]
+        )
         return x[start].values if decrease_axis else TensorArray(x[start:end])
     out = x
     for a, start, end in _ranges(x, starts_tensor, ends_tensor, starts_tensors, ends_tensors, axes, starts, ends):
@@ -98,8 +109,18 @@ def slice_(
 
 @op("slice_grad", slots=_SLICE + ", Out@GRAD -> Input@GRAD", infer="Input@GRAD=Input")
 def slice_grad(
-    x, starts_tensor, ends_tensor, starts_tensors, ends_tensors, dout, *, axes: list[int], starts: list[int] = [],
-    ends: list[int] = [], infer_flags: list[int] = [], decrease_axis: list[int] = [],
+    x,
+    starts_tensor,
+    ends_tensor,
+    starts_tensors,
+    ends_tensors,
+    dout,
+    *,
+    axes: list[int],
+    starts: list[int] = [],
+    ends: list[int] = [],
+    infer_flags: list[int] = [],
+    decrease_axis: list[int] = [],
 ):
     if isinstance(x, TensorArray):
         return _slice_array_grad(x, dout, _bounds(starts_tensor, starts_tensors, starts)[0])
@@ -137,14 +158,14 @@ def _stride_indices(dim, start, end, stride):
     return range(max(end, -1) + 1, min(start, dim - 1) + 1, -stride)[::-1]
 
 
-def _strided_spec(
-    x, st, et, rt, sts, ets, rts, *, axes, starts, ends, strides, infer_flags, decrease_axis
-):
+def _strided_spec(x, st, et, rt, sts, ets, rts, *, axes, starts, ends, strides, infer_flags, decrease_axis):
     shape = list(x.shape)
     for i, a in enumerate(axes):
         if not 0 <= a < len(shape):
             raise ShapeError(f"axes {list(axes)} must name dimensions of Input {list(x.shape)}")
-        lazy = any(t is not None for t in (st, et, rt)) or ((sts or ets or rts) and (not infer_flags or infer_flags[i] == -1))
+        lazy = any(t is not None for t in (st, et, rt)) or (
+            (sts or ets or rts) and (not infer_flags or infer_flags[i] == -1)
+        )
         if lazy or shape[a] < 0 or (infer_flags and infer_flags[i] == -1):
             shape[a] = -1
         else:
@@ -152,9 +173,7 @@ def _strided_spec(
     return Spec(_decreased(shape, decrease_axis), x.dtype, x.lod_level if axes[0] != 0 else 0)
 
 
-_STRIDED = (
-    "Input, StartsTensor?, EndsTensor?, StridesTensor?, StartsTensorList*, EndsTensorList*, StridesTensorList*"
-)
+_STRIDED = "Input, StartsTensor?, EndsTensor?, StridesTensor?, StartsTensorList*, EndsTensorList*, StridesTensorList*"
 _STRIDED_NODIFF = "StartsTensor, EndsTensor, StridesTensor, StartsTensorList, EndsTensorList, StridesTensorList"
 
 
@@ -164,12 +183,27 @@ def _strided_parts(x, st, et, rt, sts, ets, rts, axes, starts, ends, strides):
 
 
 @op(
-    "strided_slice", slots=_STRIDED + " -> Out", infer=_strided_spec, lod=keep_lod_if(_axis0_stays, "Input"),
+    "strided_slice",
+    slots=_STRIDED + " -> Out",
+    infer=_strided_spec,
+    lod=keep_lod_if(_axis0_stays, "Input"),
     nodiff=_STRIDED_NODIFF,
 )
 def strided_slice(
-    x, st, et, rt, sts, ets, rts, *, axes: list[int], starts: list[int] = [], ends: list[int] = [],
-    strides: list[int] = [], infer_flags: list[int] = [], decrease_axis: list[int] = [],
+    x,
+    st,
+    et,
+    rt,
+    sts,
+    ets,
+    rts,
+    *,
+    axes: list[int],
+    starts: list[int] = [],
+    ends: list[int] = [],
+    strides: list[int] = [],
+    infer_flags: list[int] = [],
+    decrease_axis: list[int] = [],
 ):
     """Input[starts:ends:strides] on each of `axes`; strides may be negative."""
     out = x
@@ -183,8 +217,21 @@ def strided_slice(
 
 @op("strided_slice_grad", slots=_STRIDED + ", Out@GRAD -> Input@GRAD", infer="Input@GRAD=Input")
 def strided_slice_grad(
-    x, st, et, rt, sts, ets, rts, dout, *, axes: list[int], starts: list[int] = [], ends: list[int] = [],
-    strides: list[int] = [], infer_flags: list[int] = [], decrease_axis: list[int] = [],
+    x,
+    st,
+    et,
+    rt,
+    sts,
+    ets,
+    rts,
+    dout,
+    *,
+    axes: list[int],
+    starts: list[int] = [],
+    ends: list[int] = [],
+    strides: list[int] = [],
+    infer_flags: list[int] = [],
+    decrease_axis: list[int] = [],
 ):
     parts = _strided_parts(x, st, et, rt, sts, ets, rts, axes, starts, ends, strides)
     sizes = list(x.shape)
@@ -258,7 +305,12 @@ def _crop_offsets(x, offsets_in, offset_tensors, offsets):
     return ints(offsets_in) if offsets_in is not None else offsets or [0] * x.dim()
 
 
-@op("crop_tensor", slots=_CROP_TENSOR + " -> Out", infer=_crop_tensor_spec, nodiff="Shape, Offsets, ShapeTensor, OffsetsTensor")
+@op(
+    "crop_tensor",
+    slots=_CROP_TENSOR + " -> Out",
+    infer=_crop_tensor_spec,
+    nodiff="Shape, Offsets, ShapeTensor, OffsetsTensor",
+)
 def crop_tensor(x, shape_in, offsets_in, shape_tensors, offset_tensors, *, offsets: list[int] = [], shape: list[int] = []):
     """The block of X at `offsets` of `shape` (-1: to the end); each also as one tensor or a list of tensors."""
     offsets = _crop_offsets(x, offsets_in, offset_tensors, offsets)
@@ -319,7 +371,7 @@ def _pad2d_spec(x, paddings_in, *, paddings, pad_value, mode, data_format):
     for k, (a, b) in enumerate((paddings[:2], paddings[2:])):
         if shape[h + k] >= 0:
             if mode == "reflect" and max(a, b) >= shape[h + k]:
-                raise ShapeError(f"pad2d: reflect paddings {list(paddings)} must be smaller than the image {shape[h : h + 2]}")
+                raise ShapeError(f"pad2d: reflect paddings {list(paddings)} must be less than the image {shape[h : h + 2]}")
             shape[h + k] += a + b
     return Spec(tuple(shape), x.dtype, x.lod_level)
 
@@ -328,9 +380,7 @@ _PAD_MODE = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
 
 
 @op("pad2d", slots="X, Paddings? -> Out", infer=_pad2d_spec, lod="X", nodiff="Paddings")
-def pad2d(
-    x, paddings_in, *, paddings: list[int], pad_value: float = 0.0, mode: str = "constant", data_format: str = "NCHW"
-):
+def pad2d(x, paddings_in, *, paddings: list[int], pad_value: float = 0.0, mode: str = "constant", data_format: str = "NCHW"):
     """Images padded by top, bottom, left, right; mode constant, reflect (without the border) or edge."""
     top, bottom, left, right = ints(paddings_in) if paddings_in is not None else paddings
     if mode not in _PAD_MODE:
