@@ -1,1 +1,28 @@
-"""millstream: the PaddlePaddle Fluid 1.8 interface on PyTorch."""
+"""millstream: the PaddlePaddle Fluid 1.8 interface on PyTorch. ``import millstream as paddle`` runs Fluid programs."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from millstream.batch import batch
+from millstream.version import full_version as __version__
+
+__all__ = ["__version__", "batch", "compat", "dataset", "fluid", "reader", "version"]
+
+_LAZY = frozenset({"compat", "complex", "dataset", "distributed", "fluid", "incubate", "reader", "sysconfig", "utils"})
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Sub-packages are imported at their first use: ``fluid`` brings torch with it."""
+    if name in _LAZY:
+        try:
+            return importlib.import_module(f"millstream.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"millstream.{name}":
+                raise
+    raise AttributeError(f"module 'millstream' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,111 @@
+"""The command ``millstream``: ``millstream run script.py …`` runs a Fluid program unmodified."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from millstream import paddle_alias, version
+
+
+class Command(NamedTuple):
+    """One subcommand; append another to `COMMANDS` to extend the tool.
+
+    Attributes:
+        arguments: declares its arguments on a parser.
+        run: takes the parsed arguments, returns the exit status.
+    """
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="millstream", description="PaddlePaddle Fluid programs on PyTorch.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.arguments(sub)
+        sub.set_defaults(run=command.run)
+    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return int(arguments.run(arguments))
+
+
+def _version() -> str:
+    return f"millstream {version.millstream} (the interface of PaddlePaddle Fluid {version.full_version})"
+
+
+# ---- run -------------------------------------------------------------------------------------------
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "millstream run [-h] (script.py | -m module) [arguments of the program ...]"
+    parser.add_argument("-m", dest="module", action="store_true", help="the program is a module's name, not a file")
+    parser.add_argument("program", help="script, directory or zip file with __main__.py; with -m a module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on in sys.argv")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run a program as ``python`` would, with ``paddle`` being millstream; its uncaught exception gives status 1."""
+    program = arguments.program
+    if not arguments.module and not os.path.exists(program):
+        sys.stderr.write(f"millstream run: can't open file {program!r}: no such file\n")
+        return 2
+    paddle_alias.install()
+    sys.argv[:] = [program, *arguments.arguments]
+    try:
+        if arguments.module:
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        elif os.path.isfile(program) and not _is_zip(program):
+            sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
+            _run_script(program)
+        else:
+            runpy.run_path(program, run_name="__main__")
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _show(error)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _is_zip(path: str) -> bool:
+    with open(path, "rb") as fh:
+        return fh.read(2) == b"PK"
+
+
+def _run_script(path: str) -> None:
+    """Execute a file as the module ``__main__``, which stays there (threads and exit handlers still use it)."""
+    main_module = types.ModuleType("__main__")
+    main_module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None)
+    sys.modules["__main__"] = main_module
+    with open(path, "rb") as fh:
+        code = compile(fh.read(), path, "exec", dont_inherit=True)
+    exec(code, main_module.__dict__)  # running the user's program is what this command is for
+
+
+def _show(error: BaseException) -> None:
+    """Print the traceback from the program's own first frame on, through sys.excepthook."""
+    ours = {__file__, runpy.__file__, "<frozen runpy>"}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    sys.excepthook(type(error), error, trace)
+    sys.stderr.flush()
+
+
+COMMANDS: list[Command] = [
+    Command("run", "run a Fluid program; `import paddle` gives millstream", _run_arguments, _run),
+]
+
+if __name__ == "__main__":
+    sys.exit(main())
