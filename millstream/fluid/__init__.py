@@ -2,8 +2,11 @@
 
 from millstream import ops  # noqa: F401  (installs the operator library)
 from millstream.autodiff.backward import append_backward, calc_gradient, gradients
-from millstream.fluid import core, io
+from millstream.fluid import core, initializer, io, layers, unique_name
+from millstream.fluid.data import data
+from millstream.fluid.input import embedding, one_hot
 from millstream.fluid.io import load, save
+from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
 from millstream.ir.program import (
     Program,
     default_main_program,

@@ -266,7 +266,7 @@ class Switch:
 
     def case(self, condition: Variable) -> Any:
         """The Block to run if `condition` holds and no earlier one did."""
-        from millstream.fluid.layers.ops import logical_and, logical_not
+        from millstream.fluid.layers.nn.elementwise import logical_and, logical_not
 
         self._check_inside("case")
         _need_condition(condition, "Switch.case")
@@ -466,7 +466,7 @@ def cond(
     for fn, what in ((true_fn, "true_fn"), (false_fn, "false_fn")):
         if fn is not None and not callable(fn):
             raise TypeError(f"cond: {what} must be callable, received {type(fn).__name__}")
-    from millstream.fluid.layers.ops import logical_not
+    from millstream.fluid.layers.nn.elementwise import logical_not
     from millstream.fluid.layers.tensor import cast
 
     helper = LayerHelper("cond", name=name)
@@ -559,7 +559,7 @@ def switch_case(branch_index: Variable, branch_fns: Any, default: Callable[[], A
 
 
 def _switch(branch_index: Variable, pairs: list[tuple[int, Any]], default: Callable[[], Any]) -> Any:
-    from millstream.fluid.layers.ops import equal
+    from millstream.fluid.layers.compare import equal
     from millstream.fluid.layers.tensor import cast, fill_constant
 
     if branch_index.dtype is not VarType.INT64:

@@ -281,7 +281,7 @@ class DynamicRNN:
         """The step Block."""
         from millstream.fluid.layers.array import array_to_lod_tensor, array_write
         from millstream.fluid.layers.control_flow import While, increment
-        from millstream.fluid.layers.ops import less_than
+        from millstream.fluid.layers.compare import less_than
         from millstream.fluid.layers.tensor import fill_constant
 
         if self.status != DynamicRNN.BEFORE_RNN:
