@@ -13,7 +13,7 @@ import torch
 from millstream.errors import InvalidProgramError
 from millstream.ir.names import EMPTY_VAR, grad_name
 from millstream.ops._opdef import OpSpec, op
-from millstream.ops._values import Ragged
+from millstream.ops._values import Ragged, SelectedRows, TensorArray
 
 # ---- print ---------------------------------------------------------------------------------------
 _LETTER = {
@@ -75,20 +75,29 @@ def print_(
     state["count"] = state.get("count", 0) + 1
     if 0 <= first_n < state["count"]:
         return x
-    t = x.values
+    for item in x.values if isinstance(x.values, TensorArray) else [x]:
+        if item is not None:
+            fields = (print_tensor_name, print_tensor_shape, print_tensor_type, print_tensor_lod)
+            _write(item, message, names["In"][0], summarize, fields)
+    return x
+
+
+def _write(x, message, name, summarize, fields):
+    """Write one tensor; `fields`: whether its name, shape, type and LoD are shown."""
+    show_name, show_shape, show_type, show_lod = fields
+    t = x.values.values if isinstance(x.values, SelectedRows) else x.values
     lines = [f"{int(time.time())}\t{message}\tThe place is:{'CPUPlace' if t.device.type == 'cpu' else t.device}"]
-    if print_tensor_name:
-        lines.append(f"Tensor[{names['In'][0]}]")
-    if print_tensor_shape:
+    if show_name:
+        lines.append(f"Tensor[{name}]")
+    if show_shape:
         lines.append(f"\tshape: [{''.join(f'{d},' for d in t.shape)}]")
-    if print_tensor_type:
+    if show_type:
         lines.append(f"\tdtype: {_LETTER.get(t.dtype, t.dtype)}")
-    if print_tensor_lod and x.lod:
+    if show_lod and x.lod:
         levels = "".join("[ " + "".join(f"{v}," for v in level.tolist()) + " ]" for level in x.lod)
         lines.append(f"\tLoD: [{levels}]")
     lines.append(f"\tdata: {_numbers(t, summarize)}")
     print("\n".join(lines), file=sys.stdout, flush=True)
-    return x
 
 
 # ---- py_func -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import torch
 
 from millstream.errors import ShapeError
@@ -226,11 +227,11 @@ def range_(start, end, step):
         raise ShapeError("range: Step must not be 0")
     if (by > 0 and first >= last) or (by < 0 and first <= last):
         raise ShapeError(f"range: from {first} in steps of {by} never reaches {last}")
-    if start.is_floating_point():
-        count = math.ceil(abs((last - first) / by))
-    else:
-        count = -((last - first) // -by)
-    return start.reshape(()) + torch.arange(count, device=start.device).to(start.dtype) * step.reshape(())
+    if not start.is_floating_point():
+        return torch.arange(first, last, by, dtype=start.dtype, device=start.device)
+    terms = np.full(math.ceil(abs((last - first) / by)), by, dtype=start.cpu().numpy().dtype)
+    terms[0] = first
+    return torch.from_numpy(np.add.accumulate(terms)).to(start.device)  # step by step, with Fluid's rounding
 
 
 def _linspace_spec(start, stop, num):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import ShapeError
-from millstream.ir.types import VarType
+from millstream.ir.types import VarType, dtype_name
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.tensor._dims import axis_of, fit, known, product
@@ -15,7 +15,7 @@ _INTS = (VarType.INT32, VarType.INT64)
 
 def _check_index(index, what):
     if index.dtype not in _INTS:
-        raise ShapeError(f"{what} must be int32 or int64, received {index.dtype.name.lower()}")
+        raise ShapeError(f"{what} must be int32 or int64, received {dtype_name(index.dtype)}")
 
 
 def _assign_rows(out, index, rows):

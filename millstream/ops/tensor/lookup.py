@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import ShapeError
-from millstream.ir.types import VarType, to_var_type
+from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ops._opdef import DType, Long, Longs, op
 from millstream.ops._values import SelectedRows, Spec, torch_dtype
 from millstream.ops.tensor._dims import product
@@ -48,7 +48,7 @@ def _check_table(w, ids):
     if len(w.shape) != 2:
         raise ShapeError(f"the table W must be a matrix [ids, width], received shape {list(w.shape)}")
     if ids.dtype not in (VarType.INT64, VarType.INT32):
-        raise ShapeError(f"Ids must be int64, received {ids.dtype.name.lower()}")
+        raise ShapeError(f"Ids must be int64, received {dtype_name(ids.dtype)}")
 
 
 def _lookup_spec(w, ids, **attrs):
@@ -97,6 +97,25 @@ def lookup_table_v2(
 @op("lookup_table_v2_grad", slots="W, Ids, Out@GRAD -> W@GRAD", infer=_table_grad_spec)
 def lookup_table_v2_grad(w, ids, dout, *, is_sparse: bool = False, padding_idx: Long = -1):
     return _table_grad(w, ids, dout, is_sparse, padding_idx)
+
+
+def _sparse_table_spec(w, ids, *, padding_idx, auto_grown_table, is_test):
+    return Spec((*ids.shape[:-1], *w.shape[1:]), w.dtype)
+
+
+@op("lookup_sparse_table", slots="W, Ids -> Out", infer=_sparse_table_spec, grad=False)
+def lookup_sparse_table(w, ids, *, padding_idx: Long = -1, auto_grown_table: bool = True, is_test: bool = False):
+    """Rows of a SelectedRows table by key, Ids [..., 1]; zeros for ids it has no row for.
+
+    The table itself only grows where it is served (`auto_grown_table`); reading it never changes it.
+    """
+    flat = ids.squeeze(-1)
+    known = torch.isin(flat, w.rows)
+    if not auto_grown_table and not bool(known.all()):
+        raise IndexError(f"the table has no row for id {int(flat[~known].reshape(-1)[0])}")
+    out = w.values.new_zeros((*flat.shape, *w.values.shape[1:]))
+    out[known] = _rows_of_table(w, flat[known])
+    return out
 
 
 # ---- SelectedRows --------------------------------------------------------------------------------
