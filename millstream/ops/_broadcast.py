@@ -39,6 +39,8 @@ def align(x: torch.Tensor, y: torch.Tensor, axis: int) -> tuple[torch.Tensor, to
     if dx == dy or axis == -1:
         return x, y
     if dx > dy:
+        if axis + dy == dx:  # Y is at the last dims, where torch puts it
+            return x, y
         return x, y.reshape(placed(y.shape, dx, axis))
     return x.reshape(placed(x.shape, dy, axis)), y
 
@@ -75,7 +77,8 @@ def broadcast_shape(x: Shape, y: Shape, axis: int) -> Shape:
     for a, b in zip(placed(x, rank, axis), placed(y, rank, axis)):
         if a != b and a > 1 and b > 1:
             raise ShapeError(
-                f"X {list(x)} and Y {list(y)} do not broadcast at axis {axis}: dims must be equal or 1, received {a} and {b}; "
+                f"X {list(x)} and Y {list(y)} do not broadcast at axis {axis}: dims must be equal or 1, "
+                f"received {a} and {b}; "
                 "axis says where the dims of the smaller one start (-1: at the last dims)"
             )
         out.append(max(a, b) if max(a, b) > 1 or (a == 1 and b == 1) else -1)

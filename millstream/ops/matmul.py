@@ -19,7 +19,9 @@ def _product(dims: tuple[int, ...]) -> int:
 
 def _check_inner(k: int, other: int, what: str, x: Spec, y: Spec) -> None:
     if k >= 0 and other >= 0 and k != other:
-        raise ShapeError(f"{what}: expected equal inner sizes, received {k} from X {list(x.shape)} and {other} from Y {list(y.shape)}")
+        raise ShapeError(
+            f"{what} must be of one size, received {k} from X {list(x.shape)} and {other} from Y {list(y.shape)}"
+        )
 
 
 # ---- mul -------------------------------------------------------------------------------------------
@@ -27,7 +29,8 @@ def _mul_spec(x: Spec, y: Spec, *, x_num_col_dims: int, y_num_col_dims: int) -> 
     for name, spec, n in (("X", x, x_num_col_dims), ("Y", y, y_num_col_dims)):
         if not 1 <= n < len(spec.shape):
             raise ShapeError(
-                f"{name.lower()}_num_col_dims must be in [1, {len(spec.shape) - 1}] for {name} {list(spec.shape)}, received {n}"
+                f"{name.lower()}_num_col_dims must be in [1, {len(spec.shape) - 1}] for {name} {list(spec.shape)}, "
+                f"received {n}"
             )
     k, other = _product(x.shape[x_num_col_dims:]), _product(y.shape[:y_num_col_dims])
     _check_inner(k, other, "the trailing dims of X and the leading dims of Y", x, y)
@@ -143,8 +146,8 @@ def _operand_grad(left, right, of_right, like, transposed):
     batched = max(left.dim(), right.dim()) > 2
     if like.dim() <= 2 and batched:
         if left.dim() == right.dim() and of_right:  # fold the batch into the inner size: one large product
-            k, m, n = left.shape[-1], left.shape[-2], right.shape[-1]
-            out = torch.mm(left.transpose(-2, -1).reshape(-1, m).t(), right.reshape(-1, n)) if k else torch.matmul(left, right).sum(0)
+            m, n = left.shape[-2], right.shape[-1]
+            out = torch.mm(left.transpose(-2, -1).reshape(-1, m).t(), right.reshape(-1, n))
         else:
             out = torch.matmul(left, right).reshape(-1, left.shape[-2], right.shape[-1]).sum(0)
     else:
@@ -227,11 +230,15 @@ def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want
 
 
 # ---- fc --------------------------------------------------------------------------------------------
-def _fc_spec(x: Spec, w: Spec, bias: Spec | None, *, in_num_col_dims: int, activation_type: str, padding_weights: bool) -> Spec:
+def _fc_spec(
+    x: Spec, w: Spec, bias: Spec | None, *, in_num_col_dims: int, activation_type: str, padding_weights: bool
+) -> Spec:
     if len(w.shape) != 2:
         raise ShapeError(f"W must have 2 dims, received {list(w.shape)}")
     if not 1 <= in_num_col_dims < len(x.shape):
-        raise ShapeError(f"in_num_col_dims must be in [1, {len(x.shape) - 1}] for Input {list(x.shape)}, received {in_num_col_dims}")
+        raise ShapeError(
+            f"in_num_col_dims must be in [1, {len(x.shape) - 1}] for Input {list(x.shape)}, received {in_num_col_dims}"
+        )
     if activation_type not in ("", "relu"):
         raise InvalidProgramError(f"activation_type must be '' or 'relu', received {activation_type!r}")
     pad = 4 if padding_weights else 0

@@ -108,7 +108,9 @@ def squared_l2_norm_grad(x, dout):
 # ---- squared_l2_distance -----------------------------------------------------------------------------
 def _distance_spec(x: Spec, y: Spec) -> tuple[Spec, Spec]:
     if len(x.shape) < 2 or len(x.shape) != len(y.shape):
-        raise ShapeError(f"X and Y must have the same number of dims, at least 2, received {list(x.shape)} and {list(y.shape)}")
+        raise ShapeError(
+            f"X and Y must have the same number of dims, at least 2, received {list(x.shape)} and {list(y.shape)}"
+        )
     width = math.prod(x.shape[1:]) if min(x.shape[1:]) >= 0 else -1
     other = math.prod(y.shape[1:]) if min(y.shape[1:]) >= 0 else -1
     if width >= 0 and other >= 0 and width != other:

@@ -56,7 +56,9 @@ def cross_grad(x, y, dout, *, dim: int = 9):
 
 def _cos_sim_spec(x: Spec, y: Spec) -> tuple[Spec, Spec, Spec]:
     if len(x.shape) != len(y.shape) or len(x.shape) < 2:
-        raise ShapeError(f"X and Y must have the same number of dims, at least 2, received {list(x.shape)} and {list(y.shape)}")
+        raise ShapeError(
+            f"X and Y must have the same number of dims, at least 2, received {list(x.shape)} and {list(y.shape)}"
+        )
     if any(a != b and a >= 0 and b >= 0 for a, b in zip(x.shape[1:], y.shape[1:])):
         raise ShapeError(f"X and Y must agree in all dims but the first, received {list(x.shape)} and {list(y.shape)}")
     if y.shape[0] not in (1, -1) and x.shape[0] >= 0 and x.shape[0] != y.shape[0]:
@@ -136,9 +138,15 @@ def fsp(x, y):
 
 def _bilinear_spec(x: Spec, y: Spec, w: Spec, bias: Spec | None) -> Spec:
     if len(x.shape) != 2 or len(y.shape) != 2 or len(w.shape) != 3:
-        raise ShapeError(f"X and Y must have 2 dims, Weight 3, received {list(x.shape)}, {list(y.shape)}, {list(w.shape)}")
-    for a, b, what in ((x.shape[0], y.shape[0], "rows of X and Y"), (x.shape[1], w.shape[1], "width of X and dim 1 of Weight"),
-                       (y.shape[1], w.shape[2], "width of Y and dim 2 of Weight")):
+        raise ShapeError(
+            f"X and Y must have 2 dims, Weight 3, received {list(x.shape)}, {list(y.shape)}, {list(w.shape)}"
+        )
+    pairs = (
+        (x.shape[0], y.shape[0], "rows of X and Y"),
+        (x.shape[1], w.shape[1], "width of X and dim 1 of Weight"),
+        (y.shape[1], w.shape[2], "width of Y and dim 2 of Weight"),
+    )
+    for a, b, what in pairs:
         if a >= 0 and b >= 0 and a != b:
             raise ShapeError(f"{what} must be equal, received {a} and {b}")
     if bias is not None and bias.shape[-1] not in (-1, w.shape[0]):

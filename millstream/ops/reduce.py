@@ -58,6 +58,8 @@ def spread(d: torch.Tensor, x: torch.Tensor, dim: list[int], reduce_all: bool) -
         return d
     if d.dim() == x.dim():
         return d
+    if len(dim) == 1 and not reduce_all:
+        return d.unsqueeze(dim[0])
     dims = reduced_dims(x.dim(), dim, reduce_all)
     return d.reshape([1 if i in dims else s for i, s in enumerate(x.shape)])
 

@@ -45,7 +45,8 @@ def nll_loss_grad(x, label, weight, total, dout, *, ignore_index: Long = -100, r
     """-dOut * Weight at the label (over Total_weight for mean)."""
     backward = _aten.nll_loss_backward if x.dim() == 2 else _aten.nll_loss2d_backward
     dout = dout if reduction == "none" else dout.reshape(())
-    return backward(dout.contiguous(), x.contiguous(), label.long(), weight, _REDUCTION[reduction], ignore_index, total.reshape(()))
+    code, total = _REDUCTION[reduction], total.reshape(())
+    return backward(dout.contiguous(), x.contiguous(), label.long(), weight, code, ignore_index, total)
 
 
 # ---- bpr_loss ----------------------------------------------------------------------------------------

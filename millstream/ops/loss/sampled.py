@@ -57,7 +57,8 @@ def _nce_spec(x, label, weight, bias, sample_weight, probs, alias, alias_probs, 
     if bias is not None and bias.shape[0] >= 0 and bias.shape[0] != num_total_classes:
         raise ShapeError(f"Bias must have num_total_classes = {num_total_classes} rows, received {list(bias.shape)}")
     if custom_neg_classes and len(custom_neg_classes) != num_neg_samples:
-        raise ShapeError(f"custom_neg_classes must be num_neg_samples = {num_neg_samples} classes, received {len(custom_neg_classes)}")
+        count = len(custom_neg_classes)
+        raise ShapeError(f"custom_neg_classes must be num_neg_samples = {num_neg_samples} classes, received {count}")
     if sampler not in (UNIFORM, LOG_UNIFORM, CUSTOM):
         raise InvalidProgramError(f"sampler must be 0 (uniform), 1 (log uniform) or 2 (custom), received {sampler}")
     if sampler == CUSTOM and (probs is None or alias is None or alias_probs is None):
@@ -131,7 +132,7 @@ def nce_grad(
 
 
 def row_grads(g, x, classes, weight, bias, is_sparse, want_weight, want_bias):
-    """Gradients of Weight and Bias from those of the scores: g [N, K] of Weight[classes[n, k]] . x[n] + Bias[classes[n, k]]."""
+    """Gradients of Weight and Bias from g [N, K], those of the scores Weight[classes[n, k]] . x[n] + Bias[classes[n, k]]."""
     rows = classes.reshape(-1)
     dweight = dbias = None
     if want_weight:
@@ -191,7 +192,8 @@ def sample_logits(
         sampled = torch.where(lowered, sampled - 1e20, sampled)
     sampled = (sampled - torch.log(probabilities)).clamp(-1e20, 1e20)
     positions = torch.arange(true, device=logits.device).expand(n, true).contiguous()
-    return samples, probabilities, logits.new_empty((*logits.shape, 0)), labels.new_empty((*labels.shape, 0)), sampled, positions
+    dims = logits.new_empty((*logits.shape, 0)), labels.new_empty((*labels.shape, 0))
+    return samples, probabilities, *dims, sampled, positions
 
 
 def _draw_unique(labels, total, count, rng, dtype):
