@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from millstream.errors import InvalidProgramError
 from millstream.ir import library
 from millstream.ir.site import Site, user_site
-from millstream.ir.types import AttrType
+from millstream.ir.types import AttrType, implied_attr_type
 from millstream.ir.variable import Variable
 
 if TYPE_CHECKING:
@@ -108,10 +108,35 @@ class Operator:
 
     @property
     def attr_names(self) -> list[str]:
-        return list(self._attrs)
+        """Names of the given attributes and of those with a declared default."""
+        return list(self.all_attrs())
 
     def all_attrs(self) -> dict[str, Any]:
-        return {k: (v.idx if hasattr(v, "idx") else v) for k, v in self._attrs.items()}
+        """Given attributes and declared defaults; block attributes give the block's index."""
+        found: dict[str, Any] = {}
+        lib = library.installed()
+        if lib is not None:
+            for name in lib.attr_types(self.type):
+                try:
+                    found[name] = lib.attr_default(self.type, name)
+                except KeyError:
+                    continue
+        found.update((k, v.idx if hasattr(v, "idx") else v) for k, v in self._attrs.items())
+        return found
+
+    def attr_type(self, name: str) -> AttrType:
+        """The serialized type of attribute `name`; KeyError when there is none."""
+        if self.attr_kinds and name in self.attr_kinds:
+            return self.attr_kinds[name]
+        lib = library.installed()
+        declared = lib.attr_types(self.type).get(name) if lib is not None else None
+        return declared if declared is not None else (implied_attr_type(self._attrs[name]) or AttrType.STRING)
+
+    def _block_attr_id(self, name: str) -> int:
+        return int(self.attr(name))
+
+    def _blocks_attr_ids(self, name: str) -> list[int]:
+        return [b.idx for b in self._attrs[name]]
 
     def _set_attr(self, name: str, value: Any) -> None:
         self._attrs[name] = value

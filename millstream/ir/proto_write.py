@@ -11,7 +11,7 @@ import numpy as np
 from millstream.errors import InvalidProgramError
 from millstream.ir import library, messages, wire
 from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR
-from millstream.ir.types import AttrType, VarType
+from millstream.ir.types import AttrType, VarType, implied_attr_type, is_block
 from millstream.ir.wire import BYTES
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _typed(
 ) -> tuple[AttrType, Any]:
     """(attribute type, value to store): the type remembered from a file, else declared, else by the Python value."""
     remembered = (op.attr_kinds or {}).get(name, _OP_KINDS.get(name))
-    for kind in (remembered, declared.get(name), _inferred(value)):
+    for kind in (remembered, declared.get(name), implied_attr_type(value)):
         if kind is None:
             continue
         try:
@@ -178,45 +178,6 @@ _OP_KINDS = {
 }
 
 
-def _inferred(value: Any) -> AttrType | None:
-    if isinstance(value, (bool, np.bool_)):
-        return AttrType.BOOLEAN
-    if isinstance(value, (int, np.integer)):
-        return AttrType.INT if -(1 << 31) <= value < 1 << 31 else AttrType.LONG
-    if isinstance(value, (float, np.floating)):
-        return AttrType.FLOAT
-    if isinstance(value, (str, bytes)):
-        return AttrType.STRING
-    if _is_block(value):
-        return AttrType.BLOCK
-    if isinstance(value, np.ndarray):
-        value = value.ravel().tolist()
-    if not isinstance(value, (list, tuple)):
-        return None
-    kinds = {_inferred(v) for v in value}
-    if not kinds:
-        return AttrType.INTS
-    if kinds == {AttrType.INT, AttrType.LONG}:
-        return AttrType.LONGS
-    if kinds == {AttrType.INT, AttrType.FLOAT}:
-        return AttrType.FLOATS
-    return _PLURAL.get(next(iter(kinds))) if len(kinds) == 1 else None
-
-
-_PLURAL: dict[AttrType | None, AttrType] = {
-    AttrType.BOOLEAN: AttrType.BOOLEANS,
-    AttrType.INT: AttrType.INTS,
-    AttrType.LONG: AttrType.LONGS,
-    AttrType.FLOAT: AttrType.FLOATS,
-    AttrType.STRING: AttrType.STRINGS,
-    AttrType.BLOCK: AttrType.BLOCKS,
-}
-
-
-def _is_block(value: Any) -> bool:
-    return hasattr(value, "parent_idx")
-
-
 def _store(kind: AttrType, value: Any, program: Program) -> Any:
     """`value` as the protobuf field of `kind` takes it; TypeError or ValueError when it does not fit."""
     if kind in (AttrType.BLOCK, AttrType.BLOCKS):
@@ -233,10 +194,10 @@ def _store(kind: AttrType, value: Any, program: Program) -> Any:
 
 
 def _index(value: Any, program: Program) -> int:
-    idx = int(value.idx) if _is_block(value) else operator.index(value)
+    idx = int(value.idx) if is_block(value) else operator.index(value)
     if not 0 <= idx < len(program.blocks):
         raise ValueError("no such block")
-    if _is_block(value) and program.blocks[idx] is not value:
+    if is_block(value) and program.blocks[idx] is not value:
         raise ValueError("a block of another program")
     return idx
 

@@ -56,6 +56,9 @@ class AttrType(IntEnum):
     BLOCKS = 10
     LONGS = 11
 
+    def __str__(self) -> str:
+        return f"AttrType.{self.name}"
+
 
 _NAME_TO_TYPE = {
     "bool": VarType.BOOL,
@@ -109,3 +112,44 @@ def to_numpy_dtype(dtype: Any) -> np.dtype[Any]:
     if t is VarType.BF16 or t not in _TYPE_TO_NAME:
         raise AttributeTypeError(f"{dtype_name(t)} has no numpy dtype")
     return np.dtype(_TYPE_TO_NAME[t])
+
+
+def is_block(value: Any) -> bool:
+    """Whether an attribute value is a Block."""
+    return hasattr(value, "parent_idx")
+
+
+def implied_attr_type(value: Any) -> AttrType | None:
+    """The attribute type that a Python value suggests: an empty list is INTS, an int beyond 32 bits LONG; None: no type."""
+    if isinstance(value, (bool, np.bool_)):
+        return AttrType.BOOLEAN
+    if isinstance(value, (int, np.integer)):
+        return AttrType.INT if -(1 << 31) <= value < 1 << 31 else AttrType.LONG
+    if isinstance(value, (float, np.floating)):
+        return AttrType.FLOAT
+    if isinstance(value, (str, bytes)):
+        return AttrType.STRING
+    if is_block(value):
+        return AttrType.BLOCK
+    if isinstance(value, np.ndarray):
+        value = value.ravel().tolist()
+    if not isinstance(value, (list, tuple)):
+        return None
+    kinds = {implied_attr_type(v) for v in value}
+    if not kinds:
+        return AttrType.INTS
+    if kinds == {AttrType.INT, AttrType.LONG}:
+        return AttrType.LONGS
+    if kinds == {AttrType.INT, AttrType.FLOAT}:
+        return AttrType.FLOATS
+    return _PLURAL.get(next(iter(kinds))) if len(kinds) == 1 else None
+
+
+_PLURAL: dict[AttrType | None, AttrType] = {
+    AttrType.BOOLEAN: AttrType.BOOLEANS,
+    AttrType.INT: AttrType.INTS,
+    AttrType.LONG: AttrType.LONGS,
+    AttrType.FLOAT: AttrType.FLOATS,
+    AttrType.STRING: AttrType.STRINGS,
+    AttrType.BLOCK: AttrType.BLOCKS,
+}

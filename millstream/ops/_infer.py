@@ -73,8 +73,9 @@ def _check_slots(definition: OpDef, op: Operator) -> None:
     for slot in definition.inputs:
         if not slot.optional and not op.inputs.get(slot.name) and not slot.many:
             raise _with_context(op, InvalidProgramError(f"required input slot {slot.name} is missing"))
+    outside = op.inputs.get(definition.extra.get("from_scope", ""), ())  # objects of the Scope that no Block declares
     for name in op.input_arg_names:
-        if name != EMPTY_VAR and op.block._find_var_recursive(name) is None:
+        if name != EMPTY_VAR and name not in outside and op.block._find_var_recursive(name) is None:
             raise _with_context(
                 op, InvalidProgramError(f"input variable {name!r} is not declared in block {op.block.idx} or around it")
             )

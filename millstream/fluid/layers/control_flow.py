@@ -104,17 +104,13 @@ def outer_inputs(block: Block) -> list[Variable]:
     """Variables of the surrounding Blocks that `block` reads and that exist there."""
     parent = block.parent_block
     assert parent is not None
-    found = []
-    written: set[str] = set()
-    for op in block.ops:
-        for name in walk.reads_of(op):
-            if name in block.vars or name in written or name == names.EMPTY_VAR:
-                continue
-            var = parent._find_var_recursive(name)
-            if var is not None and var not in found:
-                found.append(var)
-        written.update(n for n in op.output_arg_names if n in block.vars)
-    return found
+    # By name: `==` on Variables appends an operator, so `in` must not see them.
+    found = {}
+    for name in walk.outer_reads(block):
+        var = parent._find_var_recursive(name) if name != names.EMPTY_VAR else None
+        if var is not None:
+            found[name] = var
+    return list(found.values())
 
 
 def outer_outputs(block: Block) -> list[Variable]:

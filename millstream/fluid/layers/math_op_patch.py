@@ -84,7 +84,7 @@ _AS_SCALE: dict[str, Callable[[float], tuple[float, float]]] = {
 def _number(self: Any, other: Any, method: str) -> float:
     """`other` as a float; for an integer tensor it must be whole."""
     try:
-        value = float(other)
+        value = float(other.item() if getattr(other, "size", 0) == 1 and hasattr(other, "item") else other)
     except TypeError:
         refuse_type(f"Variable.{method}", f"the other operand must be a number or a Variable, received {other!r}")
     except ValueError:
@@ -244,6 +244,9 @@ def _sliced(self: Any, index: _Index) -> Any:
     for values, slot, key in ((index.starts, "StartsTensorList", "starts"), (index.ends, "EndsTensorList", "ends")):
         attrs[key] = [-1 if is_variable(v) else int(v) for v in values]
         if any(is_variable(v) for v in values):
+            for v in values:
+                if is_variable(v):
+                    v.stop_gradient = True
             inputs[slot] = [v if is_variable(v) else _cpu_int(self, v) for v in values]
             flags = [-1 if is_variable(v) else f for v, f in zip(values, flags)]
     attrs["infer_flags"] = flags
@@ -288,12 +291,7 @@ def monkey_patch_variable() -> None:
     patched.__getitem__ = getitem
     patched.__iter__ = _no_iteration
     patched.astype = astype
-    patched.__len__ = _length
 
 
 def _no_iteration(self: Any) -> Any:
     refuse_type("Variable", f"{self.describe()} can't be iterated while the Program is built; use unstack or split")
-
-
-def _length(self: Any) -> int:
-    refuse_type("Variable", f"len() of {self.describe()} is known only when the Program runs; use layers.shape(x)[0]")

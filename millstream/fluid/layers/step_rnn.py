@@ -116,7 +116,8 @@ class StaticRNN:
         name = names.generate("@".join([self.helper.name, "memory_boot"]))
         boot = parent.create_var(name=name, shape=list(shape), dtype=batch_ref.dtype, persistable=False)
         # A step input has one dimension fewer inside; outside, its batch stands at ref_dim.
-        outside = parent._find_var_recursive(batch_ref.name) or batch_ref
+        outside = parent._find_var_recursive(batch_ref.name)
+        outside = batch_ref if outside is None else outside
         parent.append_op(
             type="fill_constant_batch_size_like",
             inputs={"Input": [outside]},

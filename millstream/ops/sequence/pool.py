@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from millstream.errors import AttributeTypeError
-from millstream.ir.types import VarType
 from millstream.kernels.arrays import array, exact, tensor
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
@@ -20,7 +19,7 @@ def _pool_spec(x, *, is_test, pooltype, pad_value):
     if pooltype not in POOL_TYPES:
         raise AttributeTypeError(f"pooltype must be one of {', '.join(POOL_TYPES)}, received {pooltype!r}")
     out = unknown_rows(x, max(x.lod_level - 1, 0))
-    return out, out.like(dtype=VarType.INT32)
+    return out, None  # 1.8.5 leaves MaxIndex as declared
 
 
 @op("sequence_pool", slots="X# -> Out#, MaxIndex~", infer=_pool_spec)
