@@ -33,7 +33,7 @@ types: $(STAMP)
 	$(BIN)/mypy millstream
 
 docs: $(STAMP)
-	$(BIN)/python -m millstream.cli docs --out docs/reference
+	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

@@ -160,6 +160,23 @@ class Registry:
         """Declared operators (derived gradients left out), by name."""
         return iter(sorted((d for d in self._defs.values() if d.derived_from is None), key=lambda d: d.name))
 
+    def meter(self) -> dict[str, int]:
+        """How many forward operators there are, and how many override each derived artefact: our complexity meter."""
+        forward = [d for d in self.declared() if not d.name.endswith("_grad")]
+        explicit = {d.name[: -len("_grad")] for d in self.declared() if d.name.endswith("_grad")}
+        return {
+            "operators": len(forward),
+            "shape: rule": sum(isinstance(d.infer, str) for d in forward),
+            "shape: function": sum(callable(d.infer) for d in forward),
+            "shape: kernel on meta tensors": sum(d.infer is None and not d.block for d in forward),
+            "gradient: derived": sum(d.grad is None and d.name not in explicit and not d.block for d in forward),
+            "gradient: declared": sum(d.grad is None and d.name in explicit for d in forward),
+            "gradient: maker": sum(callable(d.grad) for d in forward),
+            "gradient: none": sum(d.grad is False for d in forward),
+            "LoD: function": sum(callable(d.lod) for d in forward),
+            "sub-Block": sum(d.block for d in forward),
+        }
+
     def __contains__(self, name: str) -> bool:
         return self.find(name) is not None
 
