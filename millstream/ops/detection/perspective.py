@@ -19,7 +19,7 @@ def _infer(x: Spec, rois: Spec, *, transformed_height, transformed_width, spatia
     r = rois.shape[0]
     out = Spec((r, x.shape[1], transformed_height, transformed_width), x.dtype, rois.lod_level)
     mask = Spec((r, 1, transformed_height, transformed_width), VarType.INT32)
-    return out, mask, Spec((r, 9), x.dtype), Spec((-1, 4), VarType.INT32), Spec((-1, 4), x.dtype)
+    return out, mask, Spec((r, 9), x.dtype), out.like(dtype=VarType.INT32, lod_level=0), out.like(lod_level=0)
 
 
 def _matrices(quads: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -78,7 +78,8 @@ def roi_perspective_transform(
     """Each quadrilateral of an image, straightened to a rectangle by bilinear reading.
 
     X [N, C, H, W]; ROIs [R, 8] (x1, y1, …, x4, y4 clockwise from the top left) with LoD; Out [R, C, h, w], Mask
-    int32 [R, 1, h, w] (1 where it was read), TransformMatrix [R, 9]; Out2InIdx, Out2InWeights [R*h*w, 4]: the corners read.
+    int32 [R, 1, h, w] (1 where it was read), TransformMatrix [R, 9]. Out2InIdx and Out2InWeights, which
+    Fluid fills on GPUs only, are empty.
     """
     image = torch.from_numpy(_images(rois, None, x.shape[0]))
     height, width = x.shape[2:]
@@ -100,11 +101,10 @@ def roi_perspective_transform(
     picked = x.flatten(2)[image].gather(2, corners.reshape(len(image), 1, -1).expand(-1, x.shape[1], -1))
     out = (picked.reshape(*picked.shape[:2], -1, 4) * weights.unsqueeze(1)).sum(-1)
     size = (transformed_height, transformed_width)
-    index = torch.where(read.unsqueeze(-1), corners, torch.full_like(corners, -1)).to(torch.int32)
     return (
         out.reshape(*out.shape[:2], *size),
         read.to(torch.int32).reshape(-1, 1, *size),
         m,
-        index.reshape(-1, 4),
-        weights.reshape(-1, 4),
+        torch.empty(0, dtype=torch.int32),
+        x.new_empty(0),
     )

@@ -81,7 +81,9 @@ def pad_input(x: torch.Tensor, pairs: Pairs, value: float = 0.0) -> torch.Tensor
 
 
 def unpad(x: torch.Tensor, pairs: Pairs) -> torch.Tensor:
-    """The inside of a padded [N, C, …] (a view)."""
+    """The inside of a padded [N, C, …] (a view, unless something was cut off instead)."""
+    if any(a < 0 or b < 0 for a, b in pairs):
+        return F.pad(x, [-p for p in flat_pad(pairs)])
     for axis, (before, after) in enumerate(pairs, 2):
         if before or after:
             x = x.narrow(axis, before, x.shape[axis] - before - after)

@@ -13,11 +13,9 @@ from millstream.ops._values import Spec
 def _infer_affine_grid(theta: Spec, output_shape_tensor: Spec | None, *, output_shape) -> Spec:
     if len(theta.shape) != 3 or theta.shape[1:] != (2, 3):
         raise ShapeError(f"Theta must have shape [N, 2, 3], received {list(theta.shape)}")
-    if output_shape_tensor is not None:
-        return Spec((theta.shape[0], -1, -1, 2), theta.dtype)
-    if len(output_shape) != 4:
+    if output_shape_tensor is None and len(output_shape) != 4:
         raise ShapeError(f"output_shape must have 4 numbers [N, C, H, W], received {output_shape}")
-    return Spec((theta.shape[0], output_shape[2], output_shape[3], 2), theta.dtype)
+    return Spec((theta.shape[0], -1, -1, 2), theta.dtype)
 
 
 def _base_grid(h: int, w: int, like: torch.Tensor) -> torch.Tensor:

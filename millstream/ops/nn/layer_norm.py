@@ -97,7 +97,7 @@ def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layou
     g = _grouped(x, groups, last)
     n, _, per, positions = g.shape
     y, mean, inv = torch.native_group_norm(
-        g.reshape(n, groups * per, positions), scale, bias, n, groups * per, positions, groups, epsilon
+        g.reshape(n, groups * per, positions).contiguous(), scale, bias, n, groups * per, positions, groups, epsilon
     )
     return _ungrouped(y, x, last), mean.view(n, groups), inv.view(n, groups).pow(-2).sub_(epsilon)
 

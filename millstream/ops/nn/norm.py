@@ -169,7 +169,6 @@ def data_norm_grad(
     batch_square = ((x - means) ** 2).sum(0) + n * epsilon
     if slot_dim > 0 and not enable_scale_and_shift:
         shown = _shown(x, slot_dim)
-        dx = dx * shown
         seen = shown.sum(0)
         some = seen.clamp(min=1)
         has = seen >= 1

@@ -15,6 +15,7 @@ from millstream.ops.nn._window import (
     Pairs,
     channels_back,
     channels_second,
+    explicit_pairs,
     join_layout,
     pad_input,
     positive,
@@ -172,9 +173,15 @@ def _pool(x, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode
             out = _ADAPTIVE_AVG[rank](x, ksize)
         else:
             out = _avg_windows(x, ksize, strides, paddings, algorithm, ceil_mode, exclusive)
-    elif global_pooling or adaptive:
-        out, index = _ADAPTIVE_MAX[rank](x, _ONES[rank] if global_pooling else ksize)
+    elif global_pooling:
+        out, index = _ADAPTIVE_MAX[rank](x, _ONES[rank])
         found = _Remembered(index, None, None)
+    elif adaptive:
+        # Fluid's maximum has no adaptive form here (max_pool2d_with_index has): ksize positions of windows of ksize
+        pairs = explicit_pairs(paddings, rank)
+        full = [(a, (k - 1) * s + k - size - a) for (a, _), k, s, size in zip(pairs, ksize, strides, x.shape[2:])]
+        out, index = _MAX[rank](pad_input(x, full, torch.finfo(x.dtype).min), ksize, strides, _NONE[rank])
+        found = _Remembered(index, full, _NONE[rank])
     else:
         out, index, full, pads = _max_windows(x, ksize, strides, paddings, algorithm, ceil_mode)
         found = _Remembered(index, full, pads)
@@ -201,7 +208,7 @@ def _pool_grad(
         x, dout = channels_second(x), channels_second(dout)
     rank = x.dim() - 2
     if found is not None:
-        if global_pooling or adaptive:
+        if global_pooling:
             dx = _ADAPTIVE_MAX_BACK[rank](dout, x, found.index)
         else:
             dx = _max_windows_grad(x, found.index, dout, ksize, strides, found.pads, found.full)
@@ -232,8 +239,8 @@ def pool2d(
 ):
     """Maximum or mean of each window of X [N, C, H, W] (or NHWC).
 
-    `exclusive`: the mean is over real elements only. `adaptive`: `ksize` is the output size, window i spans
-    floor(i*in/out) to ceil((i+1)*in/out). `global_pooling`: one window, the whole image.
+    `exclusive`: the mean is over real elements only. `adaptive`: `ksize` is the output size, the mean's window i
+    spans floor(i*in/out) to ceil((i+1)*in/out) (the maximum's still has size ksize, as in Fluid). `global_pooling`: one window, the whole image.
     """
     return _pool(
         x,
