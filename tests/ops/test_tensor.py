@@ -201,3 +201,36 @@ def test_lod_reset():
     assert out.recursive_sequence_lengths() == [[1, 3]]
     with pytest.raises(Exception, match="X has 4 rows"):
         run_op("lod_reset", {"X": x}, {"target_lod": [0, 1, 3]}, {"Out": 1})
+
+
+@pytest.mark.parametrize(
+    "start, end, stride, want",
+    [(4, 0, -2, [3, 1]), (5, 0, -2, [5, 3, 1]), (-1, -100, -4, [4, 0]), (100, -3, -1, [5, 4]), (-1, -7, -2, [4, 2, 0])],
+)
+def test_strided_slice_backwards_as_recorded(start, end, stride, want):
+    """Recorded from 1.8.5: the walk is anchored at end + 1, not at start."""
+    attrs = {"axes": [0], "starts": [start], "ends": [end], "strides": [stride], "infer_flags": [1]}
+    out = run_op("strided_slice", {"Input": np.arange(6, dtype="float32")}, attrs, {"Out": 1})["Out"]
+    assert np.asarray(out).tolist() == want
+
+
+LOD_KEPT = [  # recorded from 1.8.5
+    ("flip", {"dims": [1]}, True),
+    ("reverse", {"axis": [1]}, False),
+    ("roll", {"shifts": [1], "dims": [1]}, True),
+    ("tril_triu", {"lower": True}, True),
+    ("label_smooth", {"epsilon": 0.1}, True),
+    ("pad", {"paddings": [0, 0, 1, 0]}, True),
+    ("pad", {"paddings": [1, 0, 1, 0]}, False),
+    ("expand", {"expand_times": [1, 2]}, True),
+    ("expand", {"expand_times": [2, 1]}, False),
+    ("crop", {"offsets": [0, 0], "shape": [3, 1]}, False),
+    ("flatten", {"axis": 1}, True),
+    ("transpose", {"axis": [0, 1]}, False),
+]
+
+
+@pytest.mark.parametrize("type, attrs, kept", LOD_KEPT)
+def test_which_operators_keep_the_lod(type, attrs, kept):
+    out = run_op(type, {"X": np.ones((3, 2), "float32")}, attrs, {"Out": 1}, lods={"X_0": [[1, 2]]})["Out"]
+    assert out.recursive_sequence_lengths() == ([[1, 2]] if kept else [])
