@@ -100,6 +100,4 @@ def numeric_grad_check(op, ins, attrs=None, outs=("Out",), *, wrt, of=None, lods
             up[i] += step
             down[i] -= step
             want[i] = (objective(slot, up) - objective(slot, down)) / (2 * step)
-        np.testing.assert_allclose(
-            got[slot].ravel(), want, rtol=1e-4, atol=tolerance, err_msg=f"{op}: gradient of {slot}"
-        )
+        np.testing.assert_allclose(got[slot].ravel(), want, rtol=1e-4, atol=tolerance, err_msg=f"{op}: gradient of {slot}")

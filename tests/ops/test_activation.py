@@ -2,22 +2,49 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from millstream.errors import InvalidProgramError, ShapeError
 from one_op import numeric_grad_check, run_op
 
+from millstream.errors import InvalidProgramError, ShapeError
+
 SMOOTH = {
-    "sigmoid": {}, "logsigmoid": {}, "exp": {}, "tanh": {}, "tanh_shrink": {}, "square": {}, "sin": {}, "cos": {}, "atan": {},
-    "erf": {}, "gelu": {}, "softplus": {}, "softsign": {}, "stanh": {"scale_a": 0.5, "scale_b": 2.0}, "swish": {"beta": 1.5},
-    "mish": {}, "elu": {"alpha": 0.7}, "selu": {}, "soft_relu": {},
-}  # fmt: skip
+    "sigmoid": {},
+    "logsigmoid": {},
+    "exp": {},
+    "tanh": {},
+    "tanh_shrink": {},
+    "square": {},
+    "sin": {},
+    "cos": {},
+    "atan": {},
+    "erf": {},
+    "gelu": {},
+    "softplus": {},
+    "softsign": {},
+    "stanh": {"scale_a": 0.5, "scale_b": 2.0},
+    "swish": {"beta": 1.5},
+    "mish": {},
+    "elu": {"alpha": 0.7},
+    "selu": {},
+    "soft_relu": {},
+}
 POSITIVE = {"log": {}, "log1p": {}, "sqrt": {}, "rsqrt": {}, "reciprocal": {}, "pow": {"factor": 2.5}}
 INSIDE = {"acos": {}, "asin": {}}
 PIECES = {
-    "relu": {}, "relu6": {"threshold": 1.0}, "brelu": {"t_min": -1.0, "t_max": 1.0}, "leaky_relu": {"alpha": 0.1}, "abs": {},
-    "hard_shrink": {"threshold": 0.7}, "softshrink": {"lambda": 0.7}, "thresholded_relu": {"threshold": 0.3},
-    "hard_sigmoid": {}, "ceil": {}, "floor": {}, "round": {}, "sign": {}, "hard_swish": {},
-}  # fmt: skip
+    "relu": {},
+    "relu6": {"threshold": 1.0},
+    "brelu": {"t_min": -1.0, "t_max": 1.0},
+    "leaky_relu": {"alpha": 0.1},
+    "abs": {},
+    "hard_shrink": {"threshold": 0.7},
+    "softshrink": {"lambda": 0.7},
+    "thresholded_relu": {"threshold": 0.3},
+    "hard_sigmoid": {},
+    "ceil": {},
+    "floor": {},
+    "round": {},
+    "sign": {},
+    "hard_swish": {},
+}
 
 
 def check(op, attrs, low, high):

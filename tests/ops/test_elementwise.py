@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_op import numeric_grad_check, run_op
 
 import millstream.fluid as fluid
-from one_op import numeric_grad_check, run_op
 from millstream.errors import ShapeError
 
 FORMULA = {
@@ -46,7 +46,9 @@ def test_broadcast_at_axis_is_a_reshape(shapes, op, seed):
 
 
 @pytest.mark.parametrize("op", sorted(FORMULA))
-@pytest.mark.parametrize("shapes", [((2, 3), (2, 3), -1), ((2, 3, 2), (3,), 1), ((3,), (2, 3), -1), ((2, 1, 2), (1, 3, 1), -1)])
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), (2, 3), -1), ((2, 3, 2), (3,), 1), ((3,), (2, 3), -1), ((2, 1, 2), (1, 3, 1), -1)]
+)
 def test_gradients(op, shapes):
     x_shape, y_shape, axis = shapes
     if op == "elementwise_pow" and len(x_shape) < len(y_shape):
@@ -124,8 +126,14 @@ def test_minus():
 
 @pytest.mark.parametrize(
     "op, formula",
-    [("less_than", np.less), ("less_equal", np.less_equal), ("greater_than", np.greater), ("equal", np.equal),
-     ("greater_equal", np.greater_equal), ("not_equal", np.not_equal)],
+    [
+        ("less_than", np.less),
+        ("less_equal", np.less_equal),
+        ("greater_than", np.greater),
+        ("equal", np.equal),
+        ("greater_equal", np.greater_equal),
+        ("not_equal", np.not_equal),
+    ],
 )
 def test_comparison(op, formula):
     x, y = np.random.RandomState(0).randint(0, 3, (2, 3, 4)), np.random.RandomState(1).randint(0, 3, (3,))

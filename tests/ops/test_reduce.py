@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_op import numeric_grad_check, run_op
 
 from millstream.errors import ShapeError
-from one_op import numeric_grad_check, run_op
 
 FORMULA = {"reduce_sum": np.sum, "reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod}
 

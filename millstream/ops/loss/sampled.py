@@ -15,9 +15,11 @@ UNIFORM, LOG_UNIFORM, CUSTOM = 0, 1, 2
 
 
 # ---- samplers ----------------------------------------------------------------------------------------
-def _log_uniform_probability(classes: torch.Tensor, total: int, dtype: torch.dtype) -> torch.Tensor:
+# Log-uniform over [0, n): probability of c is log((c + 2) / (c + 1)) / log(n + 1). Fluid's nce takes n = classes - 1 (the
+# last class is never drawn), its sample_logits n = classes.
+def _log_uniform_probability(classes: torch.Tensor, n: int, dtype: torch.dtype) -> torch.Tensor:
     c = classes.to(dtype)
-    return torch.log((c + 2) / (c + 1)) / math.log(total)
+    return torch.log((c + 2) / (c + 1)) / math.log(n + 1)
 
 
 def _probability(classes, total, sampler, custom, dtype):
@@ -25,19 +27,19 @@ def _probability(classes, total, sampler, custom, dtype):
     if sampler == UNIFORM:
         return torch.full(classes.shape, 1.0 / total, dtype=dtype, device=classes.device)
     if sampler == LOG_UNIFORM:
-        return _log_uniform_probability(classes, total, dtype)
+        return _log_uniform_probability(classes, total - 1, dtype)
     return custom.reshape(-1)[classes].to(dtype)
 
 
-def _draw_log_uniform(shape, total, rng, device):
+def _draw_log_uniform(shape, n, rng, device):
     u = torch.rand(shape, generator=rng, dtype=torch.float64, device=device)
-    return (torch.exp(u * math.log(total)) - 1).long().clamp_(0, total - 1)
+    return (torch.exp(u * math.log(n + 1)) - 1).long().clamp_(0, n - 1)
 
 
 def _draw(shape, total, sampler, alias, alias_probs, rng, device):
     """Classes drawn with repeats."""
     if sampler == LOG_UNIFORM:
-        return _draw_log_uniform(shape, total, rng, device)
+        return _draw_log_uniform(shape, total - 1, rng, device)
     drawn = torch.randint(0, total, shape, generator=rng, device=device)
     if sampler == UNIFORM:
         return drawn
