@@ -54,15 +54,15 @@ def chunks(tags, first, last, tag_types, other, begin, inside, end, single, foun
     for i in range(first, last):
         code, kind = tags[i] % tag_types, tags[i] // tag_types
         if open_at >= 0:
-            ends = kind == other or kind != before_type or before == end or before == single
-            ends = ends or (before >= 0 and (before == begin or before == inside) and (code == begin or code == single))
+            ends = kind == other or kind != before_type or before in (end, single)
+            ends = ends or (before >= 0 and before in (begin, inside) and code in (begin, single))
             if ends:
                 found[n, 0], found[n, 1], found[n, 2] = open_at, i - 1, before_type
                 n += 1
                 open_at = -1
         if kind != other:
-            starts = before_type == other or kind != before_type or code == begin or code == single
-            starts = starts or ((code == inside or code == end) and code >= 0 and (before == end or before == single))
+            starts = before_type == other or kind != before_type or code in (begin, single)
+            starts = starts or (code >= 0 and code in (inside, end) and before in (end, single))
             if starts:
                 open_at = i
         before, before_type = code, kind

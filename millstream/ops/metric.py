@@ -15,7 +15,7 @@ from millstream.ops._values import Spec
 def _accuracy_spec(out, indices, label):
     rows = out.shape[0]
     if rows >= 0 and label.shape[0] >= 0 and rows != label.shape[0]:
-        raise ShapeError(f"Out and Label must have the same number of rows, received {list(out.shape)} and {list(label.shape)}")
+        raise ShapeError(f"Out and Label must have as many rows, received {list(out.shape)} and {list(label.shape)}")
     return Spec((1,), VarType.FP32), Spec((1,), VarType.INT32), Spec((1,), VarType.INT32)
 
 
@@ -36,7 +36,9 @@ def _auc_spec(predict, label, pos, neg, *, curve, num_thresholds, slide_steps):
     if len(predict.shape) != 2:
         raise ShapeError(f"Predict must be [rows, 1 or 2], received {list(predict.shape)}")
     if num_thresholds < 1 or slide_steps < 0:
-        raise AttributeTypeError(f"num_thresholds must be positive and slide_steps not negative, received {num_thresholds}, {slide_steps}")
+        raise AttributeTypeError(
+            f"num_thresholds must be positive and slide_steps not negative, received {num_thresholds} and {slide_steps}"
+        )
     buckets = num_thresholds + 1
     shape = (1, buckets) if slide_steps == 0 else ((1 + slide_steps) * buckets + 1,)
     stat = Spec(shape, VarType.INT64)
@@ -160,7 +162,7 @@ def mean_iou(predictions, labels, wrongs, corrects, means, *, num_classes: int):
     its class and the label's. InMeanIou is added to the mean.
     """
     p, y = predictions.reshape(-1).long(), labels.reshape(-1).long()
-    if p.numel() and not (0 <= int(min(p.min(), y.min())) and int(max(p.max(), y.max())) < num_classes):
+    if p.numel() and not (int(min(p.min(), y.min())) >= 0 and int(max(p.max(), y.max())) < num_classes):
         raise EnforceNotMet(f"Predictions and Labels must lie in [0, {num_classes})")
     off = p != y
     wrong = torch.bincount(p[off], minlength=num_classes) + torch.bincount(y[off], minlength=num_classes)

@@ -34,7 +34,7 @@ def _intervals(x: Ragged, length: torch.Tensor | None, slot: str) -> tuple[np.nd
         time = ids.size // batch if batch else 0
         sizes = array(length.reshape(-1)).astype(np.int64)
         if len(sizes) != batch or (batch and (sizes.min() < 0 or sizes.max() > time)):
-            raise EnforceNotMet(f"the lengths of {slot} must be {batch} numbers from 0 to {time}, received {sizes.tolist()[:20]}")
+            raise EnforceNotMet(f"{slot}'s lengths must be {batch} numbers from 0 to {time}, received {sizes.tolist()[:20]}")
         return ids, np.arange(batch, dtype=np.int64) * time, sizes
     if not x.lod:
         raise EnforceNotMet(f"input {slot} must have a LoD, or be padded and come with its lengths")
@@ -48,7 +48,7 @@ def _chunk_spec(inference, label, length, *, num_chunk_types, chunk_scheme, excl
     if chunk_scheme not in SCHEMES:
         raise AttributeTypeError(f"chunk_scheme must be one of {', '.join(SCHEMES)}, received {chunk_scheme!r}")
     if inference.shape != label.shape and not any(d < 0 for d in (*inference.shape, *label.shape)):
-        raise ShapeError(f"Inference and Label must have one shape, received {list(inference.shape)} and {list(label.shape)}")
+        raise ShapeError(f"Inference and Label must be of one shape, received {list(inference.shape)}, {list(label.shape)}")
     share, count = Spec((1,), VarType.FP32), Spec((1,), VarType.INT64)
     return share, share, share, count, count, count
 

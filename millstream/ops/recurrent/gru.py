@@ -13,7 +13,15 @@ from millstream.kernels.arrays import array
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
-    code, few, fits, hidden_before, initial, need, sequence_offsets, steps_of, unsort,
+    code,
+    few,
+    fits,
+    hidden_before,
+    initial,
+    need,
+    sequence_offsets,
+    steps_of,
+    unsort,
 )
 
 

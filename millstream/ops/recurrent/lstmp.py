@@ -8,7 +8,17 @@ import torch
 from millstream.kernels.arrays import array
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
-from millstream.ops.recurrent._steps import code, codes, fits, hidden_before, initial, need, sequence_offsets, steps_of, unsort
+from millstream.ops.recurrent._steps import (
+    code,
+    codes,
+    fits,
+    hidden_before,
+    initial,
+    need,
+    sequence_offsets,
+    steps_of,
+    unsort,
+)
 from millstream.ops.recurrent.lstm import lstm_kernels, split_bias
 
 

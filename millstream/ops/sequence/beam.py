@@ -48,7 +48,7 @@ def beam_search(pre_ids, pre_scores, ids, scores, *, level: int, beam_size: int,
     """
     n = scores.values.shape[0]
     if not -len(scores.lod) <= level < len(scores.lod):
-        raise EnforceNotMet(f"scores must have LoD level {level} (prefixes of each source), received {len(scores.lod)} levels")
+        raise EnforceNotMet(f"scores must have LoD level {level} (prefixes by source), received {len(scores.lod)} levels")
     sources = scores.lod[level]
     for finer in scores.lod[level + 1 :]:
         sources = finer[sources]
@@ -84,7 +84,7 @@ def beam_search_decode(ids: TensorArray, scores: TensorArray, *, beam_size: int,
     LoD (hypotheses by source, tokens by hypothesis); an `end_id` stands at most once, at the end.
     """
     if not ids or len(ids) != len(scores):
-        raise EnforceNotMet(f"Ids and Scores must be arrays of one length, at least 1, received {len(ids)} and {len(scores)}")
+        raise EnforceNotMet(f"Ids and Scores must be arrays of one length above 0, received {len(ids)} and {len(scores)}")
     steps = []
     for step, points in zip(ids, scores):
         if step is None or len(step.lod) != 2:

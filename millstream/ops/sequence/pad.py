@@ -66,7 +66,8 @@ def _unpad_spec(x, length):
 def _lengths(x: torch.Tensor, length: torch.Tensor) -> np.ndarray:
     lengths = array(length.reshape(-1)).astype(np.int64)
     if len(lengths) != x.shape[0] or (len(lengths) and (lengths.min() < 0 or lengths.max() > x.shape[1])):
-        raise EnforceNotMet(f"Length must hold {x.shape[0]} numbers from 0 to {x.shape[1]}, received {lengths.tolist()[:20]}")
+        n, most = x.shape[:2]
+        raise EnforceNotMet(f"Length must hold {n} numbers from 0 to {most}, received {lengths.tolist()[:20]}")
     return lengths
 
 

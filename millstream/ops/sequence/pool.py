@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from millstream.errors import AttributeTypeError
+from millstream.ir.types import VarType
 from millstream.kernels.arrays import array, exact, tensor
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
@@ -19,7 +20,7 @@ def _pool_spec(x, *, is_test, pooltype, pad_value):
     if pooltype not in POOL_TYPES:
         raise AttributeTypeError(f"pooltype must be one of {', '.join(POOL_TYPES)}, received {pooltype!r}")
     out = unknown_rows(x, max(x.lod_level - 1, 0))
-    return out, None  # 1.8.5 leaves MaxIndex as declared
+    return out, out.like(dtype=VarType.INT32) if pooltype == "MAX" else None  # 1.8.5 leaves it as declared otherwise
 
 
 @op("sequence_pool", slots="X# -> Out#, MaxIndex~", infer=_pool_spec)

@@ -45,7 +45,7 @@ def sequence_concat_grad(xs, dout):
     rows, _, first = _concat_order(xs)
     joined = torch.empty((len(rows), *xs[0].values.shape[1:]), dtype=dout.dtype, device=dout.device)
     joined[index(rows, dout)] = dout.reshape(joined.shape)
-    return [joined[a:b] for a, b in zip(first[:-1], first[1:])]
+    return list(torch.split(joined, np.diff(first).tolist()))
 
 
 def _reversed_rows(x: Ragged) -> torch.Tensor:
@@ -75,13 +75,13 @@ def _slices(x: Ragged, offset: torch.Tensor, length: torch.Tensor) -> tuple[np.n
     begin, size = (array(t.reshape(-1)).astype(np.int64) for t in (offset, length))
     n = len(offsets) - 1
     if len(begin) != n or len(size) != n:
-        raise EnforceNotMet(f"Offset and Length must have one entry for each of {n} sequences, received {len(begin)} and {len(size)}")
+        raise EnforceNotMet(f"Offset and Length must have an entry for each of {n} sequences, received {len(begin)}, {len(size)}")
     bad = (begin < 0) | (size < 0) | (begin + size > np.diff(offsets))
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise EnforceNotMet(
-            f"sequence {i} has {int(offsets[i + 1] - offsets[i])} rows: a slice from {int(begin[i])} of length {int(size[i])} "
-            "does not lie in it"
+            f"sequence {i} has {int(offsets[i + 1] - offsets[i])} rows: a slice from {int(begin[i])} of length "
+            f"{int(size[i])} does not lie in it"
         )
     return blocks(offsets[:-1] + begin, size), size
 

@@ -57,7 +57,8 @@ def _images(x: Ragged, row: Ragged, column: Ragged, channels: int) -> list[tuple
     """(first element, rows, columns) of each sample."""
     starts, rows, columns = one_level(x, "X"), np.diff(one_level(row, "ROW")), np.diff(one_level(column, "COLUMN"))
     if not len(rows) == len(columns) == len(starts) - 1:
-        raise EnforceNotMet(f"X, ROW and COLUMN must have as many sequences, received {len(starts) - 1}, {len(rows)}, {len(columns)}")
+        counts = len(starts) - 1, len(rows), len(columns)
+        raise EnforceNotMet(f"X, ROW and COLUMN must have as many sequences, received {counts}")
     bad = np.flatnonzero(np.diff(starts) != channels * rows * columns)
     if len(bad):
         i = int(bad[0])
@@ -97,15 +98,15 @@ def sequence_topk_avg_pooling(x, row, column, *, topks: list[int], channel_num: 
 def sequence_topk_avg_pooling_grad(x, row, column, pos, dout, *, topks: list[int], channel_num: int):
     most, n = max(topks), len(topks)
     # the j-th largest entry counts in every average over k > j
-    share = torch.tensor([[1.0 / k if j < k else 0.0 for j in range(most)] for k in topks], dtype=dout.dtype, device=dout.device)
+    share = torch.tensor([[1.0 / k if j < k else 0.0 for j in range(most)] for k in topks]).to(dout)
     weights = dout.reshape(-1, channel_num, n) @ share
     where = pos.reshape(-1, channel_num, most).long()
     dx = torch.zeros(x.values.numel(), dtype=x.values.dtype, device=dout.device)
     first = 0
     for start, rows, columns in _images(x, row, column, channel_num):
         picked, given = where[first : first + rows], weights[first : first + rows]
-        base = torch.arange(channel_num, device=dx.device)[None, :, None] * rows + torch.arange(rows, device=dx.device)[:, None, None]
-        target = start + base * columns + picked
+        channel, line = torch.arange(channel_num, device=dx.device), torch.arange(rows, device=dx.device)
+        target = start + (channel[None, :, None] * rows + line[:, None, None]) * columns + picked
         there = picked >= 0
         dx.index_add_(0, target[there], given[there])
         first += rows

@@ -8,7 +8,7 @@ import torch
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
-from millstream.ops.sequence._lod import index, need_rank, one_level, check_rows, offsets_of
+from millstream.ops.sequence._lod import check_rows, index, need_rank, offsets_of, one_level
 
 
 def _enumerate_spec(x, *, win_size, pad_value):
