@@ -169,7 +169,7 @@ def multiclass_nms2(
     keep_top_k: int,
     normalized: bool = True,
 ):
-    """multiclass_nms that also gives Index int32 [detections, 1], the row of each box in BBoxes; no row when there is none."""
+    """multiclass_nms that also gives Index int32 [detections, 1], the row of each box; no row when there is none."""
     images = _multiclass(
         boxes, scores, background_label, score_threshold, nms_top_k, nms_threshold, nms_eta, keep_top_k, normalized
     )
