@@ -23,6 +23,7 @@ __all__ = [
     "StateMismatchError",
     "UninitializedError",
     "UnknownOperatorError",
+    "VersionError",
 ]
 
 
@@ -88,3 +89,7 @@ class DatasetError(MillstreamError, RuntimeError):
 
 class ComposeNotAligned(MillstreamError, ValueError):
     """Readers combined by ``paddle.reader.compose`` ended at different samples."""
+
+
+class VersionError(MillstreamError):
+    """The interface's version is not the one that was asked for (``fluid.require_version``)."""

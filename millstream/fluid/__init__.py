@@ -2,8 +2,17 @@
 
 from millstream import ops  # noqa: F401  (installs the operator library)
 from millstream.autodiff.backward import append_backward, calc_gradient, gradients
-from millstream.fluid import core, initializer, io, layers, unique_name
+from millstream.fluid import core, framework, initializer, io, layers, nets, unique_name
 from millstream.fluid.data import data
+from millstream.fluid.framework import (
+    cpu_places,
+    cuda_pinned_places,
+    cuda_places,
+    device_guard,
+    in_dygraph_mode,
+    is_compiled_with_cuda,
+    require_version,
+)
 from millstream.fluid.input import embedding, one_hot
 from millstream.fluid.io import load, save
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr

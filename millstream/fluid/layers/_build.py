@@ -66,7 +66,8 @@ def as_tensors(helper: LayerHelper, values: Sequence[Any], dtype: str = "int32",
     made = []
     for value in values:
         if is_variable(value):
-            value.stop_gradient = True
+            if fill_prefix is None:
+                value.stop_gradient = True
             made.append(value)
             continue
         owner = helper if fill_prefix is None else LayerHelper(fill_prefix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ def hsigmoid(
         num_classes: leaves of the complete binary tree; with `is_custom` the number of inner nodes.
         path_table, path_code: int64 [batch, depth]: nodes of each row's path and the turns there, filled with -1;
             for a tree of one's own (`is_custom`).
-        is_sparse: the gradient of the weight is SelectedRows.
+        is_sparse: the gradient of the weight is SelectedRows (only with `is_custom`).
     """
     layer = "hsigmoid"
     check_variable_and_dtype(input, "input", FLOATS, layer)
@@ -159,6 +160,9 @@ def hsigmoid(
         refuse(layer, "'path_table' and 'path_code' need is_custom=True")
     elif num_classes is None or num_classes < 2:
         refuse(layer, f"'num_classes' must be at least 2, received {num_classes}")
+    if is_sparse and not is_custom:
+        warnings.warn("hsigmoid: is_sparse has an effect only with is_custom=True; the gradient is dense", stacklevel=2)
+        is_sparse = False
     helper = LayerHelper("hierarchical_sigmoid", name=name, param_attr=param_attr, bias_attr=bias_attr)
     nodes = num_classes if is_custom else num_classes - 1
     weight = helper.create_parameter(

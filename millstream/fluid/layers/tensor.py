@@ -402,3 +402,26 @@ def isfinite(x: Any) -> Any:
     """Whether all elements are finite: bool, shape [1]."""
     check_variable_and_dtype(x, "x", (*FLOATS, *INDICES), "isfinite")
     return append("isfinite", "isfinite", {"X": x}, dtype="bool")
+
+
+# ---- files -------------------------------------------------------------------------------------
+def save(x: Any, file_path: str, overwrite: bool = True) -> None:
+    """Write the tensor `x` to a file each time the Program runs; an existing one is an error unless `overwrite`."""
+    check_variable(x, "x", "save")
+    attrs = {"file_path": file_path, "overwrite": overwrite}
+    LayerHelper("save").append_op(type="save", inputs={"X": [x]}, outputs={}, attrs=attrs)
+
+
+def save_combine(x: Any, file_path: str, overwrite: bool = True) -> None:
+    """:func:`save` of a list of tensors, one after the other in one file."""
+    values = check_variables(x, "x", ELEMENTS, "save_combine")
+    attrs = {"file_path": file_path, "overwrite": overwrite}
+    LayerHelper("save_combine").append_op(type="save_combine", inputs={"X": values}, outputs={}, attrs=attrs)
+
+
+def load_combine(out: Any, file_path: str) -> None:
+    """Read the tensors of a file written by :func:`save_combine` into the list `out`, in that order."""
+    values = check_variables(out, "out", ELEMENTS, "load_combine")
+    LayerHelper("load_combine").append_op(
+        type="load_combine", inputs={}, outputs={"Out": values}, attrs={"file_path": file_path}
+    )

@@ -34,6 +34,7 @@ __all__ = [
     "full_like",
     "gather",
     "gather_nd",
+    "gather_tree",
     "get_tensor_from_selected_rows",
     "index_sample",
     "index_select",
@@ -182,6 +183,13 @@ def shard_index(input: Any, index_num: int, nshards: int, shard_id: int, ignore_
     attrs = {"index_num": index_num, "nshards": nshards, "shard_id": shard_id, "ignore_value": ignore_value}
     out = append("shard_index", "shard_index", {"X": [input]}, attrs, dtype=input.dtype)
     return out
+
+
+def gather_tree(ids: Any, parents: Any) -> Any:
+    """The full sequences of a beam search: `ids` [T, batch, beam] followed back from the last step through `parents`."""
+    check_variable_and_dtype(ids, "ids", INDICES, "gather_tree")
+    check_variable_and_dtype(parents, "parents", INDICES, "gather_tree")
+    return append("gather_tree", "gather_tree", {"Ids": ids, "Parents": parents}, dtype=ids.dtype)
 
 
 # ---- turning -----------------------------------------------------------------------------------

@@ -132,12 +132,15 @@ def Print(
 
 
 def autoincreased_step_counter(counter_name: str | None = None, begin: int = 1, step: int = 1) -> Any:
-    """An int64 counter [1] that is `begin` in the first run and grows by `step` in each; one of a name a Program."""
+    """An int64 counter [1] that grows by `step` in each run from begin - 1 on (so the first run sees `begin` for a step of 1).
+
+    A Program has one counter of a name; asking for it again gives the same Variable.
+    """
     helper = LayerHelper("global_step_counter")
     name = "@STEP_COUNTER@" if counter_name is None else counter_name
     counter, is_new = helper.create_or_get_global_variable(name=name, dtype="int64", shape=[1], persistable=True)
     if is_new:
-        helper.set_variable_initializer(counter, initializer=Constant(value=begin - step, force_cpu=True))
+        helper.set_variable_initializer(counter, initializer=Constant(value=begin - 1, force_cpu=True))
         helper.main_program.global_block()._prepend_op(
             type="increment", inputs={"X": [counter]}, outputs={"Out": [counter]}, attrs={"step": float(step)}
         )

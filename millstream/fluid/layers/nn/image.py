@@ -26,6 +26,7 @@ __all__ = [
     "grid_sampler",
     "image_resize",
     "image_resize_short",
+    "interpolate",
     "pixel_shuffle",
     "resize_bilinear",
     "resize_nearest",
@@ -103,6 +104,9 @@ def image_resize(
     out = helper.create_variable_for_type_inference(input.dtype)
     helper.append_op(type=f"{method}_interp", inputs=inputs, outputs={"Out": out}, attrs=attrs)
     return out
+
+
+interpolate = image_resize
 
 
 def _size(helper: LayerHelper, out_shape: Any, n: int, inputs: dict[str, Any], attrs: dict[str, Any]) -> None:

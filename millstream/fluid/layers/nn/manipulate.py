@@ -398,7 +398,6 @@ def pad2d(
     attrs: dict[str, Any] = {"mode": mode, "pad_value": float(pad_value), "data_format": data_format}
     if is_variable(paddings):
         inputs["Paddings"] = paddings
-        attrs["paddings"] = []
     else:
         if len(paddings) != 4:
             refuse(layer, f"'paddings' must be [top, bottom, left, right], received {list(paddings)}")
