@@ -137,7 +137,8 @@ def coerce(op: Operator, name: str, kind: AttrType, value: Any, is_dtype: bool =
         return convert(value)
     except (TypeError, ValueError):
         raise _with_context(
-            op, AttributeTypeError(f"attribute {name} must be {kind.name}, received {type(value).__name__}: {str(value)[:60]}")
+            op,
+            AttributeTypeError(f"attribute {name} must be {kind.name}, received {type(value).__name__}: {str(value)[:60]}"),
         ) from None
 
 

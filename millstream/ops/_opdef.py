@@ -1,6 +1,6 @@
 """How ONE operator is declared, and the registry of all of them.
 
-    @op("relu", slots="X -> Out", infer="X", lod="X")
+    @op("relu", slots="X -> Out", infer="X", lod="X", traceable=True)
     def relu(x): return torch.relu(x)
 
     @op("relu_grad", slots="Out, Out@GRAD -> X@GRAD")
@@ -212,14 +212,17 @@ def op(
         nodiff: input slots that never get a gradient (integer tensors never do).
         block: the kernel takes a BlockFrame and keyword attributes; it has a sub-Block.
         side_effect: must run even if nothing uses its outputs.
-        **extra: what optional rooms know of the operator (onnx=, samples=, flops=, …).
+        **extra: what optional rooms know of the operator (onnx=, flops=, …); `traceable=True`: the kernel is torch
+            calls whose autograd gradient equals the declared one (tests/ops/test_traceable.py checks it).
     """
 
     def declare(kernel: Callable[..., Any]) -> Callable[..., Any]:
         left, _, right = slots.partition("->")
         attrs, reserved = _attrs_of(kernel)
         overrides = tuple(
-            k for k, v in (("infer", callable(infer)), ("lod", callable(lod)), ("grad", callable(grad)), ("block", block)) if v
+            k
+            for k, v in (("infer", callable(infer)), ("lod", callable(lod)), ("grad", callable(grad)), ("block", block))
+            if v
         )
         REGISTRY.add(
             OpDef(

@@ -19,7 +19,7 @@ _BY_OUT = "Out, Out@GRAD -> X@GRAD"
 _BY_DOUT = "Out@GRAD -> X@GRAD"
 
 
-@op("relu", slots=_SLOTS, infer="X", lod="X")
+@op("relu", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def relu(x):
     """max(X, 0)."""
     return torch.relu(x)
@@ -31,7 +31,7 @@ def relu_grad(out, dout):
     return _aten.threshold_backward(dout, out, 0)
 
 
-@op("tanh", slots=_SLOTS, infer="X", lod="X")
+@op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def tanh(x):
     """Hyperbolic tangent."""
     return torch.tanh(x)
@@ -43,7 +43,7 @@ def tanh_grad(out, dout):
     return _aten.tanh_backward(dout, out)
 
 
-@op("sigmoid", slots=_SLOTS, infer="X", lod="X")
+@op("sigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def sigmoid(x):
     """1 / (1 + exp(-X))."""
     return torch.sigmoid(x)
@@ -55,7 +55,7 @@ def sigmoid_grad(out, dout):
     return _aten.sigmoid_backward(dout, out)
 
 
-@op("logsigmoid", slots=_SLOTS, infer="X", lod="X")
+@op("logsigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def logsigmoid(x):
     """log(sigmoid(X))."""
     return F.logsigmoid(x)
@@ -67,7 +67,7 @@ def logsigmoid_grad(x, dout):
     return dout * torch.sigmoid(-x)
 
 
-@op("exp", slots=_SLOTS, infer="X", lod="X")
+@op("exp", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def exp(x):
     """e ** X; integers go through float64 and are cut."""
     return torch.exp(x) if x.is_floating_point() else torch.exp(x.double()).to(x.dtype)
@@ -79,7 +79,7 @@ def exp_grad(out, dout):
     return dout * out
 
 
-@op("log", slots=_SLOTS, infer="X", lod="X")
+@op("log", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def log(x):
     """Natural logarithm."""
     return torch.log(x)
@@ -91,7 +91,7 @@ def log_grad(x, dout):
     return dout / x
 
 
-@op("log1p", slots=_SLOTS, infer="X", lod="X")
+@op("log1p", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def log1p(x):
     """log(1 + X)."""
     return torch.log1p(x)
@@ -103,7 +103,7 @@ def log1p_grad(x, dout):
     return dout / (x + 1)
 
 
-@op("sqrt", slots=_SLOTS, infer="X", lod="X")
+@op("sqrt", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def sqrt(x):
     """Square root."""
     return torch.sqrt(x)
@@ -115,7 +115,7 @@ def sqrt_grad(out, dout):
     return dout * 0.5 / out
 
 
-@op("rsqrt", slots=_SLOTS, infer="X", lod="X")
+@op("rsqrt", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def rsqrt(x):
     """1 / sqrt(X)."""
     return torch.rsqrt(x)
@@ -127,7 +127,7 @@ def rsqrt_grad(out, dout):
     return dout * -0.5 * (out * out * out)
 
 
-@op("square", slots=_SLOTS, infer="X", lod="X")
+@op("square", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def square(x):
     """X^2."""
     return x * x
@@ -139,7 +139,7 @@ def square_grad(x, dout):
     return dout * x * 2
 
 
-@op("reciprocal", slots=_SLOTS, infer="X", lod="X")
+@op("reciprocal", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def reciprocal(x):
     """1 / X."""
     return torch.reciprocal(x)
@@ -151,7 +151,7 @@ def reciprocal_grad(out, dout):
     return -dout * (out * out)
 
 
-@op("pow", slots="X, FactorTensor? -> Out", infer="X", lod="X", nodiff="FactorTensor")
+@op("pow", slots="X, FactorTensor? -> Out", infer="X", lod="X", nodiff="FactorTensor", traceable=True)
 def pow_(x, factor_tensor, *, factor: float = 1.0):
     """X ** factor; FactorTensor ([1]) wins over the attribute; for integers the factor is cut to one."""
     if factor_tensor is not None:
@@ -241,7 +241,7 @@ def erf_grad(x, dout):
     return dout * (torch.exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 
 
-@op("gelu", slots=_SLOTS, infer="X", lod="X")
+@op("gelu", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def gelu(x, *, approximate: bool = False):
     """X * Phi(X) (Hendrycks and Gimpel 2016); by the tanh formula when `approximate`."""
     return F.gelu(x, approximate="tanh" if approximate else "none")
@@ -253,7 +253,7 @@ def gelu_grad(x, dout, *, approximate: bool = False):
     return _aten.gelu_backward(dout, x, approximate="tanh" if approximate else "none")
 
 
-@op("softplus", slots=_SLOTS, infer="X", lod="X")
+@op("softplus", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def softplus(x):
     """log(1 + exp(X)), without overflow."""
     return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
@@ -265,7 +265,7 @@ def softplus_grad(x, dout):
     return dout * torch.sigmoid(x)
 
 
-@op("softsign", slots=_SLOTS, infer="X", lod="X")
+@op("softsign", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def softsign(x):
     """X / (1 + |X|)."""
     return x / (x.abs() + 1)
@@ -277,7 +277,7 @@ def softsign_grad(x, dout):
     return dout / torch.square(x.abs() + 1)
 
 
-@op("stanh", slots=_SLOTS, infer="X", lod="X")
+@op("stanh", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def stanh(x, *, scale_a: float = 0.67, scale_b: float = 1.7159):
     """scale_b * tanh(scale_a * X)."""
     return torch.tanh(x * scale_a) * scale_b
@@ -289,7 +289,7 @@ def stanh_grad(x, dout, *, scale_a: float = 0.67, scale_b: float = 1.7159):
     return _aten.tanh_backward(dout * (scale_a * scale_b), torch.tanh(x * scale_a))
 
 
-@op("tanh_shrink", slots=_SLOTS, infer="X", lod="X")
+@op("tanh_shrink", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def tanh_shrink(x):
     """X - tanh(X)."""
     return x - torch.tanh(x)
@@ -301,7 +301,7 @@ def tanh_shrink_grad(x, dout):
     return dout * torch.square(torch.tanh(x))
 
 
-@op("swish", slots=_SLOTS, infer="X", lod="X")
+@op("swish", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def swish(x, *, beta: float = 1.0):
     """X * sigmoid(beta * X) (Ramachandran et al. 2017)."""
     return F.silu(x) if beta == 1.0 else x * torch.sigmoid(x * beta)
@@ -335,7 +335,7 @@ def _capped_softplus(x: torch.Tensor, threshold: float) -> torch.Tensor:
     return torch.where(x > threshold, x, torch.where(x < -threshold, e, torch.log1p(e)))
 
 
-@op("abs", slots=_SLOTS, infer="X", lod="X")
+@op("abs", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def abs_(x):
     """|X|."""
     return torch.abs(x)

@@ -22,7 +22,7 @@ _threshold_backward = torch.ops.aten.threshold_backward
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
 
-@op("leaky_relu", slots=_SLOTS, infer="X", lod="X")
+@op("leaky_relu", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def leaky_relu(x, *, alpha: float = 0.02):
     """max(X, alpha * X)."""
     return torch.maximum(x, x * alpha)
@@ -188,7 +188,7 @@ def _softmax_spec(x: Spec, *, axis: int, **rest: object) -> Spec:
     return x
 
 
-@op("softmax", slots=_SLOTS, infer=_softmax_spec, lod="X")
+@op("softmax", slots=_SLOTS, infer=_softmax_spec, lod="X", traceable=True)
 def softmax(x, *, axis: int = -1):
     """exp(X) / sum of exp(X) along `axis`; logits more than 64 below the greatest count as 64 below."""
     return clipped_softmax(x, axis)

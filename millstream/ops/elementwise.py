@@ -15,7 +15,7 @@ _IN = "X, Y -> Out"
 _GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
 
 
-@op("elementwise_add", slots=_IN, infer=broadcast_spec, lod="X")
+@op("elementwise_add", slots=_IN, infer=broadcast_spec, lod="X", traceable=True)
 def elementwise_add(x, y, *, axis: int = -1):
     """X + Y."""
     if axis != -1:
@@ -29,7 +29,7 @@ def elementwise_add_grad(x, y, dout, *, axis: int = -1, want):
     return (reduce_like(dout, x, axis) if want[0] else None, reduce_like(dout, y, axis) if want[1] else None)
 
 
-@op("elementwise_sub", slots=_IN, infer=broadcast_spec, lod="X")
+@op("elementwise_sub", slots=_IN, infer=broadcast_spec, lod="X", traceable=True)
 def elementwise_sub(x, y, *, axis: int = -1):
     """X - Y."""
     if axis != -1:
@@ -43,7 +43,7 @@ def elementwise_sub_grad(x, y, dout, *, axis: int = -1, want):
     return (reduce_like(dout, x, axis) if want[0] else None, -reduce_like(dout, y, axis) if want[1] else None)
 
 
-@op("elementwise_mul", slots=_IN, infer=broadcast_spec, lod="X")
+@op("elementwise_mul", slots=_IN, infer=broadcast_spec, lod="X", traceable=True)
 def elementwise_mul(x, y, *, axis: int = -1):
     """X * Y. X may be SelectedRows when Y has one element: the rows are scaled."""
     if type(x) is SelectedRows:
@@ -63,7 +63,7 @@ def elementwise_mul_grad(x, y, dout, *, axis: int = -1, want):
     )
 
 
-@op("elementwise_div", slots=_IN, infer=broadcast_spec, lod="X")
+@op("elementwise_div", slots=_IN, infer=broadcast_spec, lod="X", traceable=True)
 def elementwise_div(x, y, *, axis: int = -1):
     """X / Y; integers truncate toward zero."""
     if axis != -1:
@@ -79,7 +79,7 @@ def elementwise_div_grad(x, y, out, dout, *, axis: int = -1, want):
     return (reduce_like(dx, x, axis) if want[0] else None, -reduce_like(dx * out, y, axis) if want[1] else None)
 
 
-@op("elementwise_max", slots=_IN, infer=broadcast_spec, lod="X")
+@op("elementwise_max", slots=_IN, infer=broadcast_spec, lod="X", traceable=True)
 def elementwise_max(x, y, *, axis: int = -1):
     """max(X, Y)."""
     if axis != -1:

@@ -85,7 +85,7 @@ def _full(out: torch.Tensor, x: torch.Tensor, keep_dim: bool) -> torch.Tensor:
 _SLOTS = "X -> Out"
 
 
-@op("reduce_sum", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
+@op("reduce_sum", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
 def reduce_sum(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -106,7 +106,7 @@ def reduce_sum_grad(
     return spread(dout, x, dim, reduce_all).expand(x.shape)
 
 
-@op("reduce_mean", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
+@op("reduce_mean", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
 def reduce_mean(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -131,7 +131,7 @@ def reduce_mean_grad(
     return (spread(dout, x, dim, reduce_all) / max(n, 1)).expand(x.shape)
 
 
-@op("reduce_max", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
+@op("reduce_max", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
 def reduce_max(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -140,7 +140,7 @@ def reduce_max(
     return _cast(out, out_dtype)
 
 
-@op("reduce_min", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
+@op("reduce_min", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
 def reduce_min(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -206,7 +206,7 @@ def _one(x: Spec, **attrs: object) -> Spec:
     return Spec((1,), x.dtype)
 
 
-@op("mean", slots=_SLOTS, infer=_one)
+@op("mean", slots=_SLOTS, infer=_one, traceable=True)
 def mean(x):
     """Mean of all elements: [1]."""
     return x.mean().reshape(1)
@@ -225,7 +225,7 @@ def _cumsum_spec(x: Spec, *, axis, **rest) -> Spec:
     return x
 
 
-@op("cumsum", slots=_SLOTS, infer=_cumsum_spec, lod="X")
+@op("cumsum", slots=_SLOTS, infer=_cumsum_spec, lod="X", traceable=True)
 def cumsum(x, *, axis: int = -1, exclusive: bool = False, reverse: bool = False):
     """Running sum along `axis`; from the end when `reverse`; without the element itself when `exclusive`."""
     if reverse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -11,7 +9,7 @@ from millstream.errors import InvalidProgramError
 from millstream.ir.names import grad_name
 from millstream.ir.types import VarType
 from millstream.ops._opdef import op
-from millstream.ops._values import RankTable, Ragged, Spec, TensorArray
+from millstream.ops._values import Ragged, RankTable, Spec, TensorArray
 
 
 def _index(i: torch.Tensor) -> int:

@@ -96,7 +96,13 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
     return y, Spec((*x.shape, 0), x.dtype), y.like(lod_level=0)
 
 
-@op("cross_entropy2", slots="X, Label -> Y, XShape~, MatchX", infer=_cross_entropy2_spec, lod="Y=X", nodiff="Label")
+@op(
+    "cross_entropy2",
+    slots="X, Label -> Y, XShape~, MatchX",
+    infer=_cross_entropy2_spec,
+    lod="Y=X",
+    nodiff="Label",
+)
 def cross_entropy2(x, label, *, ignore_index: int = -100):
     """-log X[label]; MatchX is X[label] (0 where the label is ignored). Shapes as cross_entropy."""
     p, ignored = pick(x, label.long(), -1, ignore_index)
@@ -144,9 +150,7 @@ def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignor
 
 
 @op("softmax_with_cross_entropy_grad", slots="Label, Softmax, Loss@GRAD -> Logits@GRAD")
-def softmax_with_cross_entropy_grad(
-    label, y, dloss, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1
-):
+def softmax_with_cross_entropy_grad(label, y, dloss, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1):
     """dLoss * (Softmax - label as one-hot).
 
     Fluid's CPU kernel does not look at `ignore_index` here: rows with an ignored label get dLoss * Softmax, and -dLoss
@@ -179,9 +183,7 @@ def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
     return x
 
 
-@op(
-    "sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label"
-)
+@op("sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label")
 def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, ignore_index: int = -100):
     """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label is `ignore_index`.
 

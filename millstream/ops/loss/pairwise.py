@@ -24,7 +24,7 @@ def _two_like_first(x: Spec, *rest: Spec, **attrs: object) -> tuple[Spec, Spec]:
 
 
 # ---- regression ------------------------------------------------------------------------------------
-@op("huber_loss", slots="X, Y -> Residual~, Out", infer=_two_like_first, lod="Out=X")
+@op("huber_loss", slots="X, Y -> Residual~, Out", infer=_two_like_first, lod="Out=X", traceable=True)
 def huber_loss(x, y, *, delta: float):
     """r^2 / 2 where |r| <= delta, else delta * (|r| - delta / 2); r = Y - X is Residual (Huber 1964)."""
     r = y - x

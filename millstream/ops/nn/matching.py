@@ -15,14 +15,15 @@ def _infer_match(x: Spec, y: Spec, w: Spec, *, dim_t) -> tuple[Spec, Spec]:
         raise ShapeError(f"X and Y must have 2 dimensions, received {list(x.shape)} and {list(y.shape)}")
     if w.shape != (x.shape[1], dim_t, y.shape[1]):
         raise ShapeError(f"W must have shape [{x.shape[1]}, {dim_t}, {y.shape[1]}], received {list(w.shape)}")
-    return Spec((-1, 1), x.dtype, x.lod_level), Spec((-1, dim_t * y.shape[1]), x.dtype, x.lod_level)
+    return Spec((-1, 1), x.dtype, x.lod_level), Spec((-1, 1), x.dtype)
 
 
 @op("match_matrix_tensor", slots="X#, Y#, W -> Out#, Tmp", infer=_infer_match)
 def match_matrix_tensor(x, y, w, *, dim_t: int = 1):
     """Out_i[t, a, b] = X_i[a] W[:, t, :] Y_i[b]^T for each pair of sequences (Wan et al. 2016, arXiv:1604.04378).
 
-    X [sum l, D1], Y [sum r, D2] with LoD, W [D1, dim_t, D2]; Out holds dim_t * l_i * r_i numbers a pair, [., 1]; Tmp = X W.
+    X [sum l, D1], Y [sum r, D2] with LoD, W [D1, dim_t, D2]; Out holds dim_t * l_i * r_i numbers a pair, [., 1];
+    Tmp = X W, flat.
     """
     if len(x.offsets) != len(y.offsets):
         raise EnforceNotMet(
@@ -42,7 +43,7 @@ def match_matrix_tensor(x, y, w, *, dim_t: int = 1):
         parts.append(part)
         ends.append(ends[-1] + part.numel())
     out = torch.cat(parts) if parts else tmp.new_zeros(0)
-    return Ragged(out.reshape(-1, 1), (np.array(ends, dtype=np.int64),)), tmp
+    return Ragged(out.reshape(-1, 1), (np.array(ends, dtype=np.int64),)), tmp.reshape(-1, 1)
 
 
 def _infer_focus(x: Spec, *, axis, indexes) -> Spec:

@@ -239,8 +239,9 @@ def pool2d(
 ):
     """Maximum or mean of each window of X [N, C, H, W] (or NHWC).
 
-    `exclusive`: the mean is over real elements only. `adaptive`: `ksize` is the output size, the mean's window i
-    spans floor(i*in/out) to ceil((i+1)*in/out) (the maximum's still has size ksize, as in Fluid). `global_pooling`: one window, the whole image.
+    `exclusive`: the mean is over real elements only. `adaptive`: `ksize` is the output size; the mean's window i spans
+    floor(i*in/out) to ceil((i+1)*in/out), the maximum's still has size ksize, as in Fluid. `global_pooling`: one window,
+    the whole image.
     """
     return _pool(
         x,

@@ -43,6 +43,7 @@ def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
 @op(
     "gru_unit", slots="Input, HiddenPrev, Weight, Bias? -> Gate~, ResetHiddenPrev~, Hidden", infer=_gru_spec,
     lod="Hidden=Input",
+    traceable=True,
 )
 def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
     """One step of a GRU: see gru. Activations by number: 0 identity, 1 sigmoid, 2 tanh, 3 relu.
@@ -96,7 +97,7 @@ def _lstm_spec(x, c, *, forget_bias):
     return c, c
 
 
-@op("lstm_unit", slots="X, C_prev -> C, H", infer=_lstm_spec, lod="X")
+@op("lstm_unit", slots="X, C_prev -> C, H", infer=_lstm_spec, lod="X", traceable=True)
 def lstm_unit(x, c_prev, *, forget_bias: float = 0.0):
     """One LSTM step from the gates' pre-activations, in the order input, forget, output, candidate.
 

@@ -41,7 +41,7 @@ def _expansion(x: Ragged, y: Ragged, ref_level: int) -> tuple[np.ndarray, np.nda
     return blocks(np.repeat(starts, times), lengths), lengths
 
 
-@op("sequence_expand", slots="X#, Y# -> Out#", infer=_expand_spec, nodiff="Y")
+@op("sequence_expand", slots="X#, Y# -> Out#", infer=_expand_spec, nodiff="Y", traceable=True)
 def sequence_expand(x, y, *, ref_level: int = -1):
     """Row i of X (or its i-th sequence, when X has a LoD) as many times as the i-th sequence of Y is long.
 
@@ -78,7 +78,7 @@ def _as_rows(x: Ragged, y: Ragged) -> np.ndarray:
     return np.repeat(np.arange(len(times), dtype=np.int64), times)
 
 
-@op("sequence_expand_as", slots="X#, Y# -> Out#", infer=_expand_as_spec, nodiff="Y")
+@op("sequence_expand_as", slots="X#, Y# -> Out#", infer=_expand_as_spec, nodiff="Y", traceable=True)
 def sequence_expand_as(x, y):
     """Row i of X as many times as the i-th sequence of Y (first LoD level) is long; Out takes that level as LoD."""
     rows = _as_rows(x, y)

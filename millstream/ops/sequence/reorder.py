@@ -32,7 +32,7 @@ def _concat_order(xs: list[Ragged]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return blocks(starts, sizes.reshape(-1)), sizes.sum(1), first
 
 
-@op("sequence_concat", slots="X*# -> Out#", infer=_concat_spec)
+@op("sequence_concat", slots="X*# -> Out#", infer=_concat_spec, traceable=True)
 def sequence_concat(xs):
     """The i-th sequences of all inputs joined into the i-th sequence. Each X: [rows, …] with one LoD level."""
     rows, lengths, _ = _concat_order(xs)
@@ -75,7 +75,9 @@ def _slices(x: Ragged, offset: torch.Tensor, length: torch.Tensor) -> tuple[np.n
     begin, size = (array(t.reshape(-1)).astype(np.int64) for t in (offset, length))
     n = len(offsets) - 1
     if len(begin) != n or len(size) != n:
-        raise EnforceNotMet(f"Offset and Length must have an entry for each of {n} sequences, received {len(begin)}, {len(size)}")
+        raise EnforceNotMet(
+            f"Offset and Length must have {n} entries, one for each sequence, received {len(begin)}, {len(size)}"
+        )
     bad = (begin < 0) | (size < 0) | (begin + size > np.diff(offsets))
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
@@ -109,7 +111,7 @@ def _reshape_spec(x, *, new_dim):
     return x.like(shape=(-1, new_dim), lod_level=max(x.lod_level, 1))
 
 
-@op("sequence_reshape", slots="X# -> Out#", infer=_reshape_spec)
+@op("sequence_reshape", slots="X# -> Out#", infer=_reshape_spec, traceable=True)
 def sequence_reshape(x, *, new_dim: int):
     """Each sequence [n, D] as [n * D / new_dim, new_dim]; n * D must divide. X: [rows, D] with one LoD level."""
     offsets = one_level(x, "X")

@@ -98,7 +98,7 @@ def sequence_topk_avg_pooling(x, row, column, *, topks: list[int], channel_num: 
 def sequence_topk_avg_pooling_grad(x, row, column, pos, dout, *, topks: list[int], channel_num: int):
     most, n = max(topks), len(topks)
     # the j-th largest entry counts in every average over k > j
-    share = torch.tensor([[1.0 / k if j < k else 0.0 for j in range(most)] for k in topks]).to(dout)
+    share = torch.tensor([[1.0 / k if j < k else 0.0 for j in range(most)] for k in topks], dtype=torch.float64).to(dout)
     weights = dout.reshape(-1, channel_num, n) @ share
     where = pos.reshape(-1, channel_num, most).long()
     dx = torch.zeros(x.values.numel(), dtype=x.values.dtype, device=dout.device)

@@ -153,7 +153,7 @@ def _select_spec(x, index, *, dim):
     return Spec((*x.shape[:k], index.shape[0], *x.shape[k + 1 :]), x.dtype)
 
 
-@op("index_select", slots="X, Index -> Out", infer=_select_spec, lod="X", nodiff="Index")
+@op("index_select", slots="X, Index -> Out", infer=_select_spec, lod="X", nodiff="Index", traceable=True)
 def index_select(x, index, *, dim: int = 0):
     """Entries Index of X along `dim`."""
     return x.index_select(dim, index.reshape(-1))
@@ -190,7 +190,7 @@ def _where_spec(condition, x, y):
     return x
 
 
-@op("where", slots="Condition, X, Y -> Out", infer=_where_spec, lod="X", nodiff="Condition")
+@op("where", slots="Condition, X, Y -> Out", infer=_where_spec, lod="X", nodiff="Condition", traceable=True)
 def where(condition, x, y):
     """X where Condition holds, else Y; all of one shape."""
     return torch.where(condition, x, y)

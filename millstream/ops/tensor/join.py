@@ -51,7 +51,7 @@ def _concat_lod(lods, attrs, ins):
     return {"Out": found[0] if axis else join_lods(found)}
 
 
-@op("concat", slots="X*, AxisTensor? -> Out", infer=_concat_spec, lod=_concat_lod, nodiff="AxisTensor")
+@op("concat", slots="X*, AxisTensor? -> Out", infer=_concat_spec, lod=_concat_lod, nodiff="AxisTensor", traceable=True)
 def concat(xs, axis_tensor, *, axis: int = 0):
     """Tensors laid one after another on `axis` (AxisTensor goes before the attribute); on axis 0 their LoDs join."""
     if axis_tensor is not None:
@@ -157,7 +157,7 @@ def _stack_spec(xs, *, axis):
     return Spec(tuple(shape), xs[0].dtype, xs[0].lod_level)
 
 
-@op("stack", slots="X* -> Y", infer=_stack_spec, lod="X")
+@op("stack", slots="X* -> Y", infer=_stack_spec, lod="X", traceable=True)
 def stack(xs, *, axis: int = 0):
     """Tensors of one shape along a new axis."""
     return torch.stack(xs, axis)
@@ -180,7 +180,7 @@ def _unstack_spec(x, *, axis, num):
     return [part] * num
 
 
-@op("unstack", slots="X -> Y*", infer=_unstack_spec)
+@op("unstack", slots="X -> Y*", infer=_unstack_spec, traceable=True)
 def unstack(x, *, axis: int = 0, num: int):
     """X taken apart along `axis`."""
     return list(x.unbind(axis))

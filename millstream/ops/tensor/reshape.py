@@ -87,6 +87,7 @@ def _reshaped(x, shape_in, shape_tensors, shape):
     infer=_reshape2_spec,
     lod=keep_lod_if(_reshape_stays),
     nodiff="Shape, ShapeTensor",
+    traceable=True,
 )
 def reshape2(x, shape_in, shape_tensors, *, shape: list[int] = []):
     """X's elements in another shape: 0 copies X's dim, one -1 is inferred.
@@ -107,6 +108,7 @@ def reshape2_grad(xs, dout):
     infer=_reshape_spec,
     lod=keep_lod_if(_reshape_stays),
     nodiff="Shape, ShapeTensor",
+    traceable=True,
 )
 def reshape(x, shape_in, shape_tensors, *, shape: list[int] = []):
     """Like reshape2, without XShape."""
@@ -149,7 +151,7 @@ def _squeeze_stays(x_shape, attrs, ins):
     return bool(out) and out[0] == x_shape[0]
 
 
-@op("squeeze2", slots="X -> Out, XShape~", infer=_squeeze2_spec, lod=keep_lod_if(_squeeze_stays))
+@op("squeeze2", slots="X -> Out, XShape~", infer=_squeeze2_spec, lod=keep_lod_if(_squeeze_stays), traceable=True)
 def squeeze2(x, *, axes: list[int] = []):
     """X without the dims of `axes`, which must be 1 (without every dim of 1 when `axes` is empty)."""
     return x.reshape(_squeezed(x.shape, axes)), xshape(x)
@@ -160,7 +162,7 @@ def squeeze2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
 
-@op("squeeze", slots="X -> Out", infer=_squeeze_spec, lod=keep_lod_if(_squeeze_stays))
+@op("squeeze", slots="X -> Out", infer=_squeeze_spec, lod=keep_lod_if(_squeeze_stays), traceable=True)
 def squeeze(x, *, axes: list[int] = []):
     """Like squeeze2, without XShape."""
     return x.reshape(_squeezed(x.shape, axes))
@@ -216,6 +218,7 @@ _UNSQUEEZE = "X, AxesTensor?, AxesTensorList* -> Out"
     infer=_unsqueeze2_spec,
     lod=keep_lod_if(_unsqueeze_stays),
     nodiff="AxesTensor, AxesTensorList",
+    traceable=True,
 )
 def unsqueeze2(x, axes_tensor, axes_tensors, *, axes: list[int] = []):
     """X with dims of 1 inserted at `axes`, one after another."""
@@ -233,6 +236,7 @@ def unsqueeze2_grad(xs, dout):
     infer=_unsqueeze_spec,
     lod=keep_lod_if(_unsqueeze_stays),
     nodiff="AxesTensor, AxesTensorList",
+    traceable=True,
 )
 def unsqueeze(x, axes_tensor, axes_tensors, *, axes: list[int] = []):
     """Like unsqueeze2, without XShape."""
@@ -264,7 +268,7 @@ def _flatten_stays(x_shape, attrs, ins):
     return _flat(x_shape, attrs["axis"])[0] == x_shape[0]
 
 
-@op("flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays))
+@op("flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), traceable=True)
 def flatten2(x, *, axis: int = 1):
     """X as a matrix [product of dims before `axis`, product of the rest]."""
     return x.reshape(_flat(x.shape, axis)), xshape(x)
@@ -275,7 +279,7 @@ def flatten2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
 
-@op("flatten", slots="X -> Out", infer=_flatten_spec, lod=keep_lod_if(_flatten_stays))
+@op("flatten", slots="X -> Out", infer=_flatten_spec, lod=keep_lod_if(_flatten_stays), traceable=True)
 def flatten(x, *, axis: int = 1):
     """Like flatten2, without XShape."""
     return x.reshape(_flat(x.shape, axis))
@@ -306,7 +310,7 @@ def _inverse(axis):
     return tuple(inverse)
 
 
-@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec)
+@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec, traceable=True)
 def transpose2(x, *, axis: list[int]):
     """Out's dim i is X's dim axis[i]."""
     return x.permute(axis), xshape(x)
@@ -317,7 +321,7 @@ def transpose2_grad(xs, dout, *, axis: list[int]):
     return dout.permute(_inverse(tuple(axis)))
 
 
-@op("transpose", slots="X -> Out", infer=_transpose_spec)
+@op("transpose", slots="X -> Out", infer=_transpose_spec, traceable=True)
 def transpose(x, *, axis: list[int]):
     """Like transpose2, without XShape."""
     return x.permute(axis)
@@ -376,6 +380,7 @@ _EXPAND = "X, ExpandTimes?, expand_times_tensor*"
     infer=_expand_spec,
     lod=keep_lod_if(_expand_stays),
     nodiff="ExpandTimes, expand_times_tensor",
+    traceable=True,
 )
 def expand(x, times_tensor, times_tensors, *, expand_times: list[int] = []):
     """X repeated expand_times[i] times along dim i; the tensors go before the attribute."""

@@ -78,7 +78,14 @@ def _axis0_stays(shape, attrs, ins):
     return attrs["axes"][0] != 0
 
 
-@op("slice", slots=_SLICE + " -> Out", infer=_slice_spec, lod=keep_lod_if(_axis0_stays, "Input"), nodiff=_SLICE_NODIFF)
+@op(
+    "slice",
+    slots=_SLICE + " -> Out",
+    infer=_slice_spec,
+    lod=keep_lod_if(_axis0_stays, "Input"),
+    nodiff=_SLICE_NODIFF,
+    traceable=True,
+)
 def slice_(
     x,
     starts_tensor,
@@ -188,6 +195,7 @@ def _strided_parts(x, st, et, rt, sts, ets, rts, axes, starts, ends, strides):
     infer=_strided_spec,
     lod=keep_lod_if(_axis0_stays, "Input"),
     nodiff=_STRIDED_NODIFF,
+    traceable=True,
 )
 def strided_slice(
     x,
@@ -344,7 +352,7 @@ def _backwards(paddings):
     return [p for i in reversed(range(0, len(paddings), 2)) for p in paddings[i : i + 2]]
 
 
-@op("pad", slots="X -> Out", infer=_pad_spec, lod=keep_lod_if(_pad_stays))
+@op("pad", slots="X -> Out", infer=_pad_spec, lod=keep_lod_if(_pad_stays), traceable=True)
 def pad(x, *, paddings: list[int], pad_value: float = 0.0):
     """X with paddings[2i] and paddings[2i+1] entries of `pad_value` before and after it along dim i."""
     return F.pad(x, _backwards(paddings), value=pad_value)
