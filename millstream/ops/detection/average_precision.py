@@ -43,8 +43,9 @@ def _judge(
     """Add the detections of one image: right when the box they overlap most is of their class and not taken yet."""
     for c in dict.fromkeys(found[:, 0].astype(int).tolist()):
         mine = found[found[:, 0].astype(int) == c]
-        mine = mine[np.argsort(-mine[:, 1], kind="stable")]
         boxes = truth[truth[:, 0].astype(int) == c]
+        if len(boxes):  # all of them are wrong otherwise, and stay as they came
+            mine = mine[np.argsort(-mine[:, 1], kind="stable")]
         hits, misses = right.setdefault(c, []), wrong.setdefault(c, [])
         taken = np.zeros(len(boxes), dtype=bool)
         clipped = torch.from_numpy(np.clip(mine[:, 2:6], 0, 1))
@@ -105,9 +106,9 @@ def detection_map(
 ):
     """Mean over classes of the average precision (Everingham et al. 2010, PASCAL VOC).
 
-    DetectRes [., 6] (label, score, box), Label [., 6] (label, difficult, box) or [., 5], a sequence an image each. The counts
-    of boxes [class_num, 1] and the judged detections (score, 0 or 1), a sequence a class, come in where HasState is not 0
-    and go out added up. MAP [1].
+    DetectRes [., 6] (label, score, box), Label [., 6] (label, difficult, box) or [., 5], a sequence an image each. The
+    counts of boxes [class_num, 1] and the judged detections (score, 0 or 1), a sequence a class, come in where HasState is not 0
+    and go out added up. MAP [1]. `background_label` changes nothing, as in Fluid.
     """
     keep = has_state is not None and int(has_state.reshape(-1)[0]) != 0
     count = np.zeros(class_num, np.int64)
@@ -126,7 +127,7 @@ def detection_map(
         _judge(mine, truth, overlap_threshold, evaluate_difficult, right, wrong)
     total, classes = 0.0, 0
     for c in range(class_num):
-        if not count[c] or c == background_label:
+        if not count[c]:
             continue
         classes += 1
         if right.get(c):

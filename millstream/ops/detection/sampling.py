@@ -258,7 +258,9 @@ def generate_proposal_labels(
     more = (_per_image("IsCrowd", crowd, images), _per_image("GtBoxes", gt, images))
     for i, (proposals, kinds, flags, boxes) in enumerate(zip(*given, *more)):
         scale = np.asarray(float(info[i, 2]), dtype)
-        proposals = proposals / scale
+        # in a cascade Fluid takes the first rows, as many as there are boxes, to be in the original image's scale already
+        whole = len(boxes) if is_cascade_rcnn else 0
+        proposals = np.concatenate([proposals[:whole], proposals[whole:] / scale])
         if is_cascade_rcnn:  # the stage before already had the ground truth; boxes that shrank to nothing are dropped
             size = proposals[:, 2:] - proposals[:, :2] + 1
             every = proposals[(size > 0).all(1)].astype(dtype)
@@ -270,7 +272,8 @@ def generate_proposal_labels(
         if not is_cascade_rcnn:
             most[: len(boxes)][flags.reshape(-1) != 0] = -1
         positive = np.flatnonzero(most >= np.float32(fg_thresh))
-        negative = np.flatnonzero((most >= np.float32(bg_thresh_lo)) & (most < np.float32(bg_thresh_hi)))
+        low = np.float32(min(bg_thresh_hi, fg_thresh))
+        negative = np.flatnonzero((most >= np.float32(bg_thresh_lo)) & (most < low))
         if not is_cascade_rcnn:
             positive = choose(positive, int(batch_size_per_im * fg_fraction), generator)
             negative = choose(negative, batch_size_per_im - len(positive), generator)
