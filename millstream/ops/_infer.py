@@ -231,7 +231,8 @@ def _set(var: Variable, spec: Spec, level: int | None) -> None:
     if isinstance(var, Parameter):
         return
     var._shape = tuple(int(d) for d in spec.shape)
-    var._dtype = spec.dtype
+    if not (spec.weak and var.has_dtype):
+        var._dtype = spec.dtype
     if spec.type is not VarType.LOD_TENSOR or var._type is VarType.SELECTED_ROWS:
         var._type = spec.type
     var._lod_level = spec.lod_level if level is None else level

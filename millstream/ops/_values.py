@@ -95,12 +95,14 @@ class Spec(NamedTuple):
 
     Attributes:
         shape: -1 for an unknown dimension.
+        weak: the dtype is for a variable that has none; a declared one stays (operators whose dtype Fluid never infers).
     """
 
     shape: tuple[int, ...]
     dtype: VarType = VarType.FP32
     lod_level: int = 0
     type: VarType = VarType.LOD_TENSOR
+    weak: bool = False
 
     def like(self, **changes: Any) -> Spec:
         """A copy with changes."""

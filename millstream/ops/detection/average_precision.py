@@ -107,7 +107,7 @@ def detection_map(
     """Mean over classes of the average precision (Everingham et al. 2010, PASCAL VOC).
 
     DetectRes [., 6] (label, score, box), Label [., 6] (label, difficult, box) or [., 5], a sequence an image each. The
-    counts of boxes [class_num, 1] and the judged detections (score, 0 or 1), a sequence a class, come in where HasState is not 0
+    counts of boxes [class_num, 1] and the judged detections (score, 0 or 1; a sequence a class) come in if HasState is not 0
     and go out added up. MAP [1]. `background_label` changes nothing, as in Fluid.
     """
     keep = has_state is not None and int(has_state.reshape(-1)[0]) != 0

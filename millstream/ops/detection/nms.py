@@ -96,12 +96,12 @@ def _infer_shapes(boxes: Spec, scores: Spec) -> tuple[int, int]:
 
 
 def _infer_multiclass(boxes: Spec, scores: Spec, **_: Any) -> Spec:
-    return Spec(_infer_shapes(boxes, scores), boxes.dtype, 1)
+    return Spec(_infer_shapes(boxes, scores), boxes.dtype, 1, weak=True)
 
 
 def _infer_with_index(boxes: Spec, scores: Spec, **_: Any) -> tuple[Spec, Spec]:
     shape = _infer_shapes(boxes, scores)
-    return Spec(shape, boxes.dtype, 1), Spec((shape[0], 1), VarType.INT32, 1)
+    return Spec(shape, boxes.dtype, 1, weak=True), Spec((shape[0], 1), VarType.INT32, 1, weak=True)
 
 
 def _multiclass(boxes: Ragged, scores: Ragged, background, least, top_k, threshold, eta, keep, normalized) -> list[Found]:
@@ -223,7 +223,7 @@ def matrix_nms(
 
 # ---- locality_aware_nms --------------------------------------------------------------------------------
 def _infer_locality(boxes: Spec, scores: Spec, **_: Any) -> Spec:
-    return Spec(_infer_shapes(boxes, scores), boxes.dtype)
+    return Spec(_infer_shapes(boxes, scores), boxes.dtype, weak=True)
 
 
 def _merge_polygons(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:

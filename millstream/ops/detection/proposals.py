@@ -36,7 +36,7 @@ def _infer_generate(scores: Spec, deltas: Spec, info: Spec, anchors: Spec, varia
         )
     if min(scores.shape[1], deltas.shape[1]) >= 0 and deltas.shape[1] != 4 * scores.shape[1]:
         raise ShapeError(f"BboxDeltas {list(deltas.shape)} must have 4 channels for each of Scores {list(scores.shape)}")
-    return Spec((-1, 4), anchors.dtype), Spec((-1, 1), anchors.dtype), None
+    return Spec((-1, 4), anchors.dtype, weak=True), Spec((-1, 1), anchors.dtype, weak=True), None
 
 
 def _propose(score, delta, info, anchors, variances, before, after, threshold, least, eta):
@@ -139,7 +139,7 @@ def _infer_distribute(rois: Spec, *, min_level, max_level, refer_level, refer_sc
         raise ShapeError(f"FpnRois must have shape [boxes, 4], received {list(rois.shape)}")
     if max_level < min_level:
         raise ShapeError(f"max_level must be at least min_level, received {max_level} and {min_level}")
-    one = Spec((-1, 4), rois.dtype, rois.lod_level)
+    one = Spec((-1, 4), rois.dtype, rois.lod_level, weak=True)
     return [one] * (max_level - min_level + 1), Spec((-1, 1), VarType.INT32)
 
 
@@ -181,7 +181,7 @@ def _infer_retinanet(boxes: list[Spec], scores: list[Spec], anchors: list[Spec],
                 f"a level must be BBoxes [N, M, 4], Scores [N, M, C] and Anchors [M, 4], "
                 f"received {list(b.shape)}, {list(s.shape)} and {list(a.shape)}"
             )
-    return Spec((boxes[0].shape[1], boxes[0].shape[2] + 2), boxes[0].dtype)
+    return Spec((boxes[0].shape[1], boxes[0].shape[2] + 2), boxes[0].dtype, weak=True)
 
 
 @op(
