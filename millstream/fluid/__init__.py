@@ -2,7 +2,20 @@
 
 from millstream import ops  # noqa: F401  (installs the operator library)
 from millstream.autodiff.backward import append_backward, calc_gradient, gradients
-from millstream.fluid import core, framework, initializer, io, layers, nets, unique_name
+from millstream.fluid import (
+    average,
+    backward,
+    clip,
+    core,
+    framework,
+    initializer,
+    io,
+    layers,
+    nets,
+    optimizer,
+    regularizer,
+    unique_name,
+)
 from millstream.fluid.data import data
 from millstream.fluid.framework import (
     cpu_places,

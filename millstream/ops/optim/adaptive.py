@@ -48,7 +48,8 @@ def decayed_adagrad(param, grad, moment, lr, *, decay: float = 0.95, epsilon: fl
 def adadelta(param, grad, squared_grad, squared_update, *, rho: float = 0.95, epsilon: float = 1e-6, aliased=frozenset()):
     """Zeiler, 2012 (arXiv:1212.5701); there is no learning rate.
 
-    G = rho * G + (1 - rho) * grad^2; d = -sqrt((U + epsilon) / (G + epsilon)) * grad; U = rho * U + (1 - rho) * d^2; param + d.
+    G = rho * G + (1 - rho) * grad^2; d = -sqrt((U + epsilon) / (G + epsilon)) * grad;
+    U = rho * U + (1 - rho) * d^2; param + d.
     Where U is updated in place (as every optimizer does), Fluid takes the new U in the parameter's step.
     """
     grad = dense(grad)

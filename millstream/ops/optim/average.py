@@ -36,5 +36,5 @@ def average_accumulates(
         sum_3 = sum_1 + sum_2
         sum_1, sum_2 = torch.zeros_like(sum_1), torch.zeros_like(sum_2)
         count, old = 0, count
-    counters = (torch.full_like(v, n) for v, n in ((num_accumulates, count), (old_num_accumulates, old), (num_updates, updates)))
-    return sum_1, sum_2, sum_3, *counters
+    values = ((num_accumulates, count), (old_num_accumulates, old), (num_updates, updates))
+    return sum_1, sum_2, sum_3, *(torch.full_like(v, n) for v, n in values)
