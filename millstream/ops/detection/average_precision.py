@@ -49,15 +49,15 @@ def _judge(
         hits, misses = right.setdefault(c, []), wrong.setdefault(c, [])
         taken = np.zeros(len(boxes), dtype=bool)
         clipped = torch.from_numpy(np.clip(mine[:, 2:6], 0, 1))
-        overlaps = overlap(clipped, torch.from_numpy(np.ascontiguousarray(boxes[:, -4:])), 0.0)
-        overlaps = torch.nan_to_num(overlaps, nan=0.0).numpy()
+        shared = overlap(clipped, torch.from_numpy(np.ascontiguousarray(boxes[:, -4:])), 0.0)
+        overlaps = torch.nan_to_num(shared, nan=0.0).numpy()
         for k, row in enumerate(mine):
             score = float(row[1])
             at = int(overlaps[k].argmax()) if len(boxes) else -1
-            good = at >= 0 and overlaps[k, at] > np.float32(threshold)
+            good = at >= 0 and bool(overlaps[k, at] > np.float32(threshold))
             if good and not count_difficult and boxes.shape[1] == 6 and boxes[at, 1] != 0:
                 continue  # a difficult box counts neither way
-            good = good and not taken[at]
+            good = good and not bool(taken[at])
             if good:
                 taken[at] = True
             hits.append((score, int(good)))

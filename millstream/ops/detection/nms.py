@@ -30,11 +30,11 @@ class Found(NamedTuple):
     label: np.ndarray
     score: np.ndarray
     box: np.ndarray
-    index: np.ndarray
+    row: np.ndarray
 
     def take(self, at: np.ndarray) -> Found:
         """Those at the given positions."""
-        return Found(self.label[at], self.score[at], self.box[at], self.index[at])
+        return Found(self.label[at], self.score[at], self.box[at], self.row[at])
 
     def rows(self) -> np.ndarray:
         """[K, 2 + D]: label, score, coordinates."""
@@ -74,7 +74,7 @@ def emit(images: list[Found], width: int, dtype: Any) -> tuple[torch.Tensor, tor
     """(rows, indices, LoD) of all images."""
     ends = np.cumsum([0] + [len(f.label) for f in images]).astype(np.int64)
     found = join(images, width, dtype)
-    return torch.from_numpy(found.rows()), torch.from_numpy(found.index.astype(np.int32).reshape(-1, 1)), (ends,)
+    return torch.from_numpy(found.rows()), torch.from_numpy(found.row.astype(np.int32).reshape(-1, 1)), (ends,)
 
 
 # ---- multiclass_nms, multiclass_nms2 -------------------------------------------------------------------
@@ -124,7 +124,7 @@ def _multiclass(boxes: Ragged, scores: Ragged, background, least, top_k, thresho
             parts.append(Found(np.full(len(at), c), table[c][at], mine[at], row))
         found = best(join(parts, b.shape[-1], b.dtype), keep)
         if ragged:  # Fluid lists the boxes of a class in their own order here
-            found = found.take(np.lexsort((found.index, found.label)))
+            found = found.take(np.lexsort((found.row, found.label)))
         images.append(found)
     return images
 
@@ -270,8 +270,8 @@ def locality_aware_nms(
                 kept = loops().merge_neighbours(merged, mine, nms_threshold, extra)
             else:
                 kept = _merge_polygons(merged, mine, nms_threshold)
-            rows = np.flatnonzero(kept)
-            at = rows[suppress(merged[rows], mine[rows], score_threshold, nms_top_k, nms_threshold, nms_eta, extra)]
+            starts = np.flatnonzero(kept)
+            at = starts[suppress(merged[starts], mine[starts], score_threshold, nms_top_k, nms_threshold, nms_eta, extra)]
             parts.append(Found(np.full(len(at), c), mine[at], merged[at], at))
         images.append(best(join(parts, b.shape[-1], b.dtype), keep_top_k))
     rows, _, lod = emit(images, b.shape[-1], b.dtype)

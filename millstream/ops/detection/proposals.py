@@ -154,12 +154,12 @@ def distribute_fpn_proposals(rois, *, min_level: int, max_level: int, refer_leve
     size = v[:, 2:] - v[:, :2] + 1
     area = torch.where(((v[:, 2:] - v[:, :2]) < 0).any(1), torch.zeros_like(size[:, 0]), size.prod(1))
     level = torch.floor(torch.log2(torch.sqrt(area) / refer_scale + 1e-6) + refer_level)
-    level = level.clamp(min_level, max_level).long().numpy()
+    levels = level.clamp(min_level, max_level).long().numpy()
     images = len(rois.offsets) - 1
     image = np.repeat(np.arange(images), np.diff(rois.offsets))
     outs, orders = [], []
     for k in range(min_level, max_level + 1):
-        at = np.flatnonzero(level == k)
+        at = np.flatnonzero(levels == k)
         ends = np.concatenate([[0], np.cumsum(np.bincount(image[at], minlength=images))]).astype(np.int64)
         outs.append(Ragged(v[torch.from_numpy(at)], (ends,)))
         orders.append(at)

@@ -37,14 +37,14 @@ def _trbl(paddings: list[int]) -> list[tuple[int, int]]:
 def unfold(x, *, kernel_sizes: list[int], strides: list[int], paddings: list[int], dilations: list[int]):
     """Every window as a column: X [N, C, H, W] -> Y [N, C * kh * kw, positions]; paddings (top, left, bottom, right)."""
     (top, bottom), (left, right) = _trbl(paddings)
-    return F.unfold(F.pad(x, (left, right, top, bottom)), kernel_sizes, dilations, 0, strides)
+    return F.unfold(F.pad(x, (left, right, top, bottom)), tuple(kernel_sizes), tuple(dilations), 0, tuple(strides))
 
 
 @op("unfold_grad", slots="X, Y@GRAD -> X@GRAD")
 def unfold_grad(x, dy, *, kernel_sizes: list[int], strides: list[int], paddings: list[int], dilations: list[int]):
     (top, bottom), (left, right) = _trbl(paddings)
     h, w = x.shape[2:]
-    padded = F.fold(dy, (h + top + bottom, w + left + right), kernel_sizes, dilations, 0, strides)
+    padded = F.fold(dy, (h + top + bottom, w + left + right), tuple(kernel_sizes), tuple(dilations), 0, tuple(strides))
     return padded[:, :, top : top + h, left : left + w]
 
 
@@ -84,7 +84,7 @@ def im2sequence(
             f"im2sequence: kernels {kernels} do not fit into images {list(x.shape)} with paddings {paddings}"
         )
     padded = F.pad(x, (*pairs[1], *pairs[0]))
-    rows = F.unfold(padded, kernels, 1, 0, strides).transpose(1, 2)
+    rows = F.unfold(padded, tuple(kernels), 1, 0, tuple(strides)).transpose(1, 2)
     n, total, width = rows.shape
     if y is None or n == 1:
         return Ragged(rows.reshape(-1, width), (np.arange(n + 1, dtype=np.int64) * total,))
