@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from millstream.errors import ShapeError
 from millstream.ir.types import VarType
 from millstream.ops._broadcast import align, broadcast_shape, check_dtypes
@@ -15,57 +17,69 @@ def _spec(x: Spec, y: Spec, *, axis: int) -> Spec:
     if len(x.shape) < len(y.shape):
         raise ShapeError(f"X must have at least as many dims as Y, received X {list(x.shape)} and Y {list(y.shape)}")
     check_dtypes(x, y)
-    full = broadcast_shape(tuple(x.shape), tuple(y.shape), axis)
-    shape = tuple(f if d == 1 and f > 1 else d for d, f in zip(x.shape, full))  # unknown dims of X stay unknown
-    return Spec(shape, VarType.BOOL, x.lod_level)
+    broadcast_shape(tuple(x.shape), tuple(y.shape), axis)  # raises where they do not fit
+    return Spec(x.shape, VarType.BOOL, x.lod_level)
+
+
+def _shaped_like_x(x: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
+    """Out has X's shape whatever Y's: where the broadcast is larger, 1.8.5 keeps its first elements."""
+    if full.numel() == x.numel():
+        return full.reshape(x.shape)
+    return full.reshape(-1)[: x.numel()].reshape(x.shape)
 
 
 @op("equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
 def equal(x, y, *, axis: int = -1):
     """X == Y."""
-    if axis != -1:
-        x, y = align(x, y, axis)
-    return x == y
+    if x.shape == y.shape:
+        return x == y
+    a, b = align(x, y, axis)
+    return _shaped_like_x(x, a == b)
 
 
 @op("not_equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
 def not_equal(x, y, *, axis: int = -1):
     """X != Y."""
-    if axis != -1:
-        x, y = align(x, y, axis)
-    return x != y
+    if x.shape == y.shape:
+        return x != y
+    a, b = align(x, y, axis)
+    return _shaped_like_x(x, a != b)
 
 
 @op("less_than", slots=_SLOTS, infer=_spec, lod="X", grad=False)
 def less_than(x, y, *, axis: int = -1):
     """X < Y."""
-    if axis != -1:
-        x, y = align(x, y, axis)
-    return x < y
+    if x.shape == y.shape:
+        return x < y
+    a, b = align(x, y, axis)
+    return _shaped_like_x(x, a < b)
 
 
 @op("less_equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
 def less_equal(x, y, *, axis: int = -1):
     """X <= Y."""
-    if axis != -1:
-        x, y = align(x, y, axis)
-    return x <= y
+    if x.shape == y.shape:
+        return x <= y
+    a, b = align(x, y, axis)
+    return _shaped_like_x(x, a <= b)
 
 
 @op("greater_than", slots=_SLOTS, infer=_spec, lod="X", grad=False)
 def greater_than(x, y, *, axis: int = -1):
     """X > Y."""
-    if axis != -1:
-        x, y = align(x, y, axis)
-    return x > y
+    if x.shape == y.shape:
+        return x > y
+    a, b = align(x, y, axis)
+    return _shaped_like_x(x, a > b)
 
 
 @op("greater_equal", slots=_SLOTS, infer=_spec, lod="X", grad=False)
 def greater_equal(x, y, *, axis: int = -1):
     """X >= Y."""
-    if axis != -1:
-        x, y = align(x, y, axis)
-    return x >= y
+    if x.shape == y.shape:
+        return x >= y
+    a, b = align(x, y, axis)
+    return _shaped_like_x(x, a >= b)
 
 
 def _reduce_spec(x: Spec, y: Spec, *, axis: int) -> Spec:

@@ -362,7 +362,9 @@ class Emitter:
             known |= body.may_have_lod
         frame = f"BlockFrame({env}, {lods}, {self.const('i', op.inputs)}, {self.const('o', op.outputs)}, "
         frame += f"{self.const('b', body.run) if body else None}, ctx)"
-        attrs = {k: v for k, v in definition.kernel_attrs(op.attrs).items() if k != "sub_block"}
+        attrs = definition.kernel_attrs(op.attrs)
+        if "sub_block" in attrs:
+            attrs["sub_block"] = None  # the kernel runs frame.body instead
         kernel = self.const("k", partial(definition.kernel, **attrs))
         self.line(f"f = {frame}", op)
         extra = ""

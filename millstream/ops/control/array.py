@@ -186,7 +186,7 @@ def array_to_lod_tensor(array, table):
     counts = active_counts(table.lengths)[: len(elements)]
     n = table.index.size
     lengths = np.zeros(n, dtype=np.int64)
-    for t, count in enumerate(counts):
+    for count in counts:
         lengths[table.index[:count]] += 1
     top = offsets(lengths)
     # Item (t, i) of the concatenation goes to position start(sequence) + t.
