@@ -220,6 +220,7 @@ def append_specs(
             site = spec.forward.site if spec.forward is not None else None
             op = block._make_op(spec.type, spec.inputs, spec.outputs, spec.attrs, site)
             op._attrs[OP_ROLE] = ROLE_BACKWARD
+            op.forward = spec.forward
             if not role_vars:
                 op._attrs.pop(OP_ROLE_VAR, None)
             block.ops.append(op)

@@ -21,7 +21,7 @@ OP_ROLE, OP_ROLE_VAR = "op_role", "op_role_var"
 class Operator:
     """One computation of a Block; holds names only, never values."""
 
-    __slots__ = ("_attrs", "attr_kinds", "block", "inputs", "is_target", "outputs", "site", "type")
+    __slots__ = ("_attrs", "attr_kinds", "block", "forward", "inputs", "is_target", "outputs", "site", "type")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Operator:
         self._attrs: dict[str, Any] = {k: v for k, v in (attrs or {}).items() if v is not None}
         self.attr_kinds: dict[str, AttrType] | None = None  # only for operators read from a file
         self.is_target = False
+        self.forward: Operator | None = None  # the operator whose gradient this one computes (not serialized)
         self.site = site if site is not None else user_site()
 
     # ---- names -------------------------------------------------------------------------------

@@ -182,9 +182,11 @@ def _copy(program: Program, ops_of: Any) -> Program:
         for name, var in block.vars.items():
             twin.vars[name] = copy_var(var, twin)
         new.blocks.append(twin)
+    twins: dict[int, Operator] = {}
     for block, twin in zip(program.blocks, new.blocks):
         for op in ops_of(block):
-            copied = copy_op(op, twin, new.blocks)
+            copied = twins[id(op)] = copy_op(op, twin, new.blocks)
+            copied.forward = twins.get(id(op.forward))
             twin.ops.append(copied)
             for name in copied.output_arg_names:
                 var = twin._find_var_recursive(name)
@@ -237,11 +239,12 @@ def ends(program: Program, source: str = "<program>") -> tuple[list[str], list[s
     Raises FileFormatError: two have one `col`, or a variable is not declared.
     """
     found: dict[str, dict[int, str]] = {"feed": {}, "fetch": {}}
+    ends_of = {"feed": lambda op: op.output("Out"), "fetch": lambda op: op.input("X")}
     root = program.global_block()
     for op in root.ops:
         if op.type not in found:
             continue
-        names = op.output("Out") if op.type == "feed" else op.input("X")
+        names = ends_of[op.type](op)
         col = op._attrs.get("col")
         if not isinstance(col, int) or len(names) != 1 or names[0] not in root.vars or col in found[op.type]:
             raise FileFormatError(f"{source}: operator {op.type} (col {col!r}, variables {names}) can't be right")

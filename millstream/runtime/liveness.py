@@ -67,12 +67,18 @@ class Pairing:
 
 
 def pair_gradients(ops: list[Operator]) -> Pairing:
-    """Find the forward of each gradient operator; Programs are not SSA, so positions of writes are compared."""
+    """Find the forward of each gradient operator; Programs are not SSA, so positions of writes are compared.
+
+    Operators that autodiff appended here know their forward; those read from a file are matched by output names.
+    """
     result = Pairing()
     writes: defaultdict[str, list[int]] = defaultdict(list)
     makers: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    position = {id(op): i for i, op in enumerate(ops)}
     for i, op in enumerate(ops):
-        if op.type.endswith("_grad"):
+        if op.forward is not None and id(op.forward) in position:
+            _pair(result, ops, i, position[id(op.forward)], writes)
+        elif op.type.endswith("_grad"):
             base = op.type[: -len("_grad")]
             j = _find_forward(op, base, makers, ops)
             if j is not None:
@@ -116,19 +122,23 @@ def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str
     forward_def = REGISTRY.find(forward.type)
     if definition is None or forward_def is None:
         return
-    if definition.derived_from is not None or forward_def.block:
+    is_gradient = op.type == forward.type + "_grad"
+    if is_gradient and (definition.derived_from is not None or forward_def.block):
         result.taped[j] = result.taped.get(j, 0) + 1
         for slot in op.outputs:
             if any(n != EMPTY_VAR for n in op.outputs[slot]):
                 result.wanted[j].add(slot[: -len("@GRAD")])
         return
     outs = set(forward.output_arg_names)
+    known = outs | set(forward.input_arg_names)
     for slot, names in op.inputs.items():
         if slot.endswith("@GRAD"):
             continue
         for name in names:
+            if name not in known:
+                continue
             later = [w for w in writes.get(name, ()) if w > j]
-            made_here = name in outs and slot in forward.outputs
+            made_here = name in outs and (slot in forward.outputs or name not in forward.input_arg_names)
             overwritten_by_itself = name in outs and not made_here
             if later or overwritten_by_itself:
                 key = f"{name}#{j}{'a' if made_here else 'b'}"
