@@ -23,6 +23,7 @@ from millstream.inference import (
 )
 from millstream.ir.types import AttrType, VarType
 from millstream.runtime import stored as _stored  # noqa: F401  (for fluid.io)
+from millstream.runtime.feeding import LoDTensorBlockingQueue, init_lod_tensor_blocking_queue
 from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
 from millstream.runtime.scope import Scope, ScopeVar, global_scope
 from millstream.runtime.tensor import LoDTensor, LoDTensorArray, SelectedRows
@@ -49,6 +50,7 @@ __all__ = [
     "EnforceNotMet",
     "LoDTensor",
     "LoDTensorArray",
+    "LoDTensorBlockingQueue",
     "MkldnnQuantizerConfig",
     "NativeConfig",
     "NativePaddlePredictor",
@@ -67,6 +69,7 @@ __all__ = [
     "ZeroCopyTensor",
     "create_paddle_predictor",
     "global_scope",
+    "init_lod_tensor_blocking_queue",
     "paddle_dtype_size",
     "paddle_tensor_to_bytes",
 ]

@@ -10,7 +10,6 @@ import numpy as np
 
 from millstream.config import settings
 from millstream.errors import FeedError
-from millstream.fluid.layers import _check
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ir.variable import Variable
@@ -64,7 +63,8 @@ def check_variable_and_dtype(
     input: Any, input_name: str, expected_dtype: Any, op_name: str, extra_message: str = ""
 ) -> None:
     """TypeError unless `input` is a Variable with an element type among `expected_dtype`."""
-    _check.check_variable(input, input_name, op_name)
+    if not isinstance(input, Variable) and not hasattr(input, "_ivar"):
+        raise TypeError(f"The type of '{input_name}' in {op_name} must be Variable, but received {type(input).__name__}")
     check_dtype(input.dtype, input_name, expected_dtype, op_name, extra_message)
 
 

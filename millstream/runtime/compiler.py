@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from millstream.config import settings
-from millstream.errors import FeedError, InvalidProgramError
+from millstream.errors import EOFException, FeedError, InvalidProgramError
 from millstream.ir import walk
 from millstream.ir.operator import OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
 from millstream.ir.program import Program, default_main_program
+from millstream.ir.types import VarType
 from millstream.ops._values import NO_LOD, LoD, SelectedRows
 from millstream.runtime.executor import Executor, as_result, fetch_names
 from millstream.runtime.place import CPUPlace, CUDAPlace
@@ -238,7 +239,13 @@ class _Replicas:
         self.scope = scope
         self.executor = executor
         self.grads = _parameter_gradients(program)
-        self.compute = _half(program, lambda op: not op.role & ROLE_OPTIMIZE)
+        # Batches are read here and handed out in order, so that a run repeats and places never race for the last one.
+        self.read = _half(program, _reads)
+        self.reads_out = [
+            n for op in self.read.global_block().ops for n in op.output_arg_names if not _is_reader(op, n)
+        ]
+        self.drop_last = all(op.attrs.get("drop_last", True) for op in self.read.global_block().ops)
+        self.compute = _half(program, lambda op: not op.role & ROLE_OPTIMIZE and not _reads(op))
         self.update = _half(program, lambda op: bool(op.role & ROLE_OPTIMIZE))
         one = compiled._build_strategy.gradient_scale_strategy == BuildStrategy.GradientScaleStrategy.One
         self.scale = 1.0 if one else 1.0 / n
@@ -248,6 +255,7 @@ class _Replicas:
 
     def run(self, feeds: Sequence[Mapping[str, Any]], fetches: list[str]) -> list[list[tuple[Any, LoD]]]:
         """One step; per place, (value, LoD) of every fetch."""
+        feeds = self._read(feeds) if self.reads_out else feeds
         made = {n for op in self.compute.global_block().ops for n in walk.writes_of(op)}
         root = self.compute.global_block()
         early = [n for n in fetches if n in made or not root._has_var_recursive(n) or not root.var(n).persistable]
@@ -258,7 +266,8 @@ class _Replicas:
         ]
         results = [dict(zip(asked, job.result())) for job in jobs]
         if self.update.global_block().ops:
-            feed = {g: self._average([r[g][0] for r in results]) for g in self.grads}
+            scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
+            feed = {g: self._average([r[g][0] for r in results], scale) for g in self.grads}
             self.executor.run_raw(self.update, feed, [], self.scope)
         late = [n for n in fetches if n not in early]
         if late:
@@ -267,14 +276,29 @@ class _Replicas:
                 r.update(values)
         return [[r[n] for n in fetches] for r in results]
 
-    def _average(self, grads: list[Any]) -> Any:
+    def _read(self, feeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """`feeds` with a batch for each place; fewer when the reader ends and its last batches are wanted."""
+        given: list[Mapping[str, Any]] = []
+        for feed in feeds:
+            try:
+                values = self.executor.run_raw(self.read, {}, self.reads_out, self.scope)
+            except EOFException:
+                if self.drop_last or not given:
+                    raise
+                break
+            batch = {n: LoDTensor.of(t, lod) for n, (t, lod) in zip(self.reads_out, values)}
+            given.append({**batch, **feed})
+        return given
+
+    @staticmethod
+    def _average(grads: list[Any], scale: float) -> Any:
         if isinstance(grads[0], SelectedRows):
             rows = torch.cat([g.rows for g in grads])
-            return SelectedRows(rows, torch.cat([g.values for g in grads]) * self.scale, grads[0].height)
+            return SelectedRows(rows, torch.cat([g.values for g in grads]) * scale, grads[0].height)
         total = grads[0]
         for g in grads[1:]:
             total = total + g
-        return total * self.scale
+        return total * scale
 
 
 def _parameter_gradients(program: Program) -> list[str]:
@@ -289,6 +313,16 @@ def _parameter_gradients(program: Program) -> list[str]:
         n for op in program.global_block().ops if not op.role & ROLE_OPTIMIZE for n in op.output_arg_names
     }
     return sorted((made | {n for n in reads if "@GRAD" in n}) & reads & computed)
+
+
+def _is_reader(op: Operator, name: str) -> bool:
+    var = op.block._find_var_recursive(name)
+    return var is not None and var.type is VarType.READER
+
+
+def _reads(op: Operator) -> bool:
+    """Whether the operator makes or reads a reader."""
+    return any(_is_reader(op, n) for n in (*op.input_arg_names, *op.output_arg_names))
 
 
 def _half(program: Program, keep: Any) -> Program:

@@ -35,7 +35,11 @@ def shape_of(batch, **declared):
         ([([[3], [4]],), ([[4]],)], {"shape": [1], "dtype": "int64", "lod_level": 1}, ("int64", [3, 1], [[2, 1]])),
         ([([[3, 1], [4, 2]],), ([[4, 2]],)], {"shape": [2], "lod_level": 1}, ("float32", [3, 2], [[2, 1]])),
         ([(np.zeros((2, 2)),), (np.zeros((0, 2)),)], {"shape": [2], "lod_level": 1}, ("float32", [2, 2], [[2, 0]])),
-        ([([[3, 4], [1]],), ([[4]],)], {"shape": [1], "dtype": "int64", "lod_level": 2}, ("int64", [4, 1], [[2, 1], [2, 1, 1]])),
+        (
+            [([[3, 4], [1]],), ([[4]],)],
+            {"shape": [1], "dtype": "int64", "lod_level": 2},
+            ("int64", [4, 1], [[2, 1], [2, 1, 1]]),
+        ),
         ([([],), ([],)], {"shape": [1], "dtype": "int64", "lod_level": 1}, ("int64", [0, 1], [[0, 0]])),
         ([(np.zeros((3, 2)),)] * 2, {"shape": [-1, -1, 2], "append_batch_size": False}, ("float32", [2, 3, 2], [])),
         ([(np.zeros(6),)] * 2, {"shape": [-1, -1, 2], "append_batch_size": False}, ("float32", [2, 6], [])),
@@ -52,9 +56,12 @@ def test_shapes(batch, declared, expected):
 
 def test_values_survive():
     rows = [np.arange(6).reshape(3, 2), np.arange(2).reshape(1, 2)]
-    got = feed([(rows[0], 1, [[1, 2], [3]]), (rows[1], 0, [[4]])],
-               {"shape": [2], "lod_level": 1}, {"shape": [1], "dtype": "int64"},
-               {"shape": [1], "dtype": "int32", "lod_level": 2})
+    got = feed(
+        [(rows[0], 1, [[1, 2], [3]]), (rows[1], 0, [[4]])],
+        {"shape": [2], "lod_level": 1},
+        {"shape": [1], "dtype": "int64"},
+        {"shape": [1], "dtype": "int32", "lod_level": 2},
+    )
     np.testing.assert_array_equal(np.asarray(got["x"]), np.concatenate(rows))
     np.testing.assert_array_equal(np.asarray(got["y"]), [[1], [0]])
     assert got["z"].lod() == [[0, 2, 3], [0, 2, 3, 4]] and np.asarray(got["z"]).ravel().tolist() == [1, 2, 3, 4]
@@ -63,7 +70,11 @@ def test_values_survive():
 @pytest.mark.parametrize(
     "batch, declared, message",
     [
-        ([([3, 4],), ([4],)], {"shape": [1], "dtype": "int64"}, r"x: int64\[-1, 1\].*sample 1 has shape \[1\].*\[2\].*lod_level"),
+        (
+            [([3, 4],), ([4],)],
+            {"shape": [1], "dtype": "int64"},
+            r"x: int64\[-1, 1\].*sample 1 has shape \[1\].*\[2\].*lod_level",
+        ),
         ([(1.0,), ("a",)], {"shape": [1]}, r"sample 1 can't be converted to float32.*'a'"),
         ([(1, 2), (1, 2)], {"shape": [1]}, r"sample 0 has 2 fields.*1 variables to feed: x"),
         ([(1,), 5], {"shape": [1]}, r"sample 1 has no \(int\) fields"),

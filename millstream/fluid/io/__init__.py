@@ -1,6 +1,16 @@
 """``fluid.io``: parameters, persistable variables and inference models to and from files."""
 
 from millstream.batch import batch
+from millstream.fluid.dataloader import (
+    BatchSampler,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequenceSampler,
+    TensorDataset,
+)
+from millstream.fluid.dataloader.dataloader_iter import get_worker_info
 from millstream.fluid.io.inference import (
     append_fetch_ops,
     get_inference_program,
@@ -29,6 +39,7 @@ from millstream.fluid.io.variables import (
     save_persistables,
     save_vars,
 )
+from millstream.fluid.reader import DataLoader, PyReader
 from millstream.reader import (
     ComposeNotAligned,
     buffered,
@@ -43,7 +54,16 @@ from millstream.reader import (
 )
 
 __all__ = [
+    "BatchSampler",
     "ComposeNotAligned",
+    "DataLoader",
+    "Dataset",
+    "IterableDataset",
+    "PyReader",
+    "RandomSampler",
+    "Sampler",
+    "SequenceSampler",
+    "TensorDataset",
     "append_fetch_ops",
     "batch",
     "buffered",
@@ -56,6 +76,7 @@ __all__ = [
     "get_parameter_value_by_name",
     "get_program_parameter",
     "get_program_persistable_vars",
+    "get_worker_info",
     "is_belong_to_optimizer",
     "is_parameter",
     "is_persistable",
