@@ -75,7 +75,7 @@ class Collector:
         return found
 
     def seed(self, var: str, gradient: str) -> None:
-        """Start from a given gradient of `var`; several seeds (or later parts) add up."""
+        """Start from a given gradient of `var`; several seeds add up."""
         self.complete_names.setdefault(gradient, var)
         self._parts.setdefault(var, []).append(_Part(OpSpec("", {}, {"Out": [gradient]}), "Out", 0))
 
@@ -86,6 +86,8 @@ class Collector:
         parts = self._parts.pop(var, None)
         if not parts:
             return None
+        # in Fluid what flows into a target from other targets takes the place of the target's own gradient
+        parts = [p for p in parts if p.spec.type] or parts
         if len(parts) == 1:
             self._ready[var] = parts[0].name
             return parts[0].name
@@ -148,7 +150,7 @@ class Collector:
         self, op: Operator, definition: OpDef, out_grads: dict[str, str | None], wanted: Wanted
     ) -> list[OpSpec]:
         """``<op>_grad`` with the slots of its declaration: inputs and outputs of `op` and the gradients of these."""
-        grad_def = REGISTRY.find(op.type + "_grad")
+        grad_def = REGISTRY.find(definition.grad_type) if definition.grad_type is not None else None
         if grad_def is None:
             return []
         extra: list[OpSpec] = []
@@ -176,7 +178,7 @@ class Collector:
         if not outputs:
             return []
         attrs = {k: v for k, v in op.attrs.items() if not k.startswith("op_")}
-        return [*extra, OpSpec(op.type + "_grad", inputs, outputs, attrs)]
+        return [*extra, OpSpec(grad_def.name, inputs, outputs, attrs)]
 
     def _zeros(self, var: str, extra: list[OpSpec]) -> str:
         name = self.name_for(var)

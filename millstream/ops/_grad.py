@@ -206,7 +206,7 @@ def differentiable(definition: OpDef) -> Callable[..., Any]:
     """The kernel in a form that autograd can differentiate with the gradient that the library declares."""
     if definition.extra.get("traceable"):  # autograd's gradient is the declared one, and cheaper than the bridge
         return definition.kernel
-    grad_def = REGISTRY.find(definition.name + "_grad") if definition.grad is None else None
+    grad_def = REGISTRY.find(definition.grad_type) if definition.grad_type is not None else None
     if grad_def is None or grad_def.derived_from is not None:
         if definition.grad is False:
             return _no_grad(definition.kernel)

@@ -101,6 +101,13 @@ class OpDef:
     def differentiable(self) -> bool:
         return self.grad is not False
 
+    @property
+    def grad_type(self) -> str | None:
+        """The type of its gradient operator; None when there is none, or a maker decides."""
+        if isinstance(self.grad, str):
+            return self.grad
+        return self.name + "_grad" if self.grad is None else None
+
     def kernel_attrs(self, given: dict[str, Any]) -> dict[str, Any]:
         """The kernel's keyword arguments from an operator's attributes."""
         out = {}
@@ -132,11 +139,20 @@ class Registry:
     def __init__(self) -> None:
         self._defs: dict[str, OpDef] = {}
         self.derive: Callable[[OpDef], OpDef] | None = None
+        self._forward_types: dict[str, str] = {}
 
     def add(self, definition: OpDef) -> None:
         if definition.name in self._defs and self._defs[definition.name].derived_from is None:
             raise ValueError(f"operator {definition.name!r} is declared twice")
         self._defs[definition.name] = definition
+        if isinstance(definition.grad, str):
+            self._forward_types[definition.grad] = definition.name
+
+    def forward_type(self, name: str) -> str | None:
+        """The operator whose gradient operator type `name` is, or None."""
+        if name in self._forward_types:
+            return self._forward_types[name]
+        return name[: -len("_grad")] if name.endswith("_grad") else None
 
     def find(self, name: str) -> OpDef | None:
         """The declaration, a derived one for ``<op>_grad``, or None."""
@@ -162,15 +178,15 @@ class Registry:
 
     def meter(self) -> dict[str, int]:
         """How many forward operators there are, and how many override each derived artefact: our complexity meter."""
-        forward = [d for d in self.declared() if not d.name.endswith("_grad")]
-        explicit = {d.name[: -len("_grad")] for d in self.declared() if d.name.endswith("_grad")}
+        forward = [d for d in self.declared() if self.forward_type(d.name) is None]
+        explicit = {self.forward_type(d.name) for d in self.declared()}
         return {
             "operators": len(forward),
             "shape: rule": sum(isinstance(d.infer, str) for d in forward),
             "shape: function": sum(callable(d.infer) for d in forward),
             "shape: kernel on meta tensors": sum(d.infer is None and not d.block for d in forward),
             "gradient: derived": sum(d.grad is None and d.name not in explicit and not d.block for d in forward),
-            "gradient: declared": sum(d.grad is None and d.name in explicit for d in forward),
+            "gradient: declared": sum(d.grad_type is not None and d.name in explicit for d in forward),
             "gradient: maker": sum(callable(d.grad) for d in forward),
             "gradient: none": sum(d.grad is False for d in forward),
             "LoD: function": sum(callable(d.lod) for d in forward),
@@ -208,7 +224,7 @@ def op(
             ``"Out=X"``; or ``f(lods, attrs, ins) -> {slot: LoD}`` over dicts by input slot. Slots marked ``#`` are
             set by the kernel itself.
         grad: None: the operator ``<name>_grad`` if one is declared, else derived by torch autograd;
-            False: not differentiable; or a function that makes the gradient operators (see ops/_grad.py).
+            the name of another operator; False: not differentiable; or a function that makes the gradient operators (see ops/_grad.py).
         nodiff: input slots that never get a gradient (integer tensors never do).
         block: the kernel takes a BlockFrame and keyword attributes; it has a sub-Block.
         side_effect: must run even if nothing uses its outputs.
