@@ -107,7 +107,7 @@ def cuda_places(device_ids: Sequence[int] | None = None) -> list[CUDAPlace]:
     """A CUDAPlace for each of `device_ids`, by default for every device. NotSupportedError without CUDA."""
     _need_cuda("cuda_places")
     if device_ids is None:
-        found = []
+        found: list[CUDAPlace] = []
         while True:
             place = CUDAPlace(len(found))
             try:

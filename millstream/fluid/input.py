@@ -24,7 +24,8 @@ def one_hot(input: Any, depth: Any, allow_out_of_range: bool = False) -> Any:
 
 def one_hot_of(op_type: str, input: Any, depth: Any, allow_out_of_range: bool) -> Any:
     """Append the operator, with a fixed or a computed depth."""
-    inputs, attrs = {"X": input}, {"allow_out_of_range": allow_out_of_range}
+    inputs = {"X": input}
+    attrs: dict[str, Any] = {"allow_out_of_range": allow_out_of_range}
     if is_variable(depth):
         depth.stop_gradient = True
         inputs["depth_tensor"] = depth

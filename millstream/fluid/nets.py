@@ -107,9 +107,7 @@ def img_conv_group(
             out = layers.batch_norm(input=out, act=conv_act)
             if abs(drops[i]) > 1e-5:
                 out = layers.dropout(x=out, dropout_prob=drops[i])
-    return layers.pool2d(
-        input=out, pool_size=pool_size, pool_type=pool_type, pool_stride=pool_stride, use_cudnn=use_cudnn
-    )
+    return layers.pool2d(input=out, pool_size=pool_size, pool_type=pool_type, pool_stride=pool_stride, use_cudnn=use_cudnn)
 
 
 def sequence_conv_pool(
@@ -136,9 +134,7 @@ def glu(input: Any, dim: int = -1) -> Any:
     return layers.elementwise_mul(x=value, y=layers.sigmoid(x=gate))
 
 
-def scaled_dot_product_attention(
-    queries: Any, keys: Any, values: Any, num_heads: int = 1, dropout_rate: float = 0.0
-) -> Any:
+def scaled_dot_product_attention(queries: Any, keys: Any, values: Any, num_heads: int = 1, dropout_rate: float = 0.0) -> Any:
     """softmax(q k^T / sqrt(width of a head)) v (Vaswani et al., 2017, arXiv:1706.03762).
 
     Args:
@@ -157,7 +153,9 @@ def scaled_dot_product_attention(
         refuse(layer, f"keys and values must have one length, received {keys.describe()} and {values.describe()}")
     for var, argument in ((keys, "keys"), (values, "values")):
         if var.shape[-1] % num_heads:
-            refuse(layer, f"the width of '{argument}' must be a multiple of num_heads={num_heads}, received {var.describe()}")
+            refuse(
+                layer, f"the width of '{argument}' must be a multiple of num_heads={num_heads}, received {var.describe()}"
+            )
     if num_heads > 1:
         queries, keys, values = (layers.fc(input=v, size=v.shape[-1], num_flatten_dims=2) for v in (queries, keys, values))
     q, k, v = (_split_heads(var, num_heads) for var in (queries, keys, values))

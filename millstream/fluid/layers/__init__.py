@@ -1,5 +1,6 @@
 """``fluid.layers``: functions that append operators to the current Program; by theme in this folder's modules."""
 
+# ruff: noqa: F401  (__all__ is put together from the modules)
 from millstream.fluid.layers import (  # noqa: I001  (nn first: the others build on it)
     nn,
     ops,
@@ -371,7 +372,7 @@ from millstream.fluid.layers.math_op_patch import monkey_patch_variable
 
 monkey_patch_variable()
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     *nn.__all__,
     *ops.__all__,
     *tensor.__all__,

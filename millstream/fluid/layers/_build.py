@@ -58,7 +58,9 @@ def int_list(value: Any, n: int, argument: str, layer: str) -> list[int]:
     return found
 
 
-def as_tensors(helper: LayerHelper, values: Sequence[Any], dtype: str = "int32", fill_prefix: str | None = None) -> list[Any]:
+def as_tensors(
+    helper: LayerHelper, values: Sequence[Any], dtype: str = "int32", fill_prefix: str | None = None
+) -> list[Any]:
     """Each element as a Variable of shape [1]: Variables as they are, integers by a ``fill_constant`` on the CPU.
 
     `fill_prefix` names the constants ``<fill_prefix>_<n>.tmp_0`` instead of after the layer itself.

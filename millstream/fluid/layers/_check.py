@@ -83,8 +83,14 @@ def check_type(value: Any, argument: str, types: type | tuple[type, ...], layer:
 
 
 def check_dtype(dtype: Any, argument: str, dtypes: Iterable[str], layer: str) -> str:
-    """The name of an element type given as an argument; TypeError when it is not one of `dtypes`."""
-    name = dtype_name(to_var_type(dtype))
+    """The name of an element type given as an argument.
+
+    ValueError when it names none, TypeError when it is not one of `dtypes`.
+    """
+    try:
+        name = dtype_name(to_var_type(dtype))
+    except TypeError:
+        refuse(layer, f"'{argument}' must be one of {', '.join(dtypes)}; received {dtype!r}")
     if name not in dtypes:
         refuse_type(layer, f"'{argument}' must be one of {', '.join(dtypes)}; received {name}")
     return name

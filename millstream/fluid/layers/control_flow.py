@@ -66,6 +66,8 @@ def increment(x: Variable, value: float = 1.0, in_place: bool = True) -> Variabl
     """x + value for a one-element tensor; in place (the default) or as a new Variable."""
     helper = LayerHelper("increment", **locals())
     _need(x, Variable, "increment", "x")
+    if any(d != 1 for d in x.shape):
+        raise InvalidProgramError(f"increment: x must have one element, received {x.describe()}")
     out = x if in_place else helper.create_variable_for_type_inference(dtype=x.dtype)
     helper.append_op(type="increment", inputs={"X": [x]}, outputs={"Out": [out]}, attrs={"step": float(value)})
     return out

@@ -47,6 +47,7 @@ __all__ = [
     "teacher_student_sigmoid_loss",
 ]
 
+
 def cross_entropy(input: Any, label: Any, soft_label: bool = False, ignore_index: int = -100) -> Any:
     """-log of the probability of the right class: [..., 1] from probabilities [..., classes].
 
@@ -257,9 +258,7 @@ def teacher_student_sigmoid_loss(
     return out
 
 
-def center_loss(
-    input: Any, label: Any, num_classes: int, alpha: Any, param_attr: Any, update_center: bool = True
-) -> Any:
+def center_loss(input: Any, label: Any, num_classes: int, alpha: Any, param_attr: Any, update_center: bool = True) -> Any:
     """Center loss (Wen et al., 2016): half the squared distance of each row to the center of its class, [batch, 1].
 
     Args:
@@ -271,7 +270,7 @@ def center_loss(
     check_variable_and_dtype(input, "input", FLOATS, layer)
     check_variable_and_dtype(label, "label", INDICES, layer)
     helper = LayerHelper(layer, param_attr=param_attr)
-    centers = helper.create_parameter(attr=helper.param_attr, shape=[num_classes, input.shape[1]], dtype=input.dtype)
+    centers: Any = helper.create_parameter(attr=helper.param_attr, shape=[num_classes, input.shape[1]], dtype=input.dtype)
     centers.stop_gradient = True
     if not is_variable(alpha):
         check_type(alpha, "alpha", (int, float), layer)

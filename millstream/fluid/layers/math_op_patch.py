@@ -90,7 +90,10 @@ def _number(self: Any, other: Any, method: str) -> float:
     except ValueError:
         refuse(f"Variable.{method}", f"the other operand must be a number or a Variable, received {other!r}")
     if self.dtype in _INTEGERS and value != int(value):
-        refuse(f"Variable.{method}", f"{value} is not whole, and {self.describe()} holds {dtype_name(self.dtype)}; cast it first")
+        refuse(
+            f"Variable.{method}",
+            f"{value} is not whole, and {self.describe()} holds {dtype_name(self.dtype)}; cast it first",
+        )
     return value
 
 
@@ -101,8 +104,10 @@ def _binary(method: str, op_type: str, reverse: bool, meaning: str) -> Callable[
         if not is_variable(other):
             value = _number(self, other, method)
             # an integer is never divided by multiplication with 1 / v
-            if as_scale is not None and isinstance(other, (int, float)) and (
-                op_type != "elementwise_div" or (self.dtype not in _INTEGERS and value != 0)
+            if (
+                as_scale is not None
+                and isinstance(other, (int, float))
+                and (op_type != "elementwise_div" or (self.dtype not in _INTEGERS and value != 0))
             ):
                 return _scaled(self, *as_scale(value))
             other = _constant_like(self, value) if reverse else _constant(value, self.dtype)
@@ -173,7 +178,7 @@ def _parse(self: Any, item: Any) -> _Index:
         else:
             refuse_type(
                 "Variable.__getitem__",
-                f"an index must be an int, a slice, '...', or an int Variable of shape [1]; received {it!r} for dimension {axis}",
+                f"dimension {axis} takes an int, a slice, '...' or an int Variable of shape [1] as index; received {it!r}",
             )
     return index
 

@@ -92,7 +92,7 @@ def nce(
         inputs["SampleWeight"] = sample_weight
     if sampler == "custom_dist":
         inputs |= _custom_distribution(helper, custom_dist, num_total_classes)
-    cost = helper.create_variable_for_type_inference(input.dtype)
+    cost: Any = helper.create_variable_for_type_inference(input.dtype)
     logits = helper.create_variable_for_type_inference(input.dtype)
     samples = helper.create_variable_for_type_inference(label.dtype)
     helper.append_op(
@@ -121,7 +121,7 @@ def _custom_distribution(helper: LayerHelper, probabilities: Any, classes: int) 
         "CustomDistAlias": alias,
         "CustomDistAliasProbs": accept,
     }
-    made = {}
+    made: dict[str, Any] = {}
     for slot, values in tables.items():
         made[slot] = helper.create_parameter(
             attr=ParamAttr(), shape=values.shape, dtype=values.dtype, default_initializer=NumpyArrayInitializer(values)
@@ -165,14 +165,10 @@ def hsigmoid(
         is_sparse = False
     helper = LayerHelper("hierarchical_sigmoid", name=name, param_attr=param_attr, bias_attr=bias_attr)
     nodes = num_classes if is_custom else num_classes - 1
-    weight = helper.create_parameter(
-        attr=helper.param_attr, shape=[nodes, input.shape[1]], dtype=input.dtype, is_bias=False
-    )
+    weight = helper.create_parameter(attr=helper.param_attr, shape=[nodes, input.shape[1]], dtype=input.dtype, is_bias=False)
     inputs = {"X": input, "W": weight, "PathTable": path_table, "PathCode": path_code, "Label": label}
     if helper.bias_attr:
-        inputs["Bias"] = helper.create_parameter(
-            attr=helper.bias_attr, shape=[nodes, 1], dtype=input.dtype, is_bias=True
-        )
+        inputs["Bias"] = helper.create_parameter(attr=helper.bias_attr, shape=[nodes, 1], dtype=input.dtype, is_bias=True)
     out = helper.create_variable_for_type_inference(input.dtype)
     before = helper.create_variable_for_type_inference(input.dtype)
     helper.append_op(
@@ -238,10 +234,9 @@ def sampled_softmax_with_cross_entropy(
             "seed": seed,
         },
     )
-    loss, softmax = make(logits.dtype), make(logits.dtype)
-    helper.append_op(
-        type="one_hot", inputs={"X": sampled_label}, attrs={"depth": num_samples + 1}, outputs={"Out": one_hot}
-    )
+    loss: Any = make(logits.dtype)
+    softmax = make(logits.dtype)
+    helper.append_op(type="one_hot", inputs={"X": sampled_label}, attrs={"depth": num_samples + 1}, outputs={"Out": one_hot})
     helper.append_op(
         type="softmax_with_cross_entropy",
         inputs={"Logits": sampled_logits, "Label": one_hot},

@@ -137,7 +137,9 @@ def _fill(helper: LayerHelper, shape: Any, dtype: VarType, value: Any, force_cpu
     else:
         attrs["shape"] = [int(d) for d in shape]
         if any(d < 0 for d in attrs["shape"]):
-            refuse(layer, f"every dimension of 'shape' must be known, received {list(shape)}; use a Variable for a changing one")
+            refuse(
+                layer, f"every dimension of 'shape' must be known, received {list(shape)}; use a Variable for a changing one"
+            )
     if out is None:
         out = helper.create_variable_for_type_inference(dtype)
     helper.append_op(type="fill_constant", inputs=inputs, outputs={"Out": [out]}, attrs=attrs)

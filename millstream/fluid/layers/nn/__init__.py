@@ -98,7 +98,7 @@ from millstream.fluid.layers.nn.gather import (
 )
 from millstream.fluid.layers.nn.host import (
     Print,
-    PyFuncRegistry,
+    PyFuncRegistry as PyFuncRegistry,
     autoincreased_step_counter,
     py_func,
 )
@@ -189,7 +189,6 @@ from millstream.fluid.layers.nn.reduce import (
 
 __all__ = [
     "Print",
-    "PyFuncRegistry",
     "adaptive_pool2d",
     "adaptive_pool3d",
     "add_position_encoding",
@@ -256,9 +255,9 @@ __all__ = [
     "image_resize_short",
     "index_sample",
     "index_select",
-    "interpolate",
     "inplace_abn",
     "instance_norm",
+    "interpolate",
     "kron",
     "l2_normalize",
     "layer_norm",

@@ -107,8 +107,21 @@ def conv2d(
         use_cudnn: without meaning on a CPU, but False with groups == C makes a ``depthwise_conv2d`` operator.
     """
     return _conv(
-        2, input, num_filters, filter_size, stride, padding, dilation, groups, param_attr, bias_attr, use_cudnn, act, name, data_format
-    )  # fmt: skip
+        2,
+        input,
+        num_filters,
+        filter_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        param_attr,
+        bias_attr,
+        use_cudnn,
+        act,
+        name,
+        data_format,
+    )
 
 
 def conv3d(
@@ -128,8 +141,21 @@ def conv3d(
 ) -> Any:
     """:func:`conv2d` over three dimensions: [N, C, D, H, W], or [N, D, H, W, C] for NDHWC."""
     return _conv(
-        3, input, num_filters, filter_size, stride, padding, dilation, groups, param_attr, bias_attr, use_cudnn, act, name, data_format
-    )  # fmt: skip
+        3,
+        input,
+        num_filters,
+        filter_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        param_attr,
+        bias_attr,
+        use_cudnn,
+        act,
+        name,
+        data_format,
+    )
 
 
 def _transpose_kernel(
@@ -141,9 +167,7 @@ def _transpose_kernel(
     sizes = input.shape[first : first + n]
     if any(s < 0 for s in sizes):
         refuse(layer, f"'filter_size' can't be computed from 'output_size': {input.describe()} has unknown sizes")
-    kernel = [
-        (output[i] - (sizes[i] - 1) * stride[i] + pads[i] - 1) // dilation[i] + 1 for i in range(n)
-    ]
+    kernel = [(output[i] - (sizes[i] - 1) * stride[i] + pads[i] - 1) // dilation[i] + 1 for i in range(n)]
     if any(k <= 0 for k in kernel):
         refuse(layer, f"'output_size' {output} is too small for {input.describe()} with stride {stride}")
     return kernel
@@ -230,12 +254,25 @@ def conv2d_transpose(
         filter_size: the filter is [C, num_filters / groups, *filter_size].
         padding, groups, use_cudnn: as for :func:`conv2d`.
 
-    Returns: size ``(in - 1) * stride - pad + dilation * (filter - 1) + 1`` in each dimension, unless `output_size` says more.
+    Returns: sizes ``(in - 1) * stride - pad + dilation * (filter - 1) + 1``, unless `output_size` says more.
     """
     return _conv_transpose(
-        2, input, num_filters, output_size, filter_size, padding, stride, dilation, groups, param_attr, bias_attr, use_cudnn, act, name,
+        2,
+        input,
+        num_filters,
+        output_size,
+        filter_size,
+        padding,
+        stride,
+        dilation,
+        groups,
+        param_attr,
+        bias_attr,
+        use_cudnn,
+        act,
+        name,
         data_format,
-    )  # fmt: skip
+    )
 
 
 def conv3d_transpose(
@@ -256,9 +293,22 @@ def conv3d_transpose(
 ) -> Any:
     """:func:`conv2d_transpose` over three dimensions."""
     return _conv_transpose(
-        3, input, num_filters, output_size, filter_size, padding, stride, dilation, groups, param_attr, bias_attr, use_cudnn, act, name,
+        3,
+        input,
+        num_filters,
+        output_size,
+        filter_size,
+        padding,
+        stride,
+        dilation,
+        groups,
+        param_attr,
+        bias_attr,
+        use_cudnn,
+        act,
+        name,
         data_format,
-    )  # fmt: skip
+    )
 
 
 def deformable_conv(

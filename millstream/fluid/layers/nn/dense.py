@@ -90,7 +90,14 @@ def fc(
 
 
 def lookup(
-    layer_op: str, input: Any, size: Any, is_sparse: bool, is_distributed: bool, padding_idx: int | None, attr: Any, dtype: Any
+    layer_op: str,
+    input: Any,
+    size: Any,
+    is_sparse: bool,
+    is_distributed: bool,
+    padding_idx: int | None,
+    attr: Any,
+    dtype: Any,
 ) -> Any:
     """A table of parameters and the operator that picks its rows; see :func:`embedding`."""
     check_variable_and_dtype(input, "input", INDICES, "embedding")

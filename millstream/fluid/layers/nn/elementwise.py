@@ -158,9 +158,7 @@ def clamp(input: Any, min: Any = None, max: Any = None, output: Any = None, name
     return append("clamp", "clip", inputs, attrs, dtype=input.dtype, out=output, name=name)
 
 
-def addcmul(
-    input: Any, tensor1: Any, tensor2: Any, value: float = 1.0, out: Any = None, name: str | None = None
-) -> Any:
+def addcmul(input: Any, tensor1: Any, tensor2: Any, value: float = 1.0, out: Any = None, name: str | None = None) -> Any:
     """input + value * tensor1 * tensor2; written to `out` too when it is given."""
     for tensor, argument in ((input, "input"), (tensor1, "tensor1"), (tensor2, "tensor2")):
         check_variable_and_dtype(tensor, argument, NUMBERS, "addcmul")

@@ -93,7 +93,10 @@ def scatter_nd_add(ref: Any, index: Any, updates: Any, name: str | None = None) 
     check_variable_and_dtype(index, "index", INDICES, "scatter_nd_add")
     check_variable(updates, "updates", "scatter_nd_add")
     if ref.dtype != updates.dtype:
-        refuse("scatter_nd_add", f"'ref' and 'updates' must have one data type, received {ref.describe()} and {updates.describe()}")
+        refuse(
+            "scatter_nd_add",
+            f"'ref' and 'updates' must have one data type, received {ref.describe()} and {updates.describe()}",
+        )
     inputs = {"X": ref, "Index": index, "Updates": updates}
     return append("scatter_nd_add", "scatter_nd_add", inputs, dtype=ref.dtype, name=name)
 
@@ -220,9 +223,7 @@ def roll(input: Any, shifts: Any, dims: Any = None) -> Any:
     if dims is None:
         source, dims = reshape(input, shape=[-1, 1]), [0]
     out = helper.create_variable_for_type_inference(input.dtype)
-    helper.append_op(
-        type="roll", inputs={"X": source}, outputs={"Out": out}, attrs={"dims": list(dims), "shifts": shifts}
-    )
+    helper.append_op(type="roll", inputs={"X": source}, outputs={"Out": out}, attrs={"dims": list(dims), "shifts": shifts})
     return reshape(out, shape=shape, inplace=True)
 
 

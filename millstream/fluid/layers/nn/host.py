@@ -18,7 +18,7 @@ from millstream.fluid.layers._check import (
     refuse_type,
 )
 
-__all__ = ["Print", "PyFuncRegistry", "autoincreased_step_counter", "py_func"]
+__all__ = ["Print", "autoincreased_step_counter", "py_func"]
 
 
 class PyFuncRegistry:
@@ -132,7 +132,7 @@ def Print(
 
 
 def autoincreased_step_counter(counter_name: str | None = None, begin: int = 1, step: int = 1) -> Any:
-    """An int64 counter [1] that grows by `step` in each run from begin - 1 on (so the first run sees `begin` for a step of 1).
+    """An int64 counter [1] that grows by `step` in each run from begin - 1 on: with step 1 the first run sees `begin`.
 
     A Program has one counter of a name; asking for it again gives the same Variable.
     """

@@ -69,7 +69,9 @@ def image_resize(
     check_variable_and_dtype(input, "input", (*FLOATS, "uint8"), layer)
     n = len(input.shape) - 2
     if n != (3 if resample == "TRILINEAR" else 2):
-        refuse(layer, f"'{resample}' does not fit {input.describe()}: it takes {5 if resample == 'TRILINEAR' else 4} dimensions")
+        refuse(
+            layer, f"'{resample}' does not fit {input.describe()}: it takes {5 if resample == 'TRILINEAR' else 4} dimensions"
+        )
     check_choice(align_mode, "align_mode", (0, 1), layer)
     check_type(align_corners, "align_corners", bool, layer)
     check_choice(data_format, "data_format", ("NCHW", "NHWC") if n == 2 else ("NCDHW", "NDHWC"), layer)
@@ -116,7 +118,9 @@ def _size(helper: LayerHelper, out_shape: Any, n: int, inputs: dict[str, Any], a
         inputs["OutSize"] = out_shape
         return
     if not isinstance(out_shape, (list, tuple)):
-        refuse_type("image_resize", f"'out_shape' must be a list, a tuple or a Variable, received {type(out_shape).__name__}")
+        refuse_type(
+            "image_resize", f"'out_shape' must be a list, a tuple or a Variable, received {type(out_shape).__name__}"
+        )
     if len(out_shape) != n:
         refuse("image_resize", f"'out_shape' must have {n} elements, received {len(out_shape)}")
     known = known_part(out_shape)
@@ -305,7 +309,5 @@ def continuous_value_model(input: Any, cvm: Any, use_cvm: bool = True) -> Any:
     check_variable(cvm, "cvm", "continuous_value_model")
     helper = LayerHelper("cvm")
     out = helper.create_variable(dtype=input.dtype)
-    helper.append_op(
-        type="cvm", inputs={"X": [input], "CVM": [cvm]}, outputs={"Y": [out]}, attrs={"use_cvm": use_cvm}
-    )
+    helper.append_op(type="cvm", inputs={"X": [input], "CVM": [cvm]}, outputs={"Y": [out]}, attrs={"use_cvm": use_cvm})
     return out

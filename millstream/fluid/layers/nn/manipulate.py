@@ -244,13 +244,17 @@ def expand_as(x: Any, target_tensor: Any, name: str | None = None) -> Any:
 
 
 # ---- cutting -----------------------------------------------------------------------------------
-def _bounds(helper: LayerHelper, values: Any, argument: str, slots: tuple[str, str]) -> tuple[dict[str, Any], Any, list[int]]:
+def _bounds(
+    helper: LayerHelper, values: Any, argument: str, slots: tuple[str, str]
+) -> tuple[dict[str, Any], Any, list[int]]:
     """(inputs, attribute or None, flags) of one bound of a slice."""
     if is_variable(values):
         values.stop_gradient = True
         return {slots[0]: values}, None, []
     if not isinstance(values, (list, tuple)):
-        refuse_type(helper.layer_type, f"'{argument}' must be a list, a tuple or a Variable, received {type(values).__name__}")
+        refuse_type(
+            helper.layer_type, f"'{argument}' must be a list, a tuple or a Variable, received {type(values).__name__}"
+        )
     flags = [-1 if is_variable(v) else 1 for v in values]
     inputs = {slots[1]: as_tensors(helper, values)} if -1 in flags else {}
     return inputs, known_part(values), flags
@@ -379,7 +383,7 @@ def pad(x: Any, paddings: Any, pad_value: float = 0.0, name: str | None = None) 
 
 def pad2d(
     input: Any,
-    paddings: Any = [0, 0, 0, 0],  # noqa: B006
+    paddings: Any = [0, 0, 0, 0],
     mode: str = "constant",
     pad_value: float = 0.0,
     data_format: str = "NCHW",
@@ -429,7 +433,8 @@ def size(input: Any) -> Any:
 def one_hot(input: Any, depth: Any, allow_out_of_range: bool = False) -> Any:
     """float32 [..., depth] from indices [..., 1]; see ``fluid.one_hot``, which takes [...]."""
     check_variable_and_dtype(input, "input", INDICES, "one_hot")
-    inputs, attrs = {"X": input}, {"allow_out_of_range": allow_out_of_range}
+    inputs = {"X": input}
+    attrs: dict[str, Any] = {"allow_out_of_range": allow_out_of_range}
     if is_variable(depth):
         depth.stop_gradient = True
         inputs["depth_tensor"] = depth

@@ -7,7 +7,6 @@ from typing import Any
 
 from millstream.fluid.initializer import Constant, Normal
 from millstream.fluid.layer_helper import LayerHelper
-
 from millstream.fluid.layers._check import (
     FLOATS,
     check_choice,
@@ -69,16 +68,12 @@ def _batch_norm(
     channels = _size(input, 1 if data_layout == "NCHW" else len(input.shape) - 1, layer)
     dtype = _statistics_dtype(input)
     helper = LayerHelper(layer, act=act, name=name, param_attr=param_attr, bias_attr=bias_attr)
-    scale = helper.create_parameter(
-        attr=helper.param_attr, shape=[channels], dtype=dtype, default_initializer=Constant(1.0)
-    )
+    scale = helper.create_parameter(attr=helper.param_attr, shape=[channels], dtype=dtype, default_initializer=Constant(1.0))
     bias = helper.create_parameter(attr=helper.bias_attr, shape=[channels], dtype=dtype, is_bias=True)
     moving = []
     for moving_name, start in zip(moving_names, (0.0, 1.0)):
-        attr = ParamAttr(
-            name=moving_name, initializer=Constant(start), trainable=False, do_model_average=do_model_average
-        )
-        var = helper.create_parameter(attr=attr, shape=[channels], dtype=dtype)
+        attr = ParamAttr(name=moving_name, initializer=Constant(start), trainable=False, do_model_average=do_model_average)
+        var: Any = helper.create_parameter(attr=attr, shape=[channels], dtype=dtype)
         var.stop_gradient = True
         moving.append(var)
     saved = [helper.create_variable_for_type_inference(dtype, stop_gradient=True) for _ in range(2)]
@@ -131,9 +126,21 @@ def batch_norm(
         use_global_stats: normalise with the moving statistics in training too.
     """
     return _batch_norm(
-        "batch_norm", input, act, is_test, momentum, epsilon, param_attr, bias_attr, data_layout, in_place, name,
-        (moving_mean_name, moving_variance_name), do_model_average_for_mean_and_var, {"use_global_stats": use_global_stats},
-    )  # fmt: skip
+        "batch_norm",
+        input,
+        act,
+        is_test,
+        momentum,
+        epsilon,
+        param_attr,
+        bias_attr,
+        data_layout,
+        in_place,
+        name,
+        (moving_mean_name, moving_variance_name),
+        do_model_average_for_mean_and_var,
+        {"use_global_stats": use_global_stats},
+    )
 
 
 def inplace_abn(
@@ -161,9 +168,21 @@ def inplace_abn(
     check_choice(act, "act", (None, "identity", "leaky_relu", "elu"), "inplace_abn")
     attrs = {"use_global_stats": use_global_stats, "activation": act or "", "alpha": float(act_alpha)}
     return _batch_norm(
-        "inplace_abn", input, None, is_test, momentum, epsilon, param_attr, bias_attr, data_layout, True, name,
-        (moving_mean_name, moving_variance_name), do_model_average_for_mean_and_var, attrs,
-    )  # fmt: skip
+        "inplace_abn",
+        input,
+        None,
+        is_test,
+        momentum,
+        epsilon,
+        param_attr,
+        bias_attr,
+        data_layout,
+        True,
+        name,
+        (moving_mean_name, moving_variance_name),
+        do_model_average_for_mean_and_var,
+        attrs,
+    )
 
 
 def instance_norm(
@@ -176,9 +195,7 @@ def instance_norm(
         refuse(layer, "'param_attr' and 'bias_attr' must not be False; fix a parameter by ParamAttr(trainable=False)")
     dtype, channels = _statistics_dtype(input), _size(input, 1, layer)
     helper = LayerHelper(layer, name=name, param_attr=param_attr, bias_attr=bias_attr)
-    scale = helper.create_parameter(
-        attr=helper.param_attr, shape=[channels], dtype=dtype, default_initializer=Constant(1.0)
-    )
+    scale = helper.create_parameter(attr=helper.param_attr, shape=[channels], dtype=dtype, default_initializer=Constant(1.0))
     bias = helper.create_parameter(
         attr=helper.bias_attr, shape=[channels], dtype=dtype, is_bias=True, default_initializer=Constant(0.0)
     )
@@ -214,11 +231,15 @@ def layer_norm(
     check_variable_and_dtype(input, "input", FLOATS, layer)
     if not 0 < begin_norm_axis < len(input.shape):
         refuse_type(
-            layer, f"'begin_norm_axis' must be in [1, {len(input.shape) - 1}] for {input.describe()}, received {begin_norm_axis}"
+            layer,
+            f"'begin_norm_axis' must be in [1, {len(input.shape) - 1}] for {input.describe()}, received {begin_norm_axis}",
         )
     features = input.shape[begin_norm_axis:]
     if (scale or shift) and any(d < 0 for d in features):
-        refuse(layer, f"dimensions from {begin_norm_axis} on of {input.describe()} must be known: the parameters have their size")
+        refuse(
+            layer,
+            f"dimensions from {begin_norm_axis} on of {input.describe()} must be known: the parameters have their size",
+        )
     helper = LayerHelper(layer, name=name, param_attr=param_attr, bias_attr=bias_attr, act=act)
     dtype, shape = _statistics_dtype(input), [math.prod(features)]
     inputs: dict[str, Any] = {"X": [input]}
@@ -367,7 +388,7 @@ def spectral_norm(weight: Any, dim: int = 0, power_iters: int = 1, eps: float = 
     helper = LayerHelper(layer, name=name)
     vectors = []
     for size in (rows, columns):
-        vector = helper.create_parameter(
+        vector: Any = helper.create_parameter(
             attr=ParamAttr(), shape=[size], dtype=weight.dtype, default_initializer=Normal(0.0, 1.0)
         )
         vector.stop_gradient = True
@@ -468,5 +489,3 @@ def dropout(
         },
     )
     return out
-
-

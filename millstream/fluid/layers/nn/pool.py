@@ -81,7 +81,9 @@ def pool2d(
         ceil_mode: round the number of windows up.
         exclusive: padding does not count in a mean.
     """
-    return _pool(2, input, pool_size, pool_type, pool_stride, pool_padding, global_pooling, ceil_mode, name, exclusive, data_format)
+    return _pool(
+        2, input, pool_size, pool_type, pool_stride, pool_padding, global_pooling, ceil_mode, name, exclusive, data_format
+    )
 
 
 def pool3d(
@@ -98,7 +100,9 @@ def pool3d(
     data_format: str = "NCDHW",
 ) -> Any:
     """:func:`pool2d` over three dimensions."""
-    return _pool(3, input, pool_size, pool_type, pool_stride, pool_padding, global_pooling, ceil_mode, name, exclusive, data_format)
+    return _pool(
+        3, input, pool_size, pool_type, pool_stride, pool_padding, global_pooling, ceil_mode, name, exclusive, data_format
+    )
 
 
 def _adaptive_pool(n: int, input: Any, pool_size: Any, pool_type: str, require_index: bool, name: str | None) -> Any:

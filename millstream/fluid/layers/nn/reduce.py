@@ -7,7 +7,15 @@ from typing import Any
 
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers._build import append
-from millstream.fluid.layers._check import ELEMENTS, FLOATS, NUMBERS, check_variable_and_dtype, check_variables, is_variable, refuse_type
+from millstream.fluid.layers._check import (
+    ELEMENTS,
+    FLOATS,
+    NUMBERS,
+    check_variable_and_dtype,
+    check_variables,
+    is_variable,
+    refuse_type,
+)
 from millstream.fluid.layers.nn.activation import log
 from millstream.fluid.layers.ops import exp
 
@@ -86,7 +94,7 @@ def sum(x: Any) -> Any:
 
 
 def topk(input: Any, k: Any, name: str | None = None) -> tuple[Any, Any]:
-    """(values, int64 indices) of the `k` greatest elements of the last dimension; `k` may be an int Variable of shape [1]."""
+    """(values, int64 indices) of the `k` greatest elements of the last dimension; `k`: int, or int Variable of shape [1]."""
     check_variable_and_dtype(input, "input", NUMBERS, "topk")
     helper = LayerHelper("top_k", name=name)
     inputs, attrs = {"X": [input]}, {}
