@@ -35,15 +35,15 @@ def section(definition, explicit):
     elif callable(definition.grad):
         gradient = "made of other operators"
     else:
-        gradient = f"`{definition.name}_grad`, " + ("declared" if definition.name in explicit or definition.block else "derived")
+        gradient = f"`{definition.grad_type}`, " + ("declared" if definition.name in explicit or definition.block else "derived")
     lines += ["", f"Gradient: {gradient}.", ""]
     return lines
 
 
 def page():
     declared = list(REGISTRY.declared())
-    explicit = {d.name[: -len("_grad")] for d in declared if d.name.endswith("_grad")}
-    forward = [d for d in declared if not d.name.endswith("_grad")]
+    explicit = {REGISTRY.forward_type(d.name) for d in declared}
+    forward = [d for d in declared if REGISTRY.forward_type(d.name) is None]
     lines = ["# Operators", "", "Generated from the declarations by `docs/generate.py`.", "", "## Complexity meter", ""]
     lines += ["How many operators override what is otherwise derived.", "", "| what | operators |", "| --- | --- |"]
     lines += [f"| {what} | {count} |" for what, count in REGISTRY.meter().items()]

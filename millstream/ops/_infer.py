@@ -188,7 +188,7 @@ def infer(definition: OpDef, op: Operator) -> None:
         return
     if definition.infer is False:
         return
-    if definition.infer is None and op.type.endswith("_grad"):
+    if definition.infer is None and REGISTRY.forward_type(op.type) is not None:
         _infer_grad(op)
         return
     specs, known = _input_specs(definition, op)

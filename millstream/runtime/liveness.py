@@ -78,8 +78,7 @@ def pair_gradients(ops: list[Operator]) -> Pairing:
     for i, op in enumerate(ops):
         if op.forward is not None and id(op.forward) in position:
             _pair(result, ops, i, position[id(op.forward)], writes)
-        elif op.type.endswith("_grad"):
-            base = op.type[: -len("_grad")]
+        elif (base := REGISTRY.forward_type(op.type)) is not None:
             j = _find_forward(op, base, makers, ops)
             if j is not None:
                 _pair(result, ops, i, j, writes)
@@ -122,7 +121,7 @@ def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str
     forward_def = REGISTRY.find(forward.type)
     if definition is None or forward_def is None:
         return
-    is_gradient = op.type == forward.type + "_grad"
+    is_gradient = op.type == forward_def.grad_type
     if is_gradient and (definition.derived_from is not None or forward_def.block):
         result.taped[j] = result.taped.get(j, 0) + 1
         for slot in op.outputs:

@@ -102,6 +102,7 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
     infer=_cross_entropy2_spec,
     lod="Y=X",
     nodiff="Label",
+    grad="cross_entropy_grad2",
 )
 def cross_entropy2(x, label, *, ignore_index: int = -100):
     """-log X[label]; MatchX is X[label] (0 where the label is ignored). Shapes as cross_entropy."""
@@ -112,16 +113,12 @@ def cross_entropy2(x, label, *, ignore_index: int = -100):
     return y, x.new_empty((*x.shape, 0)), p
 
 
-@op("cross_entropy2_grad", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD")
+@op("cross_entropy_grad2", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD")
 def cross_entropy2_grad(xshape, match, label, dy, *, ignore_index: int = -100):
     """-dY / MatchX at the label."""
     label = label.long()
     dx = torch.zeros(xshape.shape[:-1], dtype=dy.dtype, device=dy.device)
     return _scatter_grad(dx, -1, label, dy / match, label == ignore_index)
-
-
-# Fluid's own name of the gradient: programs saved with their backward part have it.
-op("cross_entropy_grad2", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD", grad=False)(cross_entropy2_grad)
 
 
 # ---- softmax_with_cross_entropy --------------------------------------------------------------------
