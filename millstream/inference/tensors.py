@@ -229,17 +229,15 @@ class PaddleTensor:
 
 
 def paddle_tensor_to_bytes(tensor: PaddleTensor) -> bytes:
-    """`tensor` as bytes: name, LoD, shape, element type and data, each after its length; little-endian."""
-    name = tensor.name.encode() + b"\0"
-    parts = [struct.pack("<Q", len(name)), name]
-    parts.append(struct.pack("<Q", len(tensor._lod)))
+    """`tensor` as Fluid serialises it: version 0, name, LoD, shape, element type, data; lengths first, little-endian."""
+    name = tensor.name.encode()
+    parts = [struct.pack("<IQ", 0, len(name)), name, struct.pack("<Q", len(tensor._lod))]
     for level in tensor._lod:
         parts += [struct.pack("<Q", level.nbytes), level.astype("<i8").tobytes()]
-    array = tensor._value()
+    raw = np.ascontiguousarray(tensor._value()).tobytes()
     shape = np.array(tensor.shape, "<i4")
-    parts += [struct.pack("<Q", shape.size), shape.tobytes(), struct.pack("<i", int(tensor.dtype))]
-    raw = np.ascontiguousarray(array).tobytes()
-    return b"".join([*parts, struct.pack("<Q", len(raw)), raw])
+    parts += [struct.pack("<Q", shape.size), shape.tobytes(), struct.pack("<iQ", int(tensor.dtype), len(raw)), raw]
+    return b"".join(parts)
 
 
 class ZeroCopyTensor:

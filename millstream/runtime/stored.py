@@ -88,8 +88,9 @@ def read_separate(dirname: str, variables: Sequence[Variable], device: torch.dev
     if not os.path.isdir(dirname):
         raise MissingFileError(f"parameter directory {dirname!r} does not exist")
     found = {}
-    for var in variables:
-        source = open_parameters(variable_path(dirname, var.name))
+    paths = [variable_path(dirname, var.name) for var in variables]  # all names are judged before a file is opened
+    for var, path in zip(variables, paths):
+        source = open_parameters(path)
         found[var.name] = read_value(source, var.type is VarType.SELECTED_ROWS, device)
         records.finish(source, "the tensor")
     return found

@@ -103,7 +103,7 @@ def save_inference_model(
         warnings.warn("save_inference_model: a CompiledProgram is saved as the Program inside it", stacklevel=2)
     for name in feeds:
         program.global_block().var(name)
-    if any(op.type == "auc" for op in walk.all_ops(program)):
+    if "auc" in {op.type for op in walk.all_ops(program)}:
         warnings.warn(
             "save_inference_model: the program holds an auc operator, whose state training changes; "
             "save a program without it", stacklevel=2,
