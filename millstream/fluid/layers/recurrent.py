@@ -228,14 +228,16 @@ def gru_unit(
     Args:
         input: [batch, size], size = 3 * width.
         hidden: the previous state [batch, width].
+        activation, gate_activation: checked, and otherwise without effect: 1.8.5 always uses tanh and sigmoid here,
+            and models were trained so. The operator's own attributes are honoured.
 
     Returns:
         (new hidden, reset hidden, gates).
     """
     check_variable_and_dtype(input, "input", FLOATS, "gru_unit")
     check_variable_and_dtype(hidden, "hidden", FLOATS, "gru_unit")
-    activation_number = _GATES[_activation(activation, "activation", "gru_unit")]
-    gate_number = _GATES[_activation(gate_activation, "gate_activation", "gru_unit")]
+    _activation(activation, "activation", "gru_unit")
+    _activation(gate_activation, "gate_activation", "gru_unit")
     helper = LayerHelper("gru_unit", param_attr=param_attr, bias_attr=bias_attr)
     dtype = input.dtype
     width = size // 3
@@ -249,7 +251,7 @@ def gru_unit(
         type="gru_unit",
         inputs=inputs,
         outputs={"Gate": gate, "ResetHiddenPrev": reset, "Hidden": new},
-        attrs={"activation": activation_number, "gate_activation": gate_number, "origin_mode": origin_mode},
+        attrs={"activation": _GATES["tanh"], "gate_activation": _GATES["sigmoid"], "origin_mode": origin_mode},
     )
     return new, reset, gate
 
