@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
+from millstream.kernels.gemm import Factor, product_of_rows
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
@@ -75,14 +76,15 @@ def run(
         return out
     steps = steps_of(offsets, reverse)
     h = h[torch.from_numpy(steps.order)]
-    product, product_c, reset_now = h.new_empty((n, 2 * d)), h.new_empty((n, d)), h.new_empty((n, d))
-    h_, p_, pc_, r_ = h.numpy(), product.numpy(), product_c.numpy(), reset_now.numpy()
+    reset_now = torch.zeros_like(h)
+    h_, r_ = h.numpy(), reset_now.numpy()
+    times_w, times_wc = Factor(w), Factor(wc)
     s = 0
     for m in steps.counts:
-        torch.mm(h[:m], w, out=product[:m])
-        k.step_gates(p_, xs, bs, steps.rows, s, m, gates, reset, r_, h_, act_gate)
-        torch.mm(reset_now[:m], wc, out=product_c[:m])
-        k.step_hidden(pc_, xs, bs, steps.rows, s, m, gates, hidden, h_, act, origin)
+        product = times_w(h, m).numpy()
+        k.step_gates(product, xs, bs, steps.rows, s, m, gates, reset, r_, h_, act_gate)
+        product = times_wc(reset_now, m).numpy()
+        k.step_hidden(product, xs, bs, steps.rows, s, m, gates, hidden, h_, act, origin)
         s += m
     return out
 
@@ -137,12 +139,12 @@ def gru_grad(
     steps = steps_of(offsets, is_reverse)
     order = torch.from_numpy(steps.order)
     first = initial(h0, n, d, hidden, "H0")
-    dh, dgates = hidden.new_zeros((n, d)), hidden.new_empty((n, 2 * d))
-    dcandidate, dreset = hidden.new_empty((n, d)), hidden.new_empty((n, d))
+    dh, dgates = hidden.new_zeros((n, d)), hidden.new_zeros((n, 2 * d))
+    dcandidate = hidden.new_zeros((n, d))
     gates_, hidden_, first_, dhidden_ = array(gates), array(hidden), array(first[order]), array(dhidden)
-    dh_, dg_, dc_, dr_, dx_ = dh.numpy(), dgates.numpy(), dcandidate.numpy(), dreset.numpy(), dx.numpy()
+    dh_, dg_, dc_, dx_ = dh.numpy(), dgates.numpy(), dcandidate.numpy(), dx.numpy()
     act_gate, act = code(gate_activation), code(activation)
-    wt, wct = w.t(), wc.t()
+    times_wt, times_wct = Factor(w.t()), Factor(wc.t())
     k = _kernels()
     s = hidden.shape[0]
     for t in range(len(steps.counts) - 1, -1, -1):
@@ -152,16 +154,16 @@ def gru_grad(
         k.step_back_hidden(
             dhidden_, steps.rows, s, m, back, gates_, hidden_, first_, dh_, dg_, dc_, act_gate, act, origin_mode
         )
-        torch.mm(dcandidate[:m], wct, out=dreset[:m])
-        k.step_back_gates(dr_, steps.rows, s, m, back, gates_, hidden_, first_, dh_, dg_, dc_, dx_, act_gate)
-        dh[:m].addmm_(dgates[:m], wt)
+        dreset = times_wct(dcandidate, m).numpy()
+        k.step_back_gates(dreset, steps.rows, s, m, back, gates_, hidden_, first_, dh_, dg_, dc_, dx_, act_gate)
+        dh[:m] += times_wt(dgates, m)[:m]
     dweight = None
     if want[2]:
         before = hidden_before(hidden, first, offsets, is_reverse)
         flat = torch.empty_like(weight, memory_format=torch.contiguous_format)
         dw, dwc = split_weight(flat)
-        torch.mm(before.t(), dx[:, : 2 * d], out=dw)
-        torch.mm(reset.t(), dx[:, 2 * d :], out=dwc)
+        dw.copy_(product_of_rows(before, dx[:, : 2 * d]))
+        dwc.copy_(product_of_rows(reset, dx[:, 2 * d :]))
         dweight = flat
     return (
         dx,

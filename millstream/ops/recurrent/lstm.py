@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
+from millstream.kernels.gemm import Factor, product_of_rows
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
@@ -85,12 +86,12 @@ def run(
     steps = steps_of(offsets, reverse)
     order = torch.from_numpy(steps.order)
     h, c = h[order], c[order]
-    product = x.new_empty((n, 4 * d))
-    h_, c_, p_ = h.numpy(), c.numpy(), product.numpy()
+    times_weight = Factor(weight)
+    h_, c_ = h.numpy(), c.numpy()
     s = 0
     for m in steps.counts:
-        torch.mm(h[:m], weight, out=product[:m])
-        k.step(p_, xs, bs, steps.rows, s, m, gates, cell, cell_act, hidden, h_, c_, peep, clip, acts)
+        product = times_weight(h, m).numpy()
+        k.step(product, xs, bs, steps.rows, s, m, gates, cell, cell_act, hidden, h_, c_, peep, clip, acts)
         s += m
     return out
 
@@ -150,10 +151,10 @@ def lstm_grad(
     _, peep = split_bias(bias, d, use_peepholes)
     dpeep = np.zeros_like(peep)
     dx = torch.empty_like(gates)
-    dh, dc, dgates = hidden.new_zeros((n, d)), hidden.new_zeros((n, d)), hidden.new_empty((n, 4 * d))
+    dh, dc, dgates = hidden.new_zeros((n, d)), hidden.new_zeros((n, d)), hidden.new_zeros((n, 4 * d))
     gates_, cell_, cell_act_, dhidden_ = array(gates), array(cell), array(cell_act), array(dhidden)
     dh_, dc_, dg_, dx_ = dh.numpy(), dc.numpy(), dgates.numpy(), dx.numpy()
-    wt = weight.t()
+    times_transposed = Factor(weight.t())
     back_step = lstm_kernels().step_back
     s = hidden.shape[0]
     for t in range(len(steps.counts) - 1, -1, -1):
@@ -164,7 +165,7 @@ def lstm_grad(
             peep, dpeep, gates_.dtype.type(0), acts,
         )
         if t or want[1]:
-            torch.mm(dgates[:m], wt, out=dh[:m])
+            dh[:m] = times_transposed(dgates, m)[:m]
     dbias = None
     if want[4]:
         dbias = torch.zeros_like(bias, memory_format=torch.contiguous_format).view(-1)
@@ -175,6 +176,6 @@ def lstm_grad(
         dx,
         unsort(dh, steps.order) if want[1] else None,
         unsort(dc, steps.order) if want[2] else None,
-        hidden_before(hidden, first, offsets, is_reverse).t() @ dx if want[3] else None,
+        product_of_rows(hidden_before(hidden, first, offsets, is_reverse), dx) if want[3] else None,
         dbias,
     )

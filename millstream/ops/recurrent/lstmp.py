@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
+from millstream.kernels.gemm import Factor, product_of_rows
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
@@ -84,21 +85,21 @@ def lstmp(
     steps = steps_of(offsets, is_reverse)
     order = torch.from_numpy(steps.order)
     r_now, c_now = initial(h0, n, p, values, "H0")[order], initial(c0, n, d, values, "C0")[order]
-    product, h_now = values.new_empty((n, 4 * d)), values.new_empty((n, d))
+    times_weight, times_proj, h_now = Factor(weight), Factor(proj), values.new_zeros((n, d))
     bs, peep = split_bias(bias, d, use_peepholes)
     xs = array(values)
     clip = xs.dtype.type(cell_clip)
     acts = codes(gate_activation, cell_activation, candidate_activation)
-    p_, h_, c_ = product.numpy(), h_now.numpy(), c_now.numpy()
+    h_, c_ = h_now.numpy(), c_now.numpy()
     saved = gates.numpy(), cell.numpy(), cell_act.numpy(), hidden.numpy()
     rows = torch.from_numpy(steps.rows)
     step = lstm_kernels().step
     act = "identity" if proj_activation == "identity" else cell_activation
     s = 0
     for m in steps.counts:
-        torch.mm(r_now[:m], weight, out=product[:m])
-        step(p_, xs, bs, steps.rows, s, m, *saved, h_, c_, peep, clip, acts)
-        r = _activate(torch.mm(h_now[:m], proj), act)
+        product = times_weight(r_now, m).numpy()
+        step(product, xs, bs, steps.rows, s, m, *saved, h_, c_, peep, clip, acts)
+        r = _activate(times_proj(h_now, m)[:m], act)
         if proj_clip > 0:
             r.clamp_(-proj_clip, proj_clip)
         r_now[:m] = r
@@ -127,12 +128,13 @@ def lstmp_grad(
     dpeep = np.zeros_like(peep)
     dx, none = torch.empty_like(gates), hidden.new_zeros(hidden.shape)
     dr, dh, dc = hidden.new_zeros((n, p)), hidden.new_zeros((n, d)), hidden.new_zeros((n, d))
-    dgates, dlinear = hidden.new_empty((n, 4 * d)), projection.new_empty(projection.shape)
+    dgates, dlinear = hidden.new_zeros((n, 4 * d)), projection.new_empty(projection.shape)
     saved = array(gates), array(cell), array(cell_act)
     clip = saved[0].dtype.type(cell_clip)
     state = dh.numpy(), dc.numpy(), dgates.numpy(), dx.numpy()
     acts = codes(gate_activation, cell_activation, candidate_activation)
     act = "identity" if proj_activation == "identity" else cell_activation
+    times_transposed = Factor(weight.t())
     back_step, none_ = lstm_kernels().step_back, none.numpy()
     s = hidden.shape[0]
     for t in range(len(steps.counts) - 1, -1, -1):
@@ -145,7 +147,7 @@ def lstmp_grad(
         dlinear[here] = linear
         torch.mm(linear, proj.t(), out=dh[:m])
         back_step(none_, steps.rows, s, m, steps.back if t else 0, *saved, c_first, *state, peep, dpeep, clip, acts)
-        torch.mm(dgates[:m], weight.t(), out=dr[:m])
+        dr[:m] = times_transposed(dgates, m)[:m]
     dbias = None
     if want[5]:
         flat = torch.cat([dx.sum(0), torch.from_numpy(dpeep)])
@@ -157,7 +159,7 @@ def lstmp_grad(
         dx,
         unsort(dr, steps.order) if want[1] else None,
         unsort(dc, steps.order) if want[2] else None,
-        before.t() @ dx if before is not None else None,
-        hidden.t() @ dlinear if want[4] else None,
+        product_of_rows(before, dx) if before is not None else None,
+        product_of_rows(hidden, dlinear) if want[4] else None,
         dbias,
     )

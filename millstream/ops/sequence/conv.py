@@ -7,6 +7,7 @@ import torch
 
 from millstream.errors import EnforceNotMet, NotSupportedError, ShapeError
 from millstream.kernels.arrays import array, tensor
+from millstream.kernels.gemm import product, product_of_rows
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.sequence._lod import check_rows, known, offsets_of, segment
@@ -58,7 +59,7 @@ def sequence_conv(
     X: [rows, D]; Filter: [contextLength * D, M]; Out: [rows, M].
     """
     columns = _columns(x, padding if paddingTrainable else None, contextStart, contextLength)
-    return Ragged(columns @ weight, x.lod)
+    return Ragged(product(columns, weight), x.lod)
 
 
 @op("sequence_conv_grad", slots="X#, PaddingData?, Filter, Out@GRAD -> X@GRAD, PaddingData@GRAD, Filter@GRAD")
@@ -69,11 +70,11 @@ def sequence_conv_grad(
     pad = padding if paddingTrainable else None
     dx = dpad = dweight = None
     if want[2]:
-        dweight = _columns(x, pad, contextStart, contextLength).t() @ dout
+        dweight = product_of_rows(_columns(x, pad, contextStart, contextLength), dout)
     if want[0] or want[1]:
         dx = torch.zeros_like(x.values, memory_format=torch.contiguous_format)
         dpad = torch.zeros_like(pad) if pad is not None else dx.new_zeros((0, dx.shape[1]))
-        dcol = array(dout @ weight.t())
+        dcol = array(product(dout, weight.t()))
         dx_array, dpad_array = array(dx), array(dpad)
         segment().context_scatter(dcol, x.lod[-1], contextStart, contextLength, dx_array, dpad_array)
         if dx.device.type != "cpu":
