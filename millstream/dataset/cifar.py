@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileFormatError
-from . import common, safe_pickle
+from ..files.unpickle import read_pickle
+from . import common
 from .archives import iterate_members
 
 __all__ = ["fetch", "reader_creator", "test10", "test100", "train10", "train100"]
@@ -41,7 +42,7 @@ def reader_creator(filename: str, sub_name: str, cycle: bool = False) -> Callabl
         found = False
         for name, contents in iterate_members(filename, pattern):
             found = True
-            batch = _text_keys(safe_pickle.loads(contents))
+            batch = _text_keys(read_pickle(contents, f"{filename}: {name}"))
             try:
                 data = batch["data"]
                 labels = batch["labels"] if "labels" in batch else batch["fine_labels"]

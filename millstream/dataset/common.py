@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from . import safe_pickle
+from ..files.unpickle import read_pickle
 from .obtain import Request, file_digest, obtain
 from .settings import read_settings
 
@@ -122,7 +122,7 @@ def cluster_files_reader(
     files_pattern: str,
     trainer_count: int,
     trainer_id: int,
-    loader: Callable[[IO[bytes]], Any] = safe_pickle.load,
+    loader: Callable[[IO[bytes]], Any] = read_pickle,
 ) -> Callable[[], Iterator[Any]]:
     """A reader of the samples in every `trainer_count`-th file of a sorted glob pattern.
 

@@ -207,7 +207,7 @@ def batch_images_from_tar(data_file: str, dataset_name: str, img2label: Mapping[
     """Write the encoded pictures named in `img2label` as pickled batches beside the archive.
 
     Each batch is ``{"label": [...], "data": [bytes, ...]}``, readable with
-    ``safe_pickle.load``. Returns the path of a text file that lists the batch files.
+    ``millstream.files.unpickle.read_pickle``. Returns the path of a text file that lists the batch files.
     """
     folder = f"{data_file}_batch"
     out = os.path.join(folder, dataset_name)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from millstream.errors import FileFormatError
-from millstream.files.pickled_numpy import NUMPY_GLOBALS, Blob, GlobalTable, Pending, materialize
+from millstream.files.pickled_numpy import NUMPY_GLOBALS, Blob, GlobalTable, Latin1, Pending, materialize
 from millstream.files.source import Source, open_source
 
 MAX_OBJECTS = 1_000_000
@@ -218,6 +218,7 @@ class _Checker:
         self.size: dict[int, int] = {}
         self.depth: dict[int, int] = {}
         self.open: set[int] = set()
+        self.strings: dict[int, tuple[Blob, Any]] = {}
         self.done: dict[int, tuple[Any, Any]] = {}  # id -> (tuple, its finished form); the old one keeps its id alive
 
     def check(self, root: Any) -> Any:
@@ -259,13 +260,37 @@ class _Checker:
             for name, value in node.items():
                 node[name] = self.swap(value)
 
+    def string(self, blob: Blob) -> Any:
+        """A long string that turned out to be data of its own; made once, however often it is stored."""
+        found = self.strings.get(id(blob))
+        if found is None:
+            machine, src = self.machine, blob.src
+            machine.spend(blob.length, "text")
+            at = src.pos
+            src.seek(blob.pos)
+            raw = src.take(blob.length, "a string")
+            src.seek(at)
+            try:
+                if isinstance(blob, Latin1):
+                    value: Any = raw.decode("utf-8").encode("latin1")
+                elif blob.form == "bytes" or (blob.form == "old" and machine.encoding == "bytes"):
+                    value = raw
+                else:
+                    value = raw.decode("utf-8", "surrogatepass") if blob.form == "text" else raw.decode(machine.encoding)
+            except (UnicodeError, LookupError) as error:
+                raise machine.fail(f"a string that can't be decoded: {error}") from None
+            found = self.strings[id(blob)] = (blob, value)
+        return found[1]
+
     def changes(self, child: Any) -> bool:
         return id(child) in self.done or isinstance(child, (Pending, _Global, Blob))
 
     def swap(self, child: Any) -> Any:
         if isinstance(child, Pending):
             return materialize(child, self.machine)
-        if isinstance(child, (_Global, Blob)) or child is _MARK:
+        if isinstance(child, Blob):
+            return self.string(child)
+        if isinstance(child, _Global) or child is _MARK:
             raise self.machine.fail(f"expected plain data, found {_kind(child)}")
         finished = self.done.get(id(child))
         return child if finished is None else finished[1]

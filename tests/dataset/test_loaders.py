@@ -309,7 +309,7 @@ def test_image_functions(tmp_path):
 
 
 def test_batch_images_from_tar(home):
-    from millstream.dataset import safe_pickle
+    from millstream.files.unpickle import read_pickle
 
     tiny_files.flowers(home, raw_picture)
     labels = {f"jpg/image_{i:05d}.jpg": i for i in (1, 2, 3)}
@@ -320,7 +320,7 @@ def test_batch_images_from_tar(home):
     batches = []
     for path in paths:
         with open(path, "rb") as stream:
-            batches.append(safe_pickle.load(stream))
+            batches.append(read_pickle(stream))
     assert [b["label"] for b in batches] == [[1, 2], [3]]
     assert batches[1]["data"] == [raw_picture(3)]
 
