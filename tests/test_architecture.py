@@ -32,6 +32,9 @@ MEETING_PLACES = (
     "fluid/__init__.py",
     "fluid/core.py",
     "fluid/data_feeder.py",  # makes the runtime's tensors out of samples
+    "fluid/install_check.py",  # builds and runs
+    "fluid/lod_tensor.py",  # names of the runtime's tensors
+    "fluid/profiler.py",  # switches the runtime's recorder
     "fluid/layers/reader_io.py",  # a reader is operators and the queue they read
 )
 MEETING_ROOMS = ("fluid/dygraph", "fluid/inference", "fluid/reader/")  # loaders fill the runtime's queues

@@ -16,6 +16,7 @@ from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD, SelectedRows, TensorArray
+from millstream.runtime import profiler
 from millstream.runtime.lower import Options
 from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.plan import Context, Plan
@@ -39,7 +40,6 @@ class Executor:
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._rngs: dict[int, tuple[Any, torch.Generator]] = {}
         self._closed = False
-        self._recorder: Any = None
 
     # ---- running -------------------------------------------------------------------------------
     def run(
@@ -94,9 +94,18 @@ class Executor:
         names, tensors, lods = self._prepare_feed(program, feed or {})
         plan = self._plan(program, names, lods, fetches, scope, use_prune)
         ctx = Context(scope, self._rng(program), self, self._device)
-        if self._recorder is not None:
-            ctx.recorder = self._recorder
-        return plan.run(tensors, lods, ctx)
+        recorder = profiler.active()
+        if recorder is None:
+            return plan.run(tensors, lods, ctx)
+        ctx.recorder = recorder
+        recorder.enter(None)
+        try:
+            return plan.run(tensors, lods, ctx)
+        except BaseException:
+            recorder.abandon()
+            raise
+        finally:
+            recorder.leave(None)
 
     def close(self) -> None:
         """Forget all Plans; the Executor can't run afterwards."""
@@ -115,12 +124,12 @@ class Executor:
             id(scope),
             use_prune,
             flag("check_nan_inf"),
-            self._recorder is not None,
+            profiler.active() is not None,
         )
         plan = self._plans.get(key)
         if plan is None:
             feeds = {n: bool(lod) for n, lod in zip(names, lods)}
-            options = Options(False, bool(flag("check_nan_inf")), self._recorder is not None, self._device)
+            options = Options(False, bool(flag("check_nan_inf")), profiler.active() is not None, self._device)
             source = program._prune_with_input(names, fetches) if use_prune and fetches else program
             plan = Plan(source, feeds, fetches, scope, options)
             plan.owner = (program, scope)  # type: ignore[attr-defined]  # ids in the key must stay taken
