@@ -2,6 +2,7 @@
 
 from millstream import ops  # noqa: F401  (installs the operator library)
 from millstream.autodiff.backward import append_backward, calc_gradient, gradients
+from millstream.config import get_flags, set_flags
 from millstream.fluid import (
     average,
     backward,
@@ -28,6 +29,7 @@ from millstream.fluid.framework import (
 )
 from millstream.fluid.input import embedding, one_hot
 from millstream.fluid.io import load, save
+from millstream.fluid.layers.math_op_patch import monkey_patch_variable
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
 from millstream.ir.program import (
     Program,
@@ -49,3 +51,4 @@ from millstream.runtime.tensor import (
 )
 
 Tensor = LoDTensor
+_Scope = Scope

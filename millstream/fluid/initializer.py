@@ -173,6 +173,8 @@ class _FanInitializer(Initializer):
     """Uniform or normal with a spread computed from fan_in and fan_out."""
 
     def __init__(self, uniform: bool, fan_in: float | None, fan_out: float | None, seed: int) -> None:
+        if uniform is None or seed is None:
+            raise ValueError(f"{type(self).__name__}: uniform and seed must not be None, received {uniform}, {seed}")
         self._uniform, self._fan_in, self._fan_out, self._seed_value = uniform, fan_in, fan_out, seed
 
     def _variance(self, fan_in: float, fan_out: float) -> float:

@@ -123,6 +123,11 @@ def registered_callable(number: int) -> Callable[..., Any]:
     return _CALLABLES[number]
 
 
+def registered_callable_count() -> int:
+    """How many functions have a number."""
+    return len(_CALLABLES)
+
+
 def _as_ragged(value):
     if value is None:
         return Ragged(None, ())

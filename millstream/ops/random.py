@@ -278,7 +278,7 @@ def _crop_spec(x, seed_in, *, shape, startup_seed):
     for want, have in zip(shape, x.shape[len(x.shape) - len(shape) :]):
         if have >= 0 and want > have:
             raise ShapeError(f"random_crop: shape {list(shape)} is larger than X {list(x.shape)}")
-    return Spec((*x.shape[: len(x.shape) - len(shape)], *shape), x.dtype), Spec((1,), VarType.INT64)
+    return Spec((*x.shape[: len(x.shape) - len(shape)], *shape), x.dtype), None
 
 
 def _state(seed_in, startup_seed):

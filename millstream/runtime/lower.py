@@ -104,15 +104,15 @@ class Emitter:
     def lod(self, name: str) -> str:
         return "l" + self.local[name] if name in self.has_lod else "()"
 
-    def read(self, name: str, op: Operator) -> str:
+    def read(self, name: str, op: Operator, may_be_unset: bool = False) -> str:
         """The expression for a variable's value, loading it from the Scope at its first use."""
         if name == EMPTY_VAR:
             return "None"
         if name not in self.defined:
-            self._load(name, op)
+            self._load(name, op, may_be_unset)
         return self.v(name)
 
-    def _load(self, name: str, op: Operator) -> None:
+    def _load(self, name: str, op: Operator, may_be_unset: bool = False) -> None:
         if self.outer is not None:
             local = self.v(name)
             self.line(f"{local} = env.get({name!r})", op)
@@ -127,7 +127,8 @@ class Emitter:
         if holder is not None and getattr(holder.obj, "_lod", ()):
             self.has_lod.add(name)
         slot = self._bind(name)
-        self.reads_first.add(name)
+        if not may_be_unset:
+            self.reads_first.add(name)
         local = self.v(name)
         if name in self.has_lod:
             self.line(f"{local}, l{self.local[name]} = s{slot}.load()", op)
@@ -202,7 +203,8 @@ class Emitter:
         parts = []
         for name in names:
             name = swaps.get(f"{slot.name}/{name}", name)
-            value = self.read(name, op)
+            # an optional state that the operator itself writes (random_crop's seed) is unset before the first run
+            value = self.read(name, op, slot.optional and name in op.output_arg_names)
             parts.append(f"Ragged({value}, {self.lod(name)})" if slot.ragged and value != "None" else value)
         if slot.many:
             return "[" + ", ".join(parts) + "]"

@@ -98,9 +98,11 @@ from millstream.fluid.layers.nn.gather import (
 )
 from millstream.fluid.layers.nn.host import (
     Print,
-    PyFuncRegistry as PyFuncRegistry,
     autoincreased_step_counter,
     py_func,
+)
+from millstream.fluid.layers.nn.host import (
+    PyFuncRegistry as PyFuncRegistry,
 )
 from millstream.fluid.layers.nn.image import (
     add_position_encoding,

@@ -17,21 +17,19 @@ from millstream.fluid.layers._check import (
     refuse,
     refuse_type,
 )
+from millstream.ops.host import register_callable, registered_callable, registered_callable_count
 
 __all__ = ["Print", "autoincreased_step_counter", "py_func"]
 
 
 class PyFuncRegistry:
-    """Numbers for Python functions, by which ``py_func`` operators name them; the numbers hold in one process."""
-
-    _functions: list[Callable[..., Any]] = []
+    """A Python function with the number by which ``py_func`` operators name it; it holds for this process."""
 
     def __init__(self, func: Callable[..., Any]) -> None:
         if not callable(func):
             refuse_type("py_func", f"'func' must be callable, received {type(func).__name__}")
         self._func = func
-        self._id = len(PyFuncRegistry._functions)
-        PyFuncRegistry._functions.append(func)
+        self._id = register_callable(func)
 
     @property
     def id(self) -> int:
@@ -43,12 +41,12 @@ class PyFuncRegistry:
     @classmethod
     def registered_func(cls, idx: int) -> Callable[..., Any]:
         """The function with number `idx`."""
-        return cls._functions[idx]
+        return registered_callable(idx)
 
     @classmethod
     def registered_func_num(cls) -> int:
         """How many functions have a number."""
-        return len(cls._functions)
+        return registered_callable_count()
 
 
 def py_func(

@@ -239,7 +239,9 @@ def random_crop(x: Any, shape: Any, seed: Any = None) -> Any:
     attrs: dict[str, Any] = {"shape": [int(d) for d in shape]}
     if not is_variable(seed):
         attrs["startup_seed"] = int(np.random.randint(-65536, 65536)) if seed is None else int(seed)
-        seed = helper.create_variable(name=names.generate("random_crop_seed"), dtype="int64", persistable=True)
+        seed = helper.create_variable(
+            name=names.generate("random_crop_seed"), dtype="int64", shape=[], persistable=True
+        )
     helper.append_op(
         type="random_crop", inputs={"X": [x], "Seed": [seed]}, outputs={"Out": [out], "SeedOut": [seed]}, attrs=attrs
     )
