@@ -29,8 +29,8 @@ def _log_sum(row):
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _advance(before, w, base, transposed, expw, scaled, out):
-    """out[j] = log sum_i exp(before[i] + w(i, j)); w(i, j) = w[base+i, j], or w[base+j, i] when transposed."""
+def _advance(before, w, shift, transposed, expw, scaled, out):
+    """out[j] = log sum_i exp(before[i] + w(i, j)); w(i, j) = w[2+i, j], or w[2+j, i] when transposed."""
     n = len(before)
     top = before[0]
     for i in range(n):
@@ -52,30 +52,35 @@ def _advance(before, w, base, transposed, expw, scaled, out):
                 out[j] += p * expw[i, j]
     for j in range(n):
         if out[j] > 1e-280:
-            out[j] = math.log(out[j]) + top
+            out[j] = math.log(out[j]) + (top + shift)
         else:
             for i in range(n):
-                scaled[i] = before[i] + (w[base + j, i] if transposed else w[base + i, j])
+                scaled[i] = before[i] + (w[2 + j, i] if transposed else w[2 + i, j])
             out[j] = _log_sum(scaled)
 
 
 @njit(cache=True, nogil=True)
 def _relative(w, expw):
-    """expw = exp of the weights between tags."""
+    """expw = exp(weights between tags - the largest of them), which is returned."""
     n = w.shape[1]
+    shift = float(w[2, 0])
     for i in range(n):
         for j in range(n):
-            expw[i, j] = math.exp(min(w[2 + i, j], BIG))
+            shift = max(shift, float(w[2 + i, j]))
+    for i in range(n):
+        for j in range(n):
+            expw[i, j] = math.exp(w[2 + i, j] - shift)
+    return shift
 
 
 @njit(cache=True, nogil=True)
-def _alphas(e, w, first, size, expw, scaled, alpha):
+def _alphas(e, w, first, size, shift, expw, scaled, alpha):
     """Fills alpha[k] = log of the summed scores of all paths that end in each tag; returns log Z."""
     n = w.shape[1]
     for j in range(n):
         alpha[0, j] = w[0, j] + e[first, j]
     for k in range(1, size):
-        _advance(alpha[k - 1], w, 2, False, expw, scaled, alpha[k])
+        _advance(alpha[k - 1], w, shift, False, expw, scaled, alpha[k])
         for j in range(n):
             alpha[k, j] += e[first + k, j]
     for j in range(n):
@@ -88,7 +93,7 @@ def cost(e, w, label, start, size, alpha_out, out):
     """out[q] = log Z - score of the labels; alpha_out: forward variables, each row summing to 1."""
     n = w.shape[1]
     expw, scaled = np.empty((n, n)), np.empty(n)
-    _relative(w, expw)
+    shift = _relative(w, expw)
     longest = 1
     for q in range(len(size)):
         longest = max(longest, size[q])
@@ -98,7 +103,7 @@ def cost(e, w, label, start, size, alpha_out, out):
         if m == 0:
             out[q] = 0
             continue
-        total = _alphas(e, w, first, m, expw, scaled, alpha)
+        total = _alphas(e, w, first, m, shift, expw, scaled, alpha)
         for k in range(m):
             norm = _log_sum(alpha[k])
             for j in range(n):
@@ -113,16 +118,16 @@ def cost(e, w, label, start, size, alpha_out, out):
 
 
 @njit(cache=True, nogil=True)
-def _pairs(e, w, dw, scale, total, before, after, row, expw):
+def _pairs(e, w, dw, scale, total, before, after, row, shift, expw):
     """Adds scale * P(tag i at k-1, tag j at k) to dw[2 + i, j]; `after` is beta[k]."""
     n = w.shape[1]
     top_a, top_b = before[0], e[row, 0] + after[0]
     for j in range(n):
         top_a = max(top_a, before[j])
         top_b = max(top_b, e[row, j] + after[j])
-    shift = top_a + top_b - total
-    if shift < BIG:
-        factor = math.exp(shift) * scale
+    power = top_a + top_b + shift - total
+    if power < BIG:
+        factor = math.exp(power) * scale
         ends = np.empty(n)
         for j in range(n):
             ends[j] = math.exp(e[row, j] + after[j] - top_b) * factor
@@ -141,7 +146,7 @@ def cost_back(e, w, label, start, size, dout, de, dw):
     """Gradients of `cost`: expected minus actual counts, times dout. de, dw: zeros on entry; dw is float64."""
     n = w.shape[1]
     expw, scaled = np.empty((n, n)), np.empty(n)
-    _relative(w, expw)
+    shift = _relative(w, expw)
     longest = 1
     for q in range(len(size)):
         longest = max(longest, size[q])
@@ -151,7 +156,7 @@ def cost_back(e, w, label, start, size, dout, de, dw):
         if m == 0:
             continue
         scale = float(dout[q])
-        total = _alphas(e, w, first, m, expw, scaled, alpha)
+        total = _alphas(e, w, first, m, shift, expw, scaled, alpha)
         for j in range(n):
             beta[j] = w[1, j]
             dw[1, j] += scale * math.exp(alpha[m - 1, j] + beta[j] - total)
@@ -160,10 +165,10 @@ def cost_back(e, w, label, start, size, dout, de, dw):
                 de[first + k, j] = scale * math.exp(alpha[k, j] + beta[j] - total)
             if k == 0:
                 break
-            _pairs(e, w, dw, scale, total, alpha[k - 1], beta, first + k, expw)
+            _pairs(e, w, dw, scale, total, alpha[k - 1], beta, first + k, shift, expw)
             for j in range(n):
                 ahead[j] = e[first + k, j] + beta[j]
-            _advance(ahead, w, 2, True, expw, scaled, beta)
+            _advance(ahead, w, shift, True, expw, scaled, beta)
         for j in range(n):
             dw[0, j] += de[first, j]
         y = label[first]
