@@ -18,6 +18,7 @@ from millstream.fluid import (
     unique_name,
 )
 from millstream.fluid.data import data
+from millstream.fluid.data_feeder import DataFeeder
 from millstream.fluid.framework import (
     cpu_places,
     cuda_pinned_places,
