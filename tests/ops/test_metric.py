@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from millstream.errors import AttributeTypeError, EnforceNotMet
 
-CHUNKS = {k: 1 for k in ("Precision", "Recall", "F1-Score", "NumInferChunks", "NumLabelChunks", "NumCorrectChunks")}
+CHUNKS = dict.fromkeys(("Precision", "Recall", "F1-Score", "NumInferChunks", "NumLabelChunks", "NumCorrectChunks"), 1)
 
 
 def levenshtein(a, b):
@@ -42,7 +42,8 @@ def test_edit_distance(hyps, refs):
 def test_edit_distance_refuses_to_divide_by_an_empty_reference():
     inputs = {"Hyps": np.array([[1]]), "Refs": np.array([[1]])}
     with pytest.raises(EnforceNotMet, match="reference 1 is empty"):
-        run_op("edit_distance", inputs, {"normalized": True}, {"Out": 1, "SequenceNum": 1}, {"Hyps_0": [[0, 1]], "Refs_0": [[1, 0]]})
+        lods = {"Hyps_0": [[0, 1]], "Refs_0": [[1, 0]]}
+        run_op("edit_distance", inputs, {"normalized": True}, {"Out": 1, "SequenceNum": 1}, lods)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""Products by oneDNN agree with torch.mm for every layout, size and dtype."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from millstream.kernels.gemm import Factor, product, product_of_rows
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("m", [1, 7, 256, 257, 700])
+def test_products(m, dtype):
+    a, b, d = (torch.randn(s, dtype=dtype) for s in ((m, 96), (96, 130), (m, 130)))
+    wide = torch.randn(96, 300, dtype=dtype)[:, 10:140]
+    for weight in (b, b.t().contiguous().t(), wide):
+        torch.testing.assert_close(product(a, weight), a @ weight, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(product_of_rows(a, d), a.t() @ d, rtol=1e-4, atol=1e-3)
+    factor = Factor(b)
+    for rows in {1, max(m // 2, 1), m}:
+        torch.testing.assert_close(factor(a, rows)[:rows], a[:rows] @ b, rtol=1e-4, atol=1e-3)
+
+
+def test_empty_and_differentiable_operands():
+    assert product(torch.zeros(0, 4), torch.zeros(4, 5)).shape == (0, 5)
+    with torch.enable_grad():
+        a = torch.randn(300, 100, requires_grad=True)
+        product(a, torch.randn(100, 100)).sum().backward()
+        assert a.grad is not None
