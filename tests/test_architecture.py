@@ -37,7 +37,7 @@ MEETING_PLACES = (
     "fluid/profiler.py",  # switches the runtime's recorder
     "fluid/layers/reader_io.py",  # a reader is operators and the queue they read
 )
-MEETING_ROOMS = ("fluid/dygraph", "fluid/inference", "fluid/reader/")  # loaders fill the runtime's queues
+MEETING_ROOMS = ("fluid/dygraph", "fluid/inference", "fluid/reader/", "fluid/dataset/")  # loaders fill the runtime's queues
 OP_NAME_ROOMS = ("passes", "onnx", "distributed", "inference")
 
 

@@ -17,6 +17,7 @@ from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD, SelectedRows, TensorArray
 from millstream.runtime import profiler
+from millstream.runtime.dataset_run import run_from_dataset
 from millstream.runtime.lower import Options
 from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.plan import Context, Plan
@@ -106,6 +107,43 @@ class Executor:
             raise
         finally:
             recorder.leave(None)
+
+    def train_from_dataset(
+        self,
+        program: Any = None,
+        dataset: Any = None,
+        scope: Scope | None = None,
+        thread: int = 0,
+        debug: bool = False,
+        fetch_list: Any = None,
+        fetch_info: Any = None,
+        print_period: int = 100,
+        fetch_handler: Any = None,
+    ) -> None:
+        """Run `program` for every batch of a ``fluid.dataset``.
+
+        Args:
+            thread: threads that train the same parameters without waiting for each other; 0: as the dataset has.
+            debug: accepted: errors name the operator and the line in any case (fluid.profiler times operators).
+            fetch_list, fetch_info: what to print every `print_period` batches, and under which names.
+            fetch_handler: a FetchHandler, called from time to time with fetched values.
+        """
+        run_from_dataset(self, program, dataset, scope, thread, fetch_list, fetch_info, print_period, fetch_handler)
+
+    def infer_from_dataset(
+        self,
+        program: Any = None,
+        dataset: Any = None,
+        scope: Scope | None = None,
+        thread: int = 0,
+        debug: bool = False,
+        fetch_list: Any = None,
+        fetch_info: Any = None,
+        print_period: int = 100,
+        fetch_handler: Any = None,
+    ) -> None:
+        """Like :meth:`train_from_dataset`; give it a Program without backward operators."""
+        run_from_dataset(self, program, dataset, scope, thread, fetch_list, fetch_info, print_period, fetch_handler)
 
     def close(self) -> None:
         """Forget all Plans; the Executor can't run afterwards."""
