@@ -7,7 +7,6 @@ round by round, over the same sentences with one thread each; figures are median
 The whole call counts: dictionary look-ups and parsing in jieba, and the network.
 """
 
-from __future__ import print_function
 
 import argparse
 import json
@@ -73,7 +72,7 @@ def main():
                 universal_newlines=True,
             )
             if workers[name].stdout.readline().strip() != "ready":
-                raise SystemExit("%s: the worker did not start" % name)
+                raise SystemExit(f"{name}: the worker did not start")
         for _ in range(options.rounds):
             for name, process in workers.items():
                 process.stdin.write("go\n")

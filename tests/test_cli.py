@@ -86,7 +86,8 @@ def test_module_directory_and_zip(tmp_path):
     package = tmp_path / "pack"
     package.mkdir()
     script(package, "", "__init__.py")
-    script(package, "import sys, paddle\nprint(paddle.__version__, sys.argv[1:])\nif len(sys.argv) > 2: 1 / 0\n", "__main__.py")
+    code = "import sys, paddle\nprint(paddle.__version__, sys.argv[1:])\nif len(sys.argv) > 2: 1 / 0\n"
+    script(package, code, "__main__.py")
     done = millstream("run", "-m", "pack", "a", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.strip() == "1.8.5 ['a']", done.stderr
     assert millstream("run", package, "a").stdout.strip() == "1.8.5 ['a']"

@@ -73,7 +73,7 @@ class MkldnnQuantizerConfig:
     """Settings of int8 quantisation; kept, and refused by :meth:`AnalysisConfig.enable_quantizer`."""
 
     def __init__(self, other: MkldnnQuantizerConfig | None = None) -> None:
-        self.batch_size = 1 if other is None else other.batch_size
+        self.batch_size: int = 1 if other is None else other.batch_size
         self.data: Any = None if other is None else other.data
         self.op_types: set[str] = set() if other is None else set(other.op_types)
 
@@ -297,7 +297,7 @@ class AnalysisConfig:
         workspace_size: int = 1 << 20,
         max_batch_size: int = 1,
         min_subgraph_size: int = 3,
-        precision_mode: Precision = Precision.Float32,
+        precision_mode: int = Precision.Float32,
         use_static: bool = False,
         use_calib_mode: bool = True,
     ) -> None:

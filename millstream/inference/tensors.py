@@ -40,7 +40,7 @@ class PaddlePlace(IntEnum):
     GPU = 1
 
 
-_NUMPY = {
+_NUMPY: dict[PaddleDType, np.dtype[Any]] = {
     PaddleDType.FLOAT32: np.dtype("float32"),
     PaddleDType.INT64: np.dtype("int64"),
     PaddleDType.INT32: np.dtype("int32"),
@@ -152,6 +152,8 @@ class PaddleTensor:
     """
 
     __slots__ = ("_array", "_dtype", "_lod", "_shape", "name")
+
+    _array: np.ndarray[Any, Any]
 
     def __init__(
         self, data: np.ndarray | None = None, name: str = "", lod: Sequence[Sequence[int]] = (), copy: bool = True

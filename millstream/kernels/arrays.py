@@ -8,9 +8,11 @@ import torch
 
 def array(t: torch.Tensor) -> np.ndarray:
     """The C-contiguous numpy array of a tensor (no copy for a contiguous CPU tensor)."""
-    if t.device.type != "cpu":
+    if not t.is_cpu:
         t = t.cpu()
-    return t.detach().contiguous().numpy()
+    if t.requires_grad:
+        t = t.detach()
+    return t.numpy() if t.is_contiguous() else t.contiguous().numpy()
 
 
 def tensor(a: np.ndarray, like: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from sentences import from_file, small_set  # noqa: E402
+from sentences import from_file, small_set
 
 
 def jieba_results(sentences):
@@ -43,13 +43,13 @@ def lac_results(sentences, modes):
             try:
                 one_by_one.append(analyser.run(sentence))
             except Exception as error:
-                one_by_one.append("error %s" % type(error).__name__)
+                one_by_one.append(f"error {type(error).__name__}")
         batches = []
         for start in range(0, len(sentences), 16):
             try:
                 batches.append(analyser.run(list(sentences[start : start + 16])))
             except Exception as error:
-                batches.append("error %s" % type(error).__name__)
+                batches.append(f"error {type(error).__name__}")
         found[mode] = [one_by_one, batches]
     return found
 

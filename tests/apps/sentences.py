@@ -1,6 +1,5 @@
 """Sentences for the lexical analysers: written for this test, edge cases, and any text file. Runs under Python 3.7 too."""
 
-import io
 
 EDGE = [
     "我",
@@ -91,7 +90,7 @@ def small_set():
 
 def from_file(path, count):
     """`count` different lines spread over a text file (UTF-8), blanks inside taken out of segmented ones."""
-    with io.open(path, encoding="utf-8", errors="ignore") as source:
+    with open(path, encoding="utf-8", errors="ignore") as source:
         lines = []
         for line in source:
             line = line.strip()

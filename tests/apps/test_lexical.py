@@ -17,7 +17,8 @@ def answers(part, out):
     command = [sys.executable, os.path.join(HERE, "analyse.py"), str(out), "--millstream", "--only", part]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    with open(out, encoding="utf-8") as source, open(os.path.join(HERE, "recorded", part + ".json"), encoding="utf-8") as want:
+    recorded = os.path.join(HERE, "recorded", part + ".json")
+    with open(out, encoding="utf-8") as source, open(recorded, encoding="utf-8") as want:
         return json.load(source), json.load(want)
 
 

@@ -104,7 +104,7 @@ def test_another_shape_is_refused_and_nothing_loaded(net, tmp_path, filename):
     fluid.io.save_params(net.exe, str(tmp_path / "m"), net.main, filename)
     other = Net(5)
     before = other.values()
-    with fluid.scope_guard(other.scope), pytest.raises(RuntimeError, match="shape does not match.*fc_0.w_0") as caught:
+    with fluid.scope_guard(other.scope), pytest.raises(RuntimeError, match=r"shape does not match.*fc_0\.w_0") as caught:
         fluid.io.load_params(other.exe, str(tmp_path / "m"), other.main, filename)
     assert isinstance(caught.value, ShapeError)
     assert same(other.values(), before)
@@ -123,7 +123,7 @@ def test_damaged_files_leave_the_scope(net, tmp_path, damage):
     other = Net()
     before = other.values()
     kind = MissingFileError if damage in ("missing", "folder") else FileFormatError
-    with fluid.scope_guard(other.scope), pytest.raises(kind, match="fc_1.w_0"):
+    with fluid.scope_guard(other.scope), pytest.raises(kind, match=r"fc_1\.w_0"):
         fluid.io.load_params(other.exe, str(tmp_path / "m"), other.main)
     assert same(other.values(), before)
 
@@ -256,7 +256,7 @@ def test_inference_model_files(net, tmp_path):
     loaded = fluid.io.load_inference_model(root + "/3", net.exe, model_filename="__model__.main_program")
     assert loaded[1:] == [[], []]
     with open(root + "/1/model", "rb") as model, open(root + "/1/params", "rb") as params:
-        program, feeds, _ = fluid.io.load_inference_model(None, net.exe, model.read(), params.read())
+        _program, feeds, _ = fluid.io.load_inference_model(None, net.exe, model.read(), params.read())
     assert feeds == ["x"]
 
 
@@ -329,7 +329,7 @@ def test_save_and_load_refusals(net, tmp_path):
     fluid.save(net.main, path)
     other = Net(5)
     before = other.values()
-    with fluid.scope_guard(other.scope), pytest.raises(StateMismatchError, match="fc_0.w_0"):
+    with fluid.scope_guard(other.scope), pytest.raises(StateMismatchError, match=r"fc_0\.w_0"):
         fluid.load(other.main, path, other.exe)
     assert same(other.values(), before)
     os.remove(path + ".pdopt")

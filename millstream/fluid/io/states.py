@@ -22,7 +22,7 @@ from millstream.fluid.io.variables import (
     is_persistable,
     program_of,
 )
-from millstream.ir.program import Program
+from millstream.ir.program import Program, default_main_program
 from millstream.ir.proto import program_to_bytes
 from millstream.ir.types import dtype_name, to_var_type
 from millstream.ir.variable import Parameter, Variable
@@ -143,7 +143,8 @@ def load_program_state(model_path: str, var_list: Iterable[Variable] | None = No
         else:
             names = [v.name for v in var_list if os.path.isfile(os.path.join(model_path, v.name))]
         try:
-            values = core._stored.read_separate(model_path, [_Named(n) for n in names])
+            block = default_main_program().global_block()
+            values = core._stored.read_separate(model_path, [Variable(block, name) for name in names])
         except FileFormatError as error:
             raise FileFormatError(
                 "Failed to load model file , please make sure model file is saved with the following APIs: "
@@ -165,6 +166,7 @@ def set_program_state(program: Any, state_dict: Mapping[str, np.ndarray]) -> Non
     program = program_of(program, "set_program_state")
     scope = core.global_scope()
     found: dict[str, np.ndarray] = {}
+    device = core.CPUPlace().torch_device()
     variables = get_program_persistable_vars(program)
     for var in variables:
         if var.name not in state_dict:
@@ -182,7 +184,7 @@ def set_program_state(program: Any, state_dict: Mapping[str, np.ndarray]) -> Non
                 f"while the loaded parameter (namely [ {var.name} ]) has a dtype of  ({array.dtype})."
             )
         found[var.name] = array
-    device = core.CPUPlace().torch_device() if not found else scope.find_var(next(iter(found))).load()[0].device
+        device = value.device
     core._stored.assign_array(scope, found, device)
     names = {v.name for v in variables}
     unused = [name for name in state_dict if name not in names]
@@ -191,15 +193,6 @@ def set_program_state(program: Any, state_dict: Mapping[str, np.ndarray]) -> Non
             f"This list is not set, Because of Paramerter not found in program. There are: {' '.join(unused)}",
             stacklevel=2,
         )
-
-
-class _Named:
-    """A variable of which only the name is known; what kind it is, the file says."""
-
-    type = None
-
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 def _named(program: Program, test: Any) -> list[Variable]:

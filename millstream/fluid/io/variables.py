@@ -180,8 +180,8 @@ def chosen_variables(
 
 def device_of(executor: Any) -> Any:
     """The torch device on which an executor's values live."""
-    place = getattr(executor, "place", None)
-    return place.torch_device() if hasattr(place, "torch_device") else core.CPUPlace().torch_device()
+    place: Any = getattr(executor, "place", None)
+    return (place if hasattr(place, "torch_device") else core.CPUPlace()).torch_device()
 
 
 def check_shapes(variables: Iterable[Variable], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -65,8 +65,10 @@ def few(offsets: np.ndarray, width: int) -> bool:
     The bounds were measured; a wide weight matrix falls out of the cache when each sequence reads it anew.
     """
     bound = 16 if width <= 64 else 8 if width <= 256 else 4
+    if len(offsets) <= bound + 1:
+        return True
     sizes = np.diff(offsets)
-    return len(sizes) <= bound or int(sizes.sum()) <= bound * int(sizes.max())
+    return int(sizes.sum()) <= bound * int(sizes.max())
 
 
 def sequence_offsets(x: Ragged, slot: str) -> np.ndarray:

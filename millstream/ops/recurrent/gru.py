@@ -65,15 +65,17 @@ def run(
     out = Result(x.new_empty((total, 3 * d)), x.new_empty((total, d)), x.new_empty((total, d)))
     if total == 0:
         return out
-    w, wc = split_weight(weight)
     h = initial(h0, n, d, x, "H0")
-    xs, bs = array(x), array(bias.reshape(-1) if bias is not None else x.new_zeros(3 * d))
-    gates, reset, hidden = (t.numpy() for t in out)
+    xs, bs = array(x), array(bias).reshape(-1) if bias is not None else np.zeros(3 * d, array(x).dtype)
+    gates, reset, hidden = out.gates.numpy(), out.reset.numpy(), out.hidden.numpy()
     act_gate, act = code(gate_activation), code(activation)
     k = _kernels()
     if few(offsets, d):
-        k.sequences(xs, bs, array(w), array(wc), offsets, reverse, gates, reset, hidden, array(h), act_gate, act, origin)
+        flat = array(weight).reshape(-1)
+        w_, wc_ = flat[: 2 * d * d].reshape(d, 2 * d), flat[2 * d * d :].reshape(d, d)
+        k.sequences(xs, bs, w_, wc_, offsets, reverse, gates, reset, hidden, array(h), act_gate, act, origin)
         return out
+    w, wc = split_weight(weight)
     steps = steps_of(offsets, reverse)
     h = h[torch.from_numpy(steps.order)]
     reset_now = torch.zeros_like(h)

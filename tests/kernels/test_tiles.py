@@ -1,0 +1,55 @@
+"""Products of few rows in register tiles against float64, at every size where the tiling changes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millstream.kernels import tiles
+from millstream.ops import matmul
+
+
+def check(m, k, n):
+    rng = np.random.RandomState(m * 1000 + k * 10 + n)
+    a, b, first = (rng.standard_normal(s).astype("float32") for s in ((m, k), (k, n), (n,)))
+    out = np.full((m, n), np.nan, "float32")
+    tiles.few_rows(a, b, first, out)
+    assert np.allclose(out, a.astype("float64") @ b + first, atol=1e-5 * (k + 4))
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 20, 64])
+def test_rows(m):
+    for n in (16, 17, 31, 32, 57, 64, 65, 80, 128, 200):
+        check(m, 7, n)
+
+
+@given(st.integers(1, 64), st.integers(1, 300), st.integers(16, 300))
+@settings(max_examples=60, deadline=None)
+def test_any_size(m, k, n):
+    check(m, k, n)
+
+
+def test_nan_and_inf_stay_where_they_are():
+    a, b = np.ones((18, 128), "float32"), np.ones((128, 64), "float32")
+    a[3, 5], b[7, 9] = np.nan, np.inf
+    out = np.empty((18, 64), "float32")
+    tiles.few_rows(a, b, np.zeros(64, "float32"), out)
+    assert np.isnan(out[3]).all() and np.isinf(out[[0, 17], 9]).all()
+    assert np.isfinite(np.delete(np.delete(out, 3, 0), 9, 1)).all()
+
+
+def test_mul_takes_them_only_where_they_hold(monkeypatch):
+    calls = []
+    monkeypatch.setattr(matmul._tiles(), "few_rows", lambda a, b, z, out: calls.append(a.shape) or out.fill(0))
+    x, w = torch.randn(18, 128), torch.randn(128, 384)
+    with torch.no_grad():
+        matmul._mm(x, w)
+        assert calls == [(18, 128)]
+        others = [(x.double(), w.double()), (torch.randn(65, 128), w), (x, torch.randn(384, 128).t())]
+        for a, b in [*others, (x, w[:, :8].contiguous())]:
+            assert torch.equal(matmul._mm(a, b), torch.mm(a, b))
+        with pytest.raises(RuntimeError):
+            matmul._mm(x, w[:100])
+    matmul._mm(x.requires_grad_(), w).sum().backward()
+    assert x.grad is not None and len(calls) == 1
