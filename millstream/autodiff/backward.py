@@ -80,7 +80,8 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
 
     Args:
         targets, inputs: Variables or lists of them.
-        target_gradients: one gradient per target (ones where None).
+        target_gradients: one gradient per target (ones where None). A target that another target depends on does
+            not count itself, as in Fluid 1.8.5.
         no_grad_set: Variables (or names) through which no gradient flows.
 
     Returns:
@@ -110,8 +111,8 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
     append_specs(block, collector)
     results: list[Variable | None] = []
     for v in inputs:
-        name = done[v.name]
-        results.append(block._var_recursive(name) if name and v.name not in no_grad else None)
+        made = done[v.name]
+        results.append(block._var_recursive(made) if made and v.name not in no_grad else None)
     return results
 
 

@@ -62,6 +62,7 @@ class Collector:
         self._parts: dict[str, list[_Part]] = {}
         self._ready: dict[str, str] = {}  # variable -> name of its complete gradient
         self._names: dict[str, str] = {}
+        self._unread: list[tuple[str, list[_Part]]] = []  # gradients of values whose makers need none
 
     def name_for(self, var: str) -> str:
         """``var@GRAD``; a prefix tells gradients of later passes from those that the Program has already."""
@@ -105,13 +106,18 @@ class Collector:
 
     def finish(self) -> None:
         """Add up what no operator asked for (parameters), in the order of the first contributions."""
-        for var in list(self._parts):
+        order = {id(spec): k for k, spec in enumerate(self.specs)}
+        left = [*self._unread, *self._parts.items()]
+        for var, parts in sorted(left, key=lambda item: order.get(id(item[1][0].spec), -1)):
+            self._parts[var] = parts
             self.complete(var)
 
     def visit(self, op: Operator, wanted: Wanted) -> None:
         """Collect the gradient operators of `op`, if gradients reach it and anyone wants what it gives."""
         definition = REGISTRY.find(op.type)
         if definition is None or not definition.differentiable or not any(wanted(n) for n in op.input_arg_names):
+            made = dict.fromkeys(op.output_arg_names)
+            self._unread += [(n, self._parts[n]) for n in made if len(self._parts.get(n, ())) > 1]
             self._forget(op)
             return
         out_grads = {n: self.complete(n) for n in dict.fromkeys(op.output_arg_names)}
@@ -155,6 +161,7 @@ class Collector:
             return []
         extra: list[OpSpec] = []
         inputs: dict[str, list[str]] = {}
+        reached = False  # some outputs pass no gradient on (lstm's Cell)
         for slot in grad_def.inputs:
             base = slot.name[: -len(GRAD_SUFFIX)]
             if slot.name in definition.in_slots:
@@ -163,6 +170,7 @@ class Collector:
                 args = op.output(slot.name)
             else:
                 args = [out_grads.get(n) or EMPTY_VAR for n in op.output(base)]
+                reached = reached or any(a != EMPTY_VAR for a in args)
                 if not slot.optional:
                     args = [self._zeros(n, extra) if a == EMPTY_VAR else a for a, n in zip(args, op.output(base))]
             if any(a != EMPTY_VAR for a in args):
@@ -175,7 +183,7 @@ class Collector:
             args = [grad_name(n) if wanted(n) else EMPTY_VAR for n in op.input(base)]
             if any(a != EMPTY_VAR for a in args):
                 outputs[slot.name] = args
-        if not outputs:
+        if not outputs or not reached:
             return []
         attrs = {k: v for k, v in op.attrs.items() if not k.startswith("op_")}
         return [*extra, OpSpec(grad_def.name, inputs, outputs, attrs)]

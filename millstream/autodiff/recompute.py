@@ -95,7 +95,9 @@ class ProgramStats:
 
 def _is_random(op: Operator) -> bool:
     definition = REGISTRY.find(op.type)
-    return definition is not None and "rng" in definition.reserved and not op.attrs.get("is_test", False)
+    if definition is None or op.attrs.get("is_test", False):
+        return False
+    return "rng" in definition.reserved or ("ctx" in definition.reserved and any("seed" in a for a in definition.attrs))
 
 
 def _takes_seed(op: Operator) -> bool:

@@ -52,8 +52,8 @@ def error_clip_callback(block: Any, context: dict[str, str]) -> None:
     """Callback for append_backward: clips the gradients that the last operator of `block` made complete."""
     for name in block.ops[-1].output_arg_names:
         var = block._find_var_recursive(context[name]) if name in context else None
-        error_clip = getattr(var, "error_clip", None)
-        if error_clip is None:
+        error_clip = var.error_clip if var is not None else None
+        if var is None or error_clip is None:
             continue
         if not isinstance(error_clip, BaseErrorClipAttr):
             raise TypeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from millstream.fluid.optimizer.optimizer import Optimizer, need
@@ -138,7 +139,8 @@ class FtrlOptimizer(_WithAccumulators):
     """Follow the regularised leader (McMahan et al., 2013).
 
     Args:
-        l1, l2: strength of the two penalties.
+        l1: strength of the absolute penalty. As in Fluid 1.8.5 it is the strength of the quadratic one, too:
+        l2: is not used (a warning says so where it differs from `l1`).
         lr_power: how the learning rate falls with the accumulated squares.
     """
 
@@ -155,9 +157,11 @@ class FtrlOptimizer(_WithAccumulators):
         need("Ftrl", l1=l1, l2=l2, lr_power=lr_power)
         self.type = "ftrl"
         self._l1, self._l2, self._lr_power = l1, l2, lr_power
+        if l1 != l2:
+            warnings.warn(f"Ftrl: l2={l2} is not used, l1={l1} stands for both as in Fluid 1.8.5", stacklevel=2)
 
     def _attrs(self) -> dict[str, Any]:
-        return {"l1": self._l1, "l2": self._l2, "lr_power": self._lr_power}
+        return {"l1": self._l1, "l2": self._l1, "lr_power": self._lr_power}
 
 
 Adagrad = AdagradOptimizer

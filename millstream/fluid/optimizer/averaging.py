@@ -131,7 +131,7 @@ class ExponentialMovingAverage:
     Call :meth:`update` after ``optimizer.minimize``: it appends the averaging to the main Program.
 
     As in Fluid 1.8.5, :meth:`apply` writes the corrected values back to the averages, and `thres_steps` of an integer
-    type is divided as integers (the rate is then 0; cast it to float32 for what the formula says).
+    type is divided as integers (the rate is then always `decay`; cast it to float32 for what the formula says).
 
     Args:
         decay: a number in (0, 1).
@@ -183,10 +183,12 @@ class ExponentialMovingAverage:
                         assign(threshold, rate)
                     with switch.default():
                         assign(np.array([self._decay], dtype=np.float32), rate)
+                rate.dtype = threshold.dtype  # what the declaration ends up with in Fluid
         return rate
 
     def _build_apply(self, block: Any) -> None:
-        rate = _clone(block, self._decay_var)
+        # float32 whatever the main Program came to declare
+        rate = block.create_var(name=self._decay_var.name, shape=[1], dtype="float32", persistable=True)
         steps = create_global_var([1], 0, "int64", persistable=True, name=self._step_counter_name)
         steps = cast(steps, "float32")
         power = append("elementwise_pow", "elementwise_pow", {"X": rate, "Y": steps}, {"axis": -1}, dtype=rate.dtype)
@@ -194,6 +196,8 @@ class ExponentialMovingAverage:
             param, tmp = _clone(block, original), _clone(block, kept)
             ema = _clone(block, self._ema_vars[original.name])
             assign(input=param, output=tmp)
+            if self._decay_var.dtype != rate.dtype:
+                names.generate("tmp")  # Fluid casts the rate here, and later names count on
             with Switch() as switch, switch.case(steps > 0.0):
                 assign(input=ema / (1.0 - power), output=ema)
             assign(input=ema, output=param)

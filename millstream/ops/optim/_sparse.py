@@ -14,6 +14,36 @@ def dense(grad: Any) -> torch.Tensor:
     return grad.to_dense() if isinstance(grad, SelectedRows) else grad
 
 
+def searched(grad: Any) -> torch.Tensor:
+    """Like :func:`dense`, with Fluid 1.8.5's search for rows.
+
+    momentum and rmsprop look each row up by bisection. Repeated rows are merged and sorted first; rows without
+    repeats are left as they are, and when these are not in order the bisection misses some: those count as zero.
+    """
+    if not isinstance(grad, SelectedRows):
+        return grad
+    rows = grad.rows
+    if rows.numel() > 1 and not bool((rows[1:] > rows[:-1]).all()) and torch.unique(rows).numel() == rows.numel():
+        kept = _bisected(rows)
+        grad = SelectedRows(rows[kept], grad.values[kept], grad.height)
+    return grad.to_dense()
+
+
+def _bisected(rows: torch.Tensor) -> torch.Tensor:
+    """Which of `rows` (in any order) a bisection that takes them for sorted finds."""
+    low = torch.zeros_like(rows)
+    high = torch.full_like(rows, rows.numel() - 1)
+    found = torch.zeros_like(rows, dtype=torch.bool)
+    for _ in range(int(rows.numel()).bit_length() + 1):
+        open_ = low <= high
+        middle = (low + high) // 2
+        value = rows[middle.clamp(0, rows.numel() - 1)]
+        found |= open_ & (value == rows)
+        low = torch.where(open_ & (value < rows), middle + 1, low)
+        high = torch.where(open_ & (value > rows), middle - 1, high)
+    return found
+
+
 def scalar(value: torch.Tensor) -> float:
     """The number in a one-element tensor (learning rates, powers of beta)."""
     return value.item() if value.numel() == 1 else value.reshape(-1)[0].item()

@@ -6,7 +6,7 @@ import torch
 
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim._sparse import dense, put_rows, scalar
+from millstream.ops.optim._sparse import dense, put_rows, scalar, searched
 
 
 @op(
@@ -74,9 +74,10 @@ def rmsprop(
     """Tieleman and Hinton, 2012; centered: Graves, 2013 (arXiv:1308.0850).
 
     S = decay * S + (1 - decay) * grad^2; M = decay * M + (1 - decay) * grad (centered only);
-    v = momentum * v + lr * grad / sqrt(S - M^2 + epsilon); param - v. Every row moves.
+    v = momentum * v + lr * grad / sqrt(S - M^2 + epsilon); param - v. Every row moves
+    (see searched in _sparse.py).
     """
-    grad = dense(grad)
+    grad = searched(grad)
     mean_square = torch.mul(mean_square, decay).addcmul_(grad, grad, value=1.0 - decay)
     if centered:
         mean_grad = torch.mul(mean_grad, decay).add_(grad, alpha=1.0 - decay)

@@ -6,7 +6,7 @@ import torch
 
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim._sparse import dense, scalar
+from millstream.ops.optim._sparse import dense, scalar, searched
 
 
 @op("sgd", slots="Param, LearningRate, Grad -> ParamOut", infer="Param", grad=False)
@@ -24,9 +24,9 @@ def sgd(param, lr, grad):
 def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False):
     """v = mu * v + grad; param - lr * v, or param - lr * (grad + mu * v) (Nesterov).
 
-    Every row moves, also those that a SelectedRows gradient does not name.
+    Every row moves, also those that a SelectedRows gradient does not name (see searched in _sparse.py).
     """
-    grad = dense(grad)
+    grad = searched(grad)
     velocity = torch.add(grad, velocity, alpha=mu)
     step = torch.add(grad, velocity, alpha=mu) if use_nesterov else velocity
     return torch.add(param, step, alpha=-scalar(lr)), velocity

@@ -118,13 +118,18 @@ def _split_lod(lods, attrs, ins):
     return {"Out": _Everywhere(lod)} if lod and axis else {}
 
 
+def _concat_attrs(op):
+    """All of split's attributes, as in Fluid's Programs; concat needs the axis only."""
+    return {"axis": 0, "num": 0, "sections": []} | {k: op.attrs[k] for k in ("axis", "num", "sections") if k in op.attrs}
+
+
 @op(
     "split",
     slots="X, AxisTensor?, SectionsTensorList* -> Out*",
     infer=_split_spec,
     lod=_split_lod,
     nodiff="AxisTensor, SectionsTensorList",
-    grad=unary_grad("concat", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}, ("AxisTensor",)),
+    grad=unary_grad("concat", "X", "Out", _concat_attrs, ("AxisTensor",)),
 )
 def split(x, axis_tensor, section_tensors, *, sections: list[int] = [], num: int = 0, axis: int = 0):
     """X cut along `axis` into `num` equal parts or parts of `sections` (one may be -1: the rest)."""
