@@ -8,17 +8,30 @@ from millstream.fluid import (
     backward,
     clip,
     core,
+    data_feeder,
+    dataloader,
+    dataset,
+    debugger,
+    evaluator,
     framework,
+    incubate,
     initializer,
+    install_check,
     io,
     layers,
+    lod_tensor,
+    metrics,
     nets,
     optimizer,
+    profiler,
+    reader,
     regularizer,
+    transpiler,
     unique_name,
 )
 from millstream.fluid.data import data
 from millstream.fluid.data_feeder import DataFeeder
+from millstream.fluid.dataset import DataFeedDesc, DatasetFactory, InMemoryDataset, QueueDataset
 from millstream.fluid.framework import (
     cpu_places,
     cuda_pinned_places,
@@ -31,6 +44,7 @@ from millstream.fluid.framework import (
 from millstream.fluid.input import embedding, one_hot
 from millstream.fluid.io import load, save
 from millstream.fluid.layers.math_op_patch import monkey_patch_variable
+from millstream.fluid.memory_optimization import memory_optimize, release_memory
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
 from millstream.ir.program import (
     Program,

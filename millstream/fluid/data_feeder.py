@@ -55,7 +55,8 @@ def check_dtype(input_dtype: Any, input_name: str, expected_dtype: Any, op_name:
     found = convert_dtype(input_dtype)
     if found not in allowed:
         raise TypeError(
-            f"The data type of '{input_name}' in {op_name} must be {' or '.join(allowed)}, but received {found}. {extra_message}"
+            f"The data type of '{input_name}' in {op_name} must be {' or '.join(allowed)}, but received {found}. "
+            f"{extra_message}"
         )
 
 
@@ -106,7 +107,8 @@ class DataToLoDTensorConverter:
     def convert(self, samples: Sequence[Any]) -> LoDTensor:
         """The tensor of a batch of samples."""
         if self.lod_level == 0:
-            array, lengths = self._array(samples), []
+            array = self._array(samples)
+            lengths: list[list[int]] = []
         else:
             rows, lengths = self._flatten(samples)
             array = self._array(rows, samples)
@@ -173,7 +175,7 @@ class DataToLoDTensorConverter:
     def _flatten(self, samples: Sequence[Any]) -> tuple[Sequence[Any], list[list[int]]]:
         """Rows of all samples, and the lengths of each level."""
         lengths: list[list[int]] = []
-        items: Sequence[Any] = samples
+        items: Any = samples
         for level in range(self.lod_level):
             try:
                 lengths.append([len(item) for item in items])
@@ -242,7 +244,7 @@ class BatchedTensorProvider:
             yield self._tensors(batch)
 
 
-def columns(batch: Sequence[Any], fields: Sequence[Any]) -> list[Sequence[Any]]:
+def columns(batch: Any, fields: Sequence[Any]) -> list[Any]:
     """The samples of a batch, turned into one sequence a field; FeedError naming the sample with a wrong count."""
     n = len(fields)
     if isinstance(batch, np.ndarray) and batch.ndim >= 2 and batch.shape[1] == n:

@@ -30,10 +30,14 @@ def run_check() -> None:
             grads = append_backward(loss)
             executor = Executor(CPUPlace())
             executor.run(startup)
-            program = main if count == 1 else CompiledProgram(main).with_data_parallel(loss.name, places=[CPUPlace()] * count)
+            program = (
+                main if count == 1 else CompiledProgram(main).with_data_parallel(loss.name, places=[CPUPlace()] * count)
+            )
             got = executor.run(program, feed=feed, fetch_list=[loss, grads[0][1]])
             expected = [0.5] if count == 1 else [0.3, 0.7]
             if not np.allclose(got[0], expected, atol=1e-6) or not np.isfinite(got[1]).all():
-                raise RuntimeError(f"install check: the loss on {count} place(s) should be {expected}, it is {got[0].tolist()}")
+                raise RuntimeError(
+                    f"install check: the loss on {count} place(s) should be {expected}, it is {got[0].tolist()}"
+                )
         print(f"Your millstream works well on {count} CPU place{'s' if count > 1 else ''}.")
     print("Your millstream is installed successfully!")

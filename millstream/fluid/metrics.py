@@ -108,7 +108,8 @@ class _Binary(MetricBase):
         for name, value in (("preds", preds), ("labels", labels)):
             self._need(isinstance(value, np.ndarray), f"The '{name}' must be a numpy ndarray.")
         self._need(
-            preds.shape[0] == labels.shape[0], f"preds has {preds.shape[0]} samples, labels {labels.shape[0]}; expected as many"
+            preds.shape[0] == labels.shape[0],
+            f"preds has {preds.shape[0]} samples, labels {labels.shape[0]}; expected as many",
         )
         return np.rint(preds).astype("int32").reshape(len(preds), -1)[:, 0], labels.reshape(len(labels), -1)[:, 0]
 
@@ -230,7 +231,8 @@ class EditDistance(MetricBase):
         """(mean distance, share of sequences that are not right); ValueError before any update."""
         self._need(
             bool(np.all(self.seq_num)),
-            "There is no data in EditDistance Metric. Please check layers.edit_distance output has been added to EditDistance.",
+            "There is no data in EditDistance Metric. "
+            "Please check layers.edit_distance output has been added to EditDistance.",
         )
         return self.total_distance / self.seq_num, self.instance_error / self.seq_num
 
@@ -266,9 +268,7 @@ class Auc(MetricBase):
             self._need(isinstance(value, np.ndarray), f"The '{name}' must be a numpy ndarray.")
         self._need(preds.ndim == 2 and preds.shape[1] == 2, f"preds must be [N, 2], received {list(preds.shape)}")
         bins = (preds[:, 1] * self._num_thresholds).astype(np.int64)
-        self._need(
-            bool(((bins >= 0) & (bins <= self._num_thresholds)).all()), "preds must be probabilities between 0 and 1"
-        )
+        self._need(bool(((bins >= 0) & (bins <= self._num_thresholds)).all()), "preds must be probabilities between 0 and 1")
         truth = labels.reshape(-1).astype(bool)
         size = self._num_thresholds + 1
         self._stat_pos += np.bincount(bins[truth], minlength=size)

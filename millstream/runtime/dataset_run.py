@@ -33,7 +33,9 @@ class FetchHandler:
 class _Pass:
     """One pass: batches are handed to threads that all train the same parameters."""
 
-    def __init__(self, executor: Any, program: Any, scope: Scope, fetches: list[Any], period: int, titles: list[str]) -> None:
+    def __init__(
+        self, executor: Any, program: Any, scope: Scope, fetches: list[Any], period: int, titles: list[str]
+    ) -> None:
         self.executor = executor
         self.program = program
         self.scope = scope
@@ -104,7 +106,9 @@ def run_from_dataset(
 ) -> None:
     """Run `program` once for every batch of `dataset`, on `thread` threads (0: as many as the dataset reads with)."""
     if dataset is None or not hasattr(dataset, "_batches"):
-        raise InvalidProgramError(f"dataset is needed and should be initialized (fluid.DatasetFactory), received {dataset!r}")
+        raise InvalidProgramError(
+            f"dataset is needed and should be initialized (fluid.DatasetFactory), received {dataset!r}"
+        )
     program = default_main_program() if program is None else program
     program = getattr(program, "_program", program)
     if not isinstance(program, Program):

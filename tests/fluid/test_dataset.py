@@ -74,8 +74,12 @@ def test_batches(kind, command, files):
 
 def test_desc(files):
     text = make("QueueDataset", files)[0].desc()
-    assert text.startswith('name: "MultiSlotDataFeed"\nbatch_size: 2\nmulti_slot_desc {\n  slots {\n    name: "a"\n    type: "uint64"')
-    assert "    is_dense: true\n    is_used: true\n    shape: -1\n    shape: 1\n" in text and text.endswith('pipe_command: "cat"\n')
+    assert text.startswith(
+        'name: "MultiSlotDataFeed"\nbatch_size: 2\nmulti_slot_desc {\n  slots {\n    name: "a"\n    type: "uint64"'
+    )
+    assert "    is_dense: true\n    is_used: true\n    shape: -1\n    shape: 1\n" in text and text.endswith(
+        'pipe_command: "cat"\n'
+    )
 
 
 def test_desc_file(tmp_path):
@@ -150,7 +154,7 @@ def test_shuffling(tmp_path):
 @pytest.mark.parametrize("kind", ["QueueDataset", "InMemoryDataset"])
 @pytest.mark.parametrize("thread", [1, 2])
 def test_training(kind, thread, files, capsys):
-    dataset, a, b = make(kind, files, thread=thread)
+    dataset, _, b = make(kind, files, thread=thread)
     total = L.reduce_sum(b)
     count = L.create_global_var([1], 0.0, "float32", persistable=True, name="count")
     L.increment(count)
@@ -166,7 +170,11 @@ def test_training(kind, thread, files, capsys):
 
     assert (
         exe.train_from_dataset(
-            fluid.default_main_program(), dataset, fetch_list=[total], fetch_info=["total"], print_period=1,
+            fluid.default_main_program(),
+            dataset,
+            fetch_list=[total],
+            fetch_info=["total"],
+            print_period=1,
             fetch_handler=Handler({"t": total}, 10),
         )
         is None

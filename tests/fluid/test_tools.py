@@ -135,7 +135,7 @@ def test_chunk_evaluator():
     i = fluid.data("i", [None, 1], "int64", lod_level=1)
     label = fluid.data("l", [None, 1], "int64", lod_level=1)
     made = evaluator.ChunkEvaluator(i, label, "IOB", 3)
-    assert [s.name for s in made.states][0] == "chunk_eval_0_0_num_infer_chunks"
+    assert made.states[0].name == "chunk_eval_0_0_num_infer_chunks"
     exe = fluid.Executor(PLACE)
     made.reset(exe)
     assert np.ravel(made.eval(exe)).tolist() == [0, 0, 0]
@@ -203,7 +203,7 @@ def test_debugger(tmp_path, capsys):
     debugger.prepare_fast_nan_inf_debug(main)
     feed = {"x": np.ones((1, 4), "float32")}
     assert len(debugger.run_fast_nan_inf_debug(exe, main, feed, [z])) == 1
-    with pytest.raises(RuntimeError, match="mul output .* contains 3 NaN"):
+    with pytest.raises(RuntimeError, match=r"mul output .* contains 3 NaN"):
         debugger.run_fast_nan_inf_debug(exe, main, {"x": feed["x"] * np.nan}, [z])
     exe.run(main, feed={"x": feed["x"] * np.nan}, fetch_list=[z])
 

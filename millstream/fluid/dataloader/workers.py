@@ -6,6 +6,7 @@ order by asking the workers in turn, and sees the death of a worker as the end o
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -106,10 +107,9 @@ class Pool:
 
     def submit(self, worker: int, task: Any) -> None:
         """Give a task to a worker."""
-        try:
+        # The answers of a worker up to its death can still be received; receive() reports the death.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             wire.send(self._sockets[worker], task, False)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # its answers up to its death can still be received; receive() reports the death
 
     def receive(self, worker: int) -> Any:
         """The answer to that worker's oldest task.

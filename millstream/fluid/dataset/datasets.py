@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -70,7 +71,9 @@ class DatasetBase:
         for var in var_list:
             kind = {"float32": "float", "int64": "uint64"}.get(dtype_name(var.dtype))
             if kind is None:
-                raise ValueError(f"Currently, fluid.dataset only supports dtype=float32 and dtype=int64, received {var.describe()}")
+                raise ValueError(
+                    f"Currently, fluid.dataset only supports dtype=float32 and dtype=int64, received {var.describe()}"
+                )
             slots.append(SlotSpec(var.name, kind, var.lod_level == 0, tuple(var.shape)))
         self._slots = slots
 
@@ -137,10 +140,8 @@ def _parallel(sources: Sequence[Iterator[Any]], capacity: int) -> Iterator[Any]:
         except ChannelClosed:
             pass
         except BaseException as error:
-            try:
+            with contextlib.suppress(ChannelClosed):
                 channel.put((None, error))
-            except ChannelClosed:
-                pass
         finally:
             source.close()  # type: ignore[attr-defined]
             with lock:
@@ -169,11 +170,15 @@ class QueueDataset(DatasetBase):
 
     def local_shuffle(self) -> None:
         """Refused: use InMemoryDataset."""
-        raise NotImplementedError("QueueDataset does not support local shuffle, please use InMemoryDataset for local_shuffle")
+        raise NotImplementedError(
+            "QueueDataset does not support local shuffle, please use InMemoryDataset for local_shuffle"
+        )
 
     def global_shuffle(self, fleet: Any = None) -> None:
         """Refused: use InMemoryDataset."""
-        raise NotImplementedError("QueueDataset does not support global shuffle, please use InMemoryDataset for global_shuffle")
+        raise NotImplementedError(
+            "QueueDataset does not support global shuffle, please use InMemoryDataset for global_shuffle"
+        )
 
     def _batches(self, drop_last: bool = False) -> Iterator[dict[str, LoDTensor]]:
         self._check()
@@ -248,7 +253,9 @@ class InMemoryDataset(DatasetBase):
             thread_num: without effect: nothing is sent.
         """
         if fleet is not None and fleet.worker_num() > 1:
-            raise NotSupportedError("global_shuffle among several workers: give each worker its own files and use local_shuffle")
+            raise NotSupportedError(
+                "global_shuffle among several workers: give each worker its own files and use local_shuffle"
+            )
         self.local_shuffle()
 
     def release_memory(self) -> None:

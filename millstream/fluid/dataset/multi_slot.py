@@ -74,7 +74,9 @@ def _numbers(values: list[str], slot: SlotSpec, where: str) -> np.ndarray:
             return np.array(numbers, dtype=np.uint64).view(np.int64)
         return np.array(numbers, dtype=np.int64)
     except (ValueError, OverflowError):
-        raise FileFormatError(f"{where}: slot {slot.name}: expected {slot.kind} values, found {' '.join(values)[:60]!r}") from None
+        raise FileFormatError(
+            f"{where}: slot {slot.name}: expected {slot.kind} values, found {' '.join(values)[:60]!r}"
+        ) from None
 
 
 def lines_of(path: str, command: str) -> Iterator[str]:
@@ -119,7 +121,7 @@ def as_feed(records: Sequence[Record], slots: Sequence[SlotSpec], columns: Seque
         values = np.concatenate(parts)
         tensor = LoDTensor()
         if slot.dense:
-            inner = [d for d in slot.shape[1:]]
+            inner = list(slot.shape[1:])
             try:
                 values = values.reshape([len(records), *inner])
             except ValueError:

@@ -118,7 +118,7 @@ def _give_methods(reader: Any, feeder: _sources.QueueFeeder, slots: list[Variabl
 
     reader.queue = feeder.queue
     reader.feeder = feeder
-    methods = {
+    methods: dict[str, Callable[..., Any]] = {
         "decorate_tensor_provider": decorate_tensor_provider,
         "decorate_batch_generator": decorate_tensor_provider,
         "decorate_paddle_reader": decorate_paddle_reader,

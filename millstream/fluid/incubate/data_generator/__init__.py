@@ -78,7 +78,9 @@ class DataGenerator:
             if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], str):
                 raise ValueError(f"expected a pair (slot, values), received {pair!r}")
             if not isinstance(pair[1], (list, tuple)) or not len(pair[1]):
-                raise ValueError(f"slot {pair[0]}: expected a list with at least one value, received {pair[1]!r}; pad empty slots")
+                raise ValueError(
+                    f"slot {pair[0]}: expected a list with at least one value, received {pair[1]!r}; pad empty slots"
+                )
         return [(name, list(values)) for name, values in line]
 
 
