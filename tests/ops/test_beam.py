@@ -63,7 +63,11 @@ def test_rows_must_fit_the_lod():
 
 def test_decode_traces_back_and_sorts():
     """Two steps of one source: hypotheses 1-3 and 1-2-0, the better one first."""
-    steps = [([[1]], [[0.5]], [[1], [1]]), ([[2], [3]], [[0.4], [0.3]], [[1], [2]]), ([[0], [0]], [[0.1], [0.6]], [[2], [1, 1]])]
+    steps = [
+        ([[1]], [[0.5]], [[1], [1]]),
+        ([[2], [3]], [[0.4], [0.3]], [[1], [2]]),
+        ([[0], [0]], [[0.1], [0.6]], [[2], [1, 1]]),
+    ]
     program = fluid.Program()
     block, feed = program.global_block(), {}
     arrays = {}

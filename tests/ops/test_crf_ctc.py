@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby, product
+from itertools import groupby, pairwise, product
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ RNG = np.random.RandomState(0)
 
 def score(e, w, path):
     total = w[0, path[0]] + w[1, path[-1]] + sum(e[k, t] for k, t in enumerate(path))
-    return total + sum(w[2 + a, b] for a, b in zip(path, path[1:]))
+    return total + sum(w[2 + a, b] for a, b in pairwise(path))
 
 
 def all_scores(e, w):
@@ -41,7 +41,8 @@ def test_crf_is_the_sum_over_paths(scale):
         if n:
             scores = all_scores(e[start : start + n], w)
             label = tuple(y[start : start + n, 0])
-            np.testing.assert_allclose(np.asarray(cost)[q, 0], log_sum(scores.values()) - scores[label], rtol=1e-9, atol=1e-9)
+            expected = log_sum(scores.values()) - scores[label]
+            np.testing.assert_allclose(np.asarray(cost)[q, 0], expected, rtol=1e-9, atol=1e-9)
             assert tuple(np.asarray(path)[start : start + n, 0]) == max(scores, key=scores.get)
         else:
             assert np.asarray(cost)[q, 0] == 0
@@ -77,7 +78,8 @@ def test_crf_gradient_ragged_and_padded():
 def test_decoding_with_labels_marks_agreement():
     e, w = RNG.randn(2, 4, 3), RNG.randn(5, 3)
     length = np.array([[4], [2]])
-    path = np.asarray(run_op("crf_decoding", {"Emission": e, "Transition": w, "Length": length}, {}, {"ViterbiPath": 1})["ViterbiPath"])
+    inputs = {"Emission": e, "Transition": w, "Length": length}
+    path = np.asarray(run_op("crf_decoding", inputs, {}, {"ViterbiPath": 1})["ViterbiPath"])
     assert (path[1, 2:] == 0).all()
     inputs = {"Emission": e, "Transition": w, "Label": path, "Length": length}
     agreed = np.asarray(run_op("crf_decoding", inputs, {}, {"ViterbiPath": 1})["ViterbiPath"])

@@ -17,8 +17,9 @@ LOD = [[3, 0, 2]]
 def test_fusion_lstm(reverse, peepholes):
     x, wx, wh, b = RNG.randn(5, 3), RNG.randn(3, 8), RNG.randn(2, 8), RNG.randn(1, 14 if peepholes else 8)
     attrs = {"use_peepholes": peepholes, "is_reverse": reverse}
-    one = run_op("fusion_lstm", {"X": x, "WeightX": wx, "WeightH": wh, "Bias": b}, attrs, {"Hidden": 1, "Cell": 1}, {"X_0": LOD})
-    two = run_op("lstm", {"Input": x @ wx, "Weight": wh, "Bias": b}, attrs, {"Hidden": 1, "Cell": 1}, {"Input_0": LOD})
+    outs = {"Hidden": 1, "Cell": 1}
+    one = run_op("fusion_lstm", {"X": x, "WeightX": wx, "WeightH": wh, "Bias": b}, attrs, outs, {"X_0": LOD})
+    two = run_op("lstm", {"Input": x @ wx, "Weight": wh, "Bias": b}, attrs, outs, {"Input_0": LOD})
     for slot in one:
         np.testing.assert_allclose(np.asarray(one[slot]), np.asarray(two[slot]), rtol=1e-9)
 
@@ -31,12 +32,15 @@ def test_fusion_gru_and_embedding_lstm():
     table, wh, ids = RNG.randn(4, 8), RNG.randn(2, 8), np.array([[0], [3], [1], [1], [2]])
     bias = np.concatenate([np.zeros((1, 8)), RNG.randn(1, 6)], 1)
     inputs = {"Ids": ids, "Embeddings": table, "WeightH": wh, "Bias": bias}
-    one = run_op("fused_embedding_fc_lstm", inputs, {}, {"Hidden": 1, "Cell": 1}, {"Ids_0": LOD})
-    two = run_op("lstm", {"Input": table[ids[:, 0]], "Weight": wh, "Bias": bias}, {}, {"Hidden": 1, "Cell": 1}, {"Input_0": LOD})
+    outs = {"Hidden": 1, "Cell": 1}
+    one = run_op("fused_embedding_fc_lstm", inputs, {}, outs, {"Ids_0": LOD})
+    two = run_op("lstm", {"Input": table[ids[:, 0]], "Weight": wh, "Bias": bias}, {}, outs, {"Input_0": LOD})
     np.testing.assert_allclose(np.asarray(one["Hidden"]), np.asarray(two["Hidden"]), rtol=1e-9)
 
 
-@pytest.mark.parametrize("functors", [["elementwise_add", "relu"], ["scale", "elementwise_mul"], ["tanh", "elementwise_add"]])
+@pytest.mark.parametrize(
+    "functors", [["elementwise_add", "relu"], ["scale", "elementwise_mul"], ["tanh", "elementwise_add"]]
+)
 def test_fused_elemwise_activation_gradient(functors):
     inputs = {"X": RNG.randn(2, 3, 2), "Y": RNG.randn(3)}
     attrs = {"functor_list": functors, "axis": 1, "scale": 0.5}

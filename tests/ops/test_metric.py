@@ -71,7 +71,8 @@ def test_chunk_scheme_is_checked():
 
 
 def test_accuracy_counts_hits_among_k():
-    inputs = {"Out": np.zeros((3, 2), "float32"), "Indices": np.array([[0, 1], [2, 0], [1, 2]]), "Label": np.array([[1], [1], [1]])}
+    indices, label = np.array([[0, 1], [2, 0], [1, 2]]), np.array([[1], [1], [1]])
+    inputs = {"Out": np.zeros((3, 2), "float32"), "Indices": indices, "Label": label}
     found = run_op("accuracy", inputs, {}, {"Accuracy": 1, "Correct": 1, "Total": 1})
     assert np.asarray(found["Correct"]).tolist() == [2] and np.asarray(found["Total"]).tolist() == [3]
     assert np.asarray(found["Accuracy"])[0] == np.float32(2 / 3)
@@ -105,7 +106,9 @@ def test_sliding_auc_forgets_old_batches():
     assert total.sum() == 4 and total[int(0.3 * steps)] == 4 and stats[0][0, -1] == 5
 
 
-@pytest.mark.parametrize(("merge", "expected"), [(True, [[1, 2, 1, -1], [3, -1, -1, -1]]), (False, [[1, 1, 2, 1], [3, 3, -1, -1]])])
+@pytest.mark.parametrize(
+    ("merge", "expected"), [(True, [[1, 2, 1, -1], [3, -1, -1, -1]]), (False, [[1, 1, 2, 1], [3, 3, -1, -1]])]
+)
 def test_ctc_align_padded(merge, expected):
     inputs = {"Input": np.array([[1, 1, 2, 1], [3, 3, 0, 0]], "int32"), "InputLength": np.array([[4], [3]], "int32")}
     attrs = {"merge_repeated": merge, "padding_value": -1}

@@ -169,7 +169,10 @@ def test_mask_takes_the_longest_by_default():
 @pytest.mark.parametrize(
     ("type", "inputs", "attrs", "lods", "error", "words"),
     [
-        ("sequence_pool", {"X": np.zeros((3, 2))}, {"pooltype": "MEAN"}, {"X_0": [[3]]}, AttributeTypeError, "one of AVERAGE"),
+        (
+            "sequence_pool", {"X": np.zeros((3, 2))}, {"pooltype": "MEAN"}, {"X_0": [[3]]}, AttributeTypeError,
+            "one of AVERAGE",
+        ),
         ("sequence_pool", {"X": np.zeros((3, 2))}, {}, {}, EnforceNotMet, "must have a LoD"),
         (
             "sequence_conv", {"X": np.zeros((3, 2)), "Filter": np.zeros((4, 2))}, {"contextLength": 3}, {"X_0": [[3]]},
@@ -188,7 +191,7 @@ def test_mask_takes_the_longest_by_default():
             "sequence_pad", {"X": np.zeros((3, 1)), "PadValue": np.zeros(1)}, {"padded_length": 2}, {"X_0": [[3]]},
             EnforceNotMet, "at least the longest sequence, 3",
         ),
-        ("sequence_reverse", {"X": np.zeros((3, 1))}, {}, {"X_0": [[1, 1], [1, 2]]}, EnforceNotMet, "1 LoD level, received 2"),
+        ("sequence_reverse", {"X": np.zeros((3, 1))}, {}, {"X_0": [[1, 1], [1, 2]]}, EnforceNotMet, "1 LoD level"),
     ],
 )
 def test_refusals(type, inputs, attrs, lods, error, words):
