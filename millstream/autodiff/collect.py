@@ -116,8 +116,8 @@ class Collector:
         """Collect the gradient operators of `op`, if gradients reach it and anyone wants what it gives."""
         definition = REGISTRY.find(op.type)
         if definition is None or not definition.differentiable or not any(wanted(n) for n in op.input_arg_names):
-            made = dict.fromkeys(op.output_arg_names)
-            self._unread += [(n, self._parts[n]) for n in made if len(self._parts.get(n, ())) > 1]
+            outs = dict.fromkeys(op.output_arg_names)
+            self._unread += [(n, self._parts[n]) for n in outs if len(self._parts.get(n, ())) > 1]
             self._forget(op)
             return
         out_grads = {n: self.complete(n) for n in dict.fromkeys(op.output_arg_names)}
