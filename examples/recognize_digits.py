@@ -14,19 +14,19 @@ import numpy as np
 import paddle
 import paddle.fluid as fluid
 
-BATCH, EPOCHS = 64, 24
+BATCH, EPOCHS = 64, 60
 SHADES = " .:-=+*#%@"
 
 
 def classifier(image):
     """Two conv-pool blocks with batch normalisation, then softmax over the ten digits."""
     x = fluid.layers.reshape(image, [-1, 1, 8, 8])
-    for filters in (32, 64):
+    for filters in (48, 96):
         x = fluid.layers.conv2d(x, num_filters=filters, filter_size=3, padding=1, bias_attr=False)
         x = fluid.layers.batch_norm(x, act="relu")
         x = fluid.layers.pool2d(x, pool_size=2, pool_stride=2, pool_type="max")
     x = fluid.layers.fc(x, size=128, act="relu")
-    x = fluid.layers.dropout(x, dropout_prob=0.3)
+    x = fluid.layers.dropout(x, dropout_prob=0.5)
     return fluid.layers.fc(x, size=10, act="softmax")
 
 
