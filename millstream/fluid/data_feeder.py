@@ -78,13 +78,13 @@ class DataToLoDTensorConverter:
         shape: declared shape. Where a sample's rank differs from it and at most one dimension is unknown, the batch
             is reshaped to it (4 numbers for ``[-1, 2, 2]``, a bare label for ``[-1, 1]``).
         dtype: element type.
-        name: names the variable in errors.
     """
 
-    def __init__(self, place: Any, lod_level: int, shape: Sequence[int], dtype: Any, name: str = "") -> None:
+    name = ""  # of the variable, for errors
+
+    def __init__(self, place: Any, lod_level: int, shape: Sequence[int], dtype: Any) -> None:
         self.place = place
         self.lod_level = int(lod_level)
-        self.name = name
         dims = [-1 if d is None else int(d) for d in shape]
         self.shape = dims
         self.can_reshape = sum(d < 0 for d in dims) <= 1
@@ -209,6 +209,13 @@ class DataToLoDTensorConverter:
         return self._error(0, f"is not nested {level + 1} deep everywhere")
 
 
+def converter(place: Any, lod_level: int, shape: Sequence[int], dtype: Any, name: str) -> DataToLoDTensorConverter:
+    """A converter that names its variable in errors."""
+    made = DataToLoDTensorConverter(place, lod_level, shape, dtype)
+    made.name = name
+    return made
+
+
 class BatchedTensorProvider:
     """Calls give batches, each a list with one LoDTensor for every variable of `feed_list`.
 
@@ -226,12 +233,10 @@ class BatchedTensorProvider:
         self.batch_size = batch_size
         self.generator = generator
         self.drop_last = drop_last
-        self.converters = [
-            DataToLoDTensorConverter(place, var.lod_level, var.shape, var.dtype, var.name) for var in feed_list
-        ]
+        self.converters = [converter(place, var.lod_level, var.shape, var.dtype, var.name) for var in feed_list]
 
     def _tensors(self, batch: list[Any]) -> list[LoDTensor]:
-        return [converter.convert(column) for converter, column in zip(self.converters, columns(batch, self.converters))]
+        return [c.convert(column) for c, column in zip(self.converters, columns(batch, self.converters))]
 
     def __call__(self) -> Iterator[list[LoDTensor]]:
         batch: list[Any] = []
@@ -287,7 +292,7 @@ class DataFeeder:
 
     def _make_converters(self, place: Any) -> list[DataToLoDTensorConverter]:
         return [
-            DataToLoDTensorConverter(place, level, shape, dtype, name)
+            converter(place, level, shape, dtype, name)
             for name, shape, dtype, level in zip(self.feed_names, self.feed_shapes, self.feed_dtypes, self.feed_lod_level)
         ]
 

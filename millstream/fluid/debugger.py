@@ -33,9 +33,9 @@ def repr_data_type(type: Any) -> str:
     return dtype_name(VarType(type))
 
 
-def repr_attr(attr: tuple[str, Any]) -> str:
+def repr_attr(desc: tuple[str, Any]) -> str:
     """``name=value`` of one attribute, given as a pair."""
-    name, value = attr
+    name, value = desc
     return f"{name}={value!r}"
 
 

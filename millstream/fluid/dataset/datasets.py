@@ -16,7 +16,7 @@ from millstream.ir.types import dtype_name
 from millstream.reader._channel import Channel, ChannelClosed
 from millstream.runtime.tensor import LoDTensor
 
-__all__ = ["DatasetBase", "DatasetFactory", "InMemoryDataset", "QueueDataset"]
+__all__ = ["DatasetBase", "DatasetFactory", "FileInstantDataset", "InMemoryDataset", "QueueDataset"]
 
 _WAITING_BATCHES = 8  # for each reading thread: what bounds the memory of a QueueDataset
 
@@ -24,9 +24,16 @@ _WAITING_BATCHES = 8  # for each reading thread: what bounds the memory of a Que
 class DatasetFactory:
     """Makes datasets by the name of their class."""
 
+    def __init__(self) -> None:
+        pass
+
     def create_dataset(self, datafeed_class: str = "QueueDataset") -> DatasetBase:
         """A new "QueueDataset" or "InMemoryDataset"."""
-        kinds = {"QueueDataset": QueueDataset, "InMemoryDataset": InMemoryDataset}
+        kinds: dict[str, type[DatasetBase]] = {
+            "QueueDataset": QueueDataset,
+            "InMemoryDataset": InMemoryDataset,
+            "FileInstantDataset": FileInstantDataset,
+        }
         if datafeed_class not in kinds:
             raise ValueError(f"datafeed class {datafeed_class} does not exist; expected one of {', '.join(kinds)}")
         return kinds[datafeed_class]()
@@ -185,6 +192,18 @@ class QueueDataset(DatasetBase):
         threads = min(self.thread_num, len(self.filelist))
         shares = [self._cut(self._records(self.filelist[k::threads]), drop_last) for k in range(threads)]
         return _parallel(shares, _WAITING_BATCHES * threads)
+
+
+class FileInstantDataset(QueueDataset):
+    """A QueueDataset by another name: its files are read anew, and samples are used as they come."""
+
+    def local_shuffle(self) -> None:
+        """Refused: use InMemoryDataset."""
+        raise NotImplementedError("FileInstantDataset does not support local shuffle, please use InMemoryDataset")
+
+    def global_shuffle(self, fleet: Any = None) -> None:
+        """Refused: use InMemoryDataset."""
+        raise NotImplementedError("FileInstantDataset does not support global shuffle, please use InMemoryDataset")
 
 
 class InMemoryDataset(DatasetBase):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from millstream.errors import FeedError, InvalidProgramError
-from millstream.fluid.data_feeder import BatchedTensorProvider, DataToLoDTensorConverter, columns
+from millstream.fluid.data_feeder import BatchedTensorProvider, columns, converter
 from millstream.fluid.dataloader.dataloader_iter import stream_in_process
 from millstream.runtime.feeding import LoDTensorBlockingQueue
 from millstream.runtime.tensor import LoDTensor
@@ -28,7 +28,7 @@ def from_samples(
 
 def from_sample_lists(variables: Sequence[Any], reader: Callable[[], Any], place: Any) -> Source:
     """`reader` yields lists of samples (``paddle.batch``)."""
-    converters = [DataToLoDTensorConverter(place, v.lod_level, v.shape, v.dtype, v.name) for v in variables]
+    converters = [converter(place, v.lod_level, v.shape, v.dtype, v.name) for v in variables]
 
     def source() -> Iterator[Batch]:
         for batch in reader():
