@@ -142,11 +142,8 @@ def _one(rows, a, sa, b, sb, first, step, out, so, depth):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def few_rows(a, b, first, out):
-    """out = a @ b + first; C-contiguous float32 [M, K], [K, N], [N], [M, N]; K >= 1, N >= LANES."""
-    m, depth = a.shape
-    n = b.shape[1]
-    pa, pb, pf, po = a.ctypes.data, b.ctypes.data, first.ctypes.data, out.ctypes.data
+def few_rows_at(pa, pb, pf, po, m, depth, n):
+    """:func:`few_rows` by addresses, which reach a kernel faster than arrays do."""
     j = 0
     while j < n:
         wide = n - j >= LANES * VECTORS
@@ -163,3 +160,9 @@ def few_rows(a, b, first, out):
                 _one(rows, at_a, depth, at_b, n, pf + j * 4, 0, at_out, n, depth)
             i += rows
         j += LANES * VECTORS if wide else LANES
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def few_rows(a, b, first, out):
+    """out = a @ b + first; C-contiguous float32 [M, K], [K, N], [N], [M, N]; K >= 1, N >= LANES."""
+    few_rows_at(a.ctypes.data, b.ctypes.data, first.ctypes.data, out.ctypes.data, a.shape[0], a.shape[1], b.shape[1])

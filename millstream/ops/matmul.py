@@ -6,7 +6,6 @@ import math
 from functools import cache
 from types import ModuleType
 
-import numpy as np
 import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
@@ -29,33 +28,33 @@ def _tiles() -> ModuleType:
 
 
 @cache
-def _zeros(n: int) -> np.ndarray:
-    return np.zeros(n, np.float32)
+def _zeros(n: int) -> tuple[torch.Tensor, int]:
+    held = torch.zeros(n)
+    return held, held.data_ptr()
 
 
 def _mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b for matrices."""
     m, k = a.shape
     n = b.shape[1]
-    if (
-        m <= _TILES_ROWS
-        and _TILES_FROM <= m * k * n <= _TILES_TO
-        and n >= _TILES_COLUMNS
-        and k == b.shape[0]
-        and a.dtype is torch.float32
-        and b.dtype is torch.float32
-        and a.is_cpu
-        and b.is_cpu
-        and not torch.is_grad_enabled()
-        and not a.requires_grad
-        and not b.requires_grad
-        and a.is_contiguous()
-        and b.is_contiguous()
-    ):
+    if m <= _TILES_ROWS and n >= _TILES_COLUMNS and _TILES_FROM <= m * k * n <= _TILES_TO and _tiled(a, b):
         out = torch.empty((m, n))
-        _tiles().few_rows(a.numpy(), b.numpy(), _zeros(n), out.numpy())
+        _tiles().few_rows_at(a.data_ptr(), b.data_ptr(), _zeros(n)[1], out.data_ptr(), m, k, n)
         return out
     return torch.mm(a, b)
+
+
+def _tiled(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the kernel of few rows can take the matrices: plain float32 in main memory, no gradient wanted."""
+    return (
+        a.dtype is b.dtype is torch.float32
+        and a.shape[1] == b.shape[0]
+        and a.is_cpu
+        and b.is_cpu
+        and a.is_contiguous()
+        and b.is_contiguous()
+        and not torch.is_grad_enabled()
+    )
 
 
 def _product(dims: tuple[int, ...]) -> int:

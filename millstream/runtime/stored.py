@@ -50,7 +50,7 @@ def assign(scope: Scope, values: Mapping[str, Value]) -> None:
 
 def assign_array(scope: Scope, arrays: Mapping[str, np.ndarray], device: torch.device = CPU) -> None:
     """Put copies of arrays into the variables."""
-    assign(scope, {n: (to_tensor(np.array(a, order="C"), device), NO_LOD) for n, a in arrays.items()})
+    assign(scope, {n: (to_tensor(np.ascontiguousarray(a), device), NO_LOD) for n, a in arrays.items()})
 
 
 # ---- writing ---------------------------------------------------------------------------------------
