@@ -142,7 +142,7 @@ def instance_norm(x, scale, bias, *, epsilon: float = 1e-5):
     X [N, C, …]; Scale, Bias [C]; SavedMean [N*C], SavedVariance [N*C] is 1 / sqrt(var + epsilon).
     """
     n, c = x.shape[:2]
-    y, mean, inv = torch.native_group_norm(x.reshape(n, c, -1), scale, bias, n, c, x[0, 0].numel(), c, epsilon)
+    y, mean, inv = torch.native_group_norm(x.reshape(n, c, -1).contiguous(), scale, bias, n, c, x[0, 0].numel(), c, epsilon)
     return y.reshape(x.shape), mean.reshape(-1), inv.reshape(-1)
 
 
@@ -154,8 +154,8 @@ def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: fl
     n, c = x.shape[:2]
     mask = (want[0], want[1] or want[2], want[1] or want[2])
     dx, dscale, dbias = torch.ops.aten.native_group_norm_backward(
-        dy.reshape(n, c, -1),
-        x.reshape(n, c, -1),
+        dy.reshape(n, c, -1).contiguous(),  # the kernel reads flat memory: a slice of a concat's gradient is not flat
+        x.reshape(n, c, -1).contiguous(),
         saved_mean.view(n, c),
         saved_inv.view(n, c),
         scale,
