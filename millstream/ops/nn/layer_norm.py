@@ -49,12 +49,19 @@ def layer_norm(x, scale, bias, *, want, epsilon: float = 1e-5, begin_norm_axis: 
     return y.view(shape), mean.view(-1), inv.view(-1).pow(-2).sub_(epsilon)
 
 
+def _flat(t: torch.Tensor | None) -> torch.Tensor | None:
+    return None if t is None else t.contiguous()
+
+
 @op("layer_norm_grad", slots="X, Scale?, Bias?, Mean, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
 def layer_norm_grad(x, scale, bias, mean, variance, dy, *, want, epsilon: float = 1e-5, begin_norm_axis: int = 1):
     cols = math.prod(x.shape[begin_norm_axis:])
-    flat, dflat = x.reshape(-1, cols), dy.reshape(-1, cols)
-    inv = torch.rsqrt(variance + epsilon).view(-1, 1)
-    dx, dscale, dbias = _native_backward(dflat, flat, (cols,), mean.view(-1, 1), inv, scale, bias, want)
+    # The native kernels read flat memory, whatever the strides say.
+    flat, dflat = x.reshape(-1, cols).contiguous(), dy.reshape(-1, cols).contiguous()
+    inv = torch.rsqrt(variance + epsilon).reshape(-1, 1).contiguous()
+    dx, dscale, dbias = _native_backward(
+        dflat, flat, (cols,), mean.reshape(-1, 1).contiguous(), inv, _flat(scale), _flat(bias), want
+    )
     return (dx.view(x.shape) if dx is not None else None), dscale, dbias
 
 
@@ -97,7 +104,14 @@ def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layou
     g = _grouped(x, groups, last)
     n, _, per, positions = g.shape
     y, mean, inv = torch.native_group_norm(
-        g.reshape(n, groups * per, positions).contiguous(), scale, bias, n, groups * per, positions, groups, epsilon
+        g.reshape(n, groups * per, positions).contiguous(),
+        _flat(scale),
+        _flat(bias),
+        n,
+        groups * per,
+        positions,
+        groups,
+        epsilon,
     )
     return _ungrouped(y, x, last), mean.view(n, groups), inv.view(n, groups).pow(-2).sub_(epsilon)
 
@@ -142,7 +156,9 @@ def instance_norm(x, scale, bias, *, epsilon: float = 1e-5):
     X [N, C, …]; Scale, Bias [C]; SavedMean [N*C], SavedVariance [N*C] is 1 / sqrt(var + epsilon).
     """
     n, c = x.shape[:2]
-    y, mean, inv = torch.native_group_norm(x.reshape(n, c, -1).contiguous(), scale, bias, n, c, x[0, 0].numel(), c, epsilon)
+    y, mean, inv = torch.native_group_norm(
+        x.reshape(n, c, -1).contiguous(), _flat(scale), _flat(bias), n, c, x[0, 0].numel(), c, epsilon
+    )
     return y.reshape(x.shape), mean.reshape(-1), inv.reshape(-1)
 
 
@@ -156,9 +172,9 @@ def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: fl
     dx, dscale, dbias = torch.ops.aten.native_group_norm_backward(
         dy.reshape(n, c, -1).contiguous(),  # the kernel reads flat memory: a slice of a concat's gradient is not flat
         x.reshape(n, c, -1).contiguous(),
-        saved_mean.view(n, c),
-        saved_inv.view(n, c),
-        scale,
+        saved_mean.reshape(n, c).contiguous(),
+        saved_inv.reshape(n, c).contiguous(),
+        _flat(scale),
         n,
         c,
         x[0, 0].numel(),
