@@ -186,11 +186,17 @@ def cost_back(e, w, label, start, size, dout, de, dw):
 def viterbi(e, w, start, size, path):
     """path[row] = tag of the best path; on ties the lowest tag."""
     n = w.shape[1]
+    # rows a whole number of vectors long: what lies beyond the last tag is computed and never looked at
+    wide = (n + 15) // 16 * 16
+    move = np.zeros((n, wide), w.dtype)
+    for i in range(n):
+        for j in range(n):
+            move[i, j] = w[2 + i, j]
     longest = 1
     for q in range(len(size)):
         longest = max(longest, size[q])
-    came = np.empty((longest, n), np.int32)
-    best, ahead = np.empty(n, e.dtype), np.empty(n, e.dtype)
+    came = np.empty((longest, wide), np.int32)
+    best, ahead = np.zeros(wide, e.dtype), np.zeros(wide, e.dtype)
     for q in range(len(size)):
         first, m = start[q], size[q]
         if m == 0:
@@ -199,13 +205,15 @@ def viterbi(e, w, start, size, path):
             best[j] = w[0, j] + e[first, j]
         for k in range(1, m):
             from_tag = came[k]
-            for j in range(n):
-                ahead[j] = best[0] + w[2, j]
+            row = move[0]
+            for j in range(wide):
+                ahead[j] = best[0] + row[j]
                 from_tag[j] = 0
             for i in range(1, n):
                 b = best[i]
-                for j in range(n):
-                    v = b + w[2 + i, j]
+                row = move[i]
+                for j in range(wide):
+                    v = b + row[j]
                     better = v > ahead[j]
                     ahead[j] = v if better else ahead[j]
                     from_tag[j] = i if better else from_tag[j]

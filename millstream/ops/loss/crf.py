@@ -49,7 +49,7 @@ def _intervals(emission: Ragged, length: torch.Tensor | None) -> tuple[np.ndarra
     offsets = emission.lod[-1]
     if int(offsets[-1]) != emission.values.shape[0]:
         raise EnforceNotMet(f"Emission's LoD counts {int(offsets[-1])} rows, the tensor has {emission.values.shape[0]}")
-    return np.ascontiguousarray(offsets[:-1]), np.diff(offsets)
+    return offsets[:-1], offsets[1:] - offsets[:-1]
 
 
 def _labels(label: torch.Tensor, rows: int, tags: int) -> np.ndarray:
