@@ -100,12 +100,12 @@ def measure(workload, peers, rounds, threads):
 
 
 def table(rows):
-    lines = ["| workload | peer | ms a step | spread | millstream / peer | peak MiB |", "| --- | --- | --- | --- | --- | --- |"]
+    titles = ["workload", "peer", "ms a step", "spread", "millstream / peer", "peak MiB"]
+    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     for r in rows:
         ratio = "" if r["ours_over_peer"] is None else f"{r['ours_over_peer']:.3f}"
-        lines.append(
-            f"| {r['workload']} | {r['peer']} | {r['ms']:.3f} | {r['low']:.3f} - {r['high']:.3f} | {ratio} | {r['peak_mib']} |"
-        )
+        spread = f"{r['low']:.3f} - {r['high']:.3f}"
+        lines.append(f"| {r['workload']} | {r['peer']} | {r['ms']:.3f} | {spread} | {ratio} | {r['peak_mib']} |")
     return "\n".join(lines)
 
 

@@ -35,7 +35,8 @@ def section(definition, explicit):
     elif callable(definition.grad):
         gradient = "made of other operators"
     else:
-        gradient = f"`{definition.grad_type}`, " + ("declared" if definition.name in explicit or definition.block else "derived")
+        declared = definition.name in explicit or definition.block
+        gradient = f"`{definition.grad_type}`, " + ("declared" if declared else "derived")
     lines += ["", f"Gradient: {gradient}.", ""]
     return lines
 

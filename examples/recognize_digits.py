@@ -93,7 +93,9 @@ def classify(folder):
     ]
     for rows in zip(*pictures):
         print("   ".join(rows))
-    answers = ["%d (%.0f %%), truth %d" % (p.argmax(), 100 * p.max(), label) for p, (_, label) in zip(probabilities, samples)]
+    answers = [
+        "%d (%.0f %%), truth %d" % (p.argmax(), 100 * p.max(), label) for p, (_, label) in zip(probabilities, samples)
+    ]
     print("   ".join("%-16s" % a for a in answers))
 
 

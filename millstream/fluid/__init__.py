@@ -1,6 +1,6 @@
 """``paddle.fluid``: the public face."""
 
-from millstream import ops  # noqa: F401  (installs the operator library)
+from millstream import ops  # installs the operator library
 from millstream.autodiff.backward import append_backward, calc_gradient, gradients
 from millstream.config import get_flags, set_flags
 from millstream.fluid import (

@@ -149,7 +149,9 @@ class Block:
     def _prepend_op(self, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, **_: Any) -> Operator:
         return self._insert_op(0, type=type, inputs=inputs, outputs=outputs, attrs=attrs)
 
-    def _insert_op(self, index: int, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, **_: Any) -> Operator:
+    def _insert_op(
+        self, index: int, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, **_: Any
+    ) -> Operator:
         op = self._make_op(type, inputs, outputs, attrs)
         self.ops.insert(index, op)
         self._finish(op, False)

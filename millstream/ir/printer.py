@@ -35,7 +35,8 @@ def block_text(block: Block, details: bool = False) -> str:
         if details or var.name not in made or var.persistable:
             kind = type(var).__name__.lower() if type(var).__name__ == "Parameter" else "var"
             mark = "persist " if var.persistable and kind == "var" else ""
-            lines.append(f"{pad}{mark}{kind} {var.describe()}" + ("  # stop_gradient" if details and var.stop_gradient else ""))
+            remark = "  # stop_gradient" if details and var.stop_gradient else ""
+            lines.append(f"{pad}{mark}{kind} {var.describe()}{remark}")
     role = 0
     for op in block.ops:
         now = op.role & ~256

@@ -189,9 +189,9 @@ def _copy(program: Program, ops_of: Any) -> Program:
             copied.forward = twins.get(id(op.forward))
             twin.ops.append(copied)
             for name in copied.output_arg_names:
-                var = twin._find_var_recursive(name)
-                if var is not None:
-                    var.op = copied
+                written = twin._find_var_recursive(name)
+                if written is not None:
+                    written.op = copied
     new.current_block_idx = program.current_block_idx
     return new
 

@@ -201,9 +201,9 @@ def infer(definition: OpDef, op: Operator) -> None:
         results = rule(*specs, **definition.kernel_attrs(op._attrs))
     else:
         results = _by_meta(definition, op, specs)
-    results = list(results) if isinstance(results, tuple) and not isinstance(results, Spec) else [results]
+    listed = list(results) if isinstance(results, tuple) and not isinstance(results, Spec) else [results]
     levels = _lod_levels(definition, op, specs)
-    for slot, result in zip(definition.outputs, results):
+    for slot, result in zip(definition.outputs, listed):
         names = op.outputs.get(slot.name, ())
         many = result if isinstance(result, list) else [result] * len(names)
         for name, spec in zip(names, many):
@@ -242,7 +242,7 @@ def _input_specs(definition: OpDef, op: Operator) -> tuple[list[Any], bool]:
     specs: list[Any] = []
     known = True
     for slot in definition.inputs:
-        found = []
+        found: list[Spec | None] = []
         for name in op.inputs.get(slot.name, ()):
             var = op.block._find_var_recursive(name) if name != EMPTY_VAR else None
             if var is None:

@@ -224,7 +224,8 @@ def op(
             ``"Out=X"``; or ``f(lods, attrs, ins) -> {slot: LoD}`` over dicts by input slot. Slots marked ``#`` are
             set by the kernel itself.
         grad: None: the operator ``<name>_grad`` if one is declared, else derived by torch autograd;
-            the name of another operator; False: not differentiable; or a function that makes the gradient operators (see ops/_grad.py).
+            the name of another operator; False: not differentiable; or a function that makes the gradient
+            operators (see ops/_grad.py).
         nodiff: input slots that never get a gradient (integer tensors never do).
         block: the kernel takes a BlockFrame and keyword attributes; it has a sub-Block.
         side_effect: must run even if nothing uses its outputs.

@@ -85,7 +85,7 @@ class RankTable(NamedTuple):
         coarse: the LoD levels above the one that was ranked.
     """
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # tuple.index is of no use here
     lengths: np.ndarray
     coarse: LoD
 
@@ -117,7 +117,7 @@ class BlockFrame(NamedTuple):
             the kernel updates it and the caller takes the outputs from it.
         lods: LoD of those that have one, by name.
         inputs, outputs: variable names by slot.
-        body: runs the sub-Block once over (env, lods); names local to the Block do not survive.
+        body: runs the sub-Block once over (env, lods, ctx); names local to the Block do not survive.
         ctx: the runtime's context.
     """
 
@@ -125,7 +125,7 @@ class BlockFrame(NamedTuple):
     lods: dict[str, LoD]
     inputs: dict[str, list[str]]
     outputs: dict[str, list[str]]
-    body: Callable[[dict[str, Any], dict[str, LoD]], None]
+    body: Callable[[dict[str, Any], dict[str, LoD], Any], None]
     ctx: Any
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,7 @@ class ParallelExecutor:
             )
         if share_vars_from is not None and not isinstance(share_vars_from, ParallelExecutor):
             raise TypeError("share_vars_from must be a ParallelExecutor")
-        self._scope = scope or (share_vars_from._scope if share_vars_from is not None else global_scope())
+        self._scope: Scope = scope or (share_vars_from._scope if share_vars_from is not None else global_scope())
         self._executor = Executor(CUDAPlace(0) if use_cuda else CPUPlace())
         self._compiled = CompiledProgram(main_program if main_program is not None else default_main_program())
         self._compiled.with_data_parallel(loss_name, build_strategy, exec_strategy)
@@ -303,7 +304,7 @@ class _Replicas:
 
 def _parameter_gradients(program: Program) -> list[str]:
     """Gradients that the optimizer half reads: what the places must agree on."""
-    made = set()
+    made: set[str] = set()
     for op in program.global_block().ops:
         if op.role & ROLE_BACKWARD:
             pairs = op.attrs.get(OP_ROLE_VAR) or []
@@ -380,7 +381,7 @@ def _split_value(name: str, value: Any, n: int) -> list[Any]:
     if array.shape[0] < n:
         raise FeedError(f"feed {name}: a batch of {array.shape[0]} can't be split over {n} places")
     bounds = [round(k * array.shape[0] / n) for k in range(n + 1)]
-    return [array[a:b] for a, b in zip(bounds, bounds[1:])]
+    return [array[a:b] for a, b in pairwise(bounds)]
 
 
 def _split_sequences(name: str, value: LoDTensor, n: int) -> list[LoDTensor]:
@@ -389,7 +390,7 @@ def _split_sequences(name: str, value: LoDTensor, n: int) -> list[LoDTensor]:
         raise FeedError(f"feed {name}: {count} sequences can't be split over {n} places")
     bounds = [round(k * count / n) for k in range(n + 1)]
     parts = []
-    for a, b in zip(bounds, bounds[1:]):
+    for a, b in pairwise(bounds):
         lod = []
         for level in value._lod:
             lod.append(level[a : b + 1] - level[a])

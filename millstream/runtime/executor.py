@@ -197,7 +197,8 @@ class Executor:
         for name, value in feed.items():
             var = block.vars.get(name)
             if var is None:
-                warnings.warn(f"feed: the program has no variable {name!r} (misspelt, or pruned); it is ignored", stacklevel=4)
+                text = f"feed: the program has no variable {name!r} (misspelt, or pruned); it is ignored"
+                warnings.warn(text, stacklevel=4)
                 continue
             t, lod = feed_value(var, value, self._device)
             names.append(name)

@@ -124,7 +124,7 @@ class Emitter:
         holder = self.scope.find_var(name) if self.scope is not None else None
         if (var is None or not var.persistable) and holder is None:
             raise _missing(self.block, name, op)
-        if holder is not None and getattr(holder.obj, "_lod", ()):
+        if holder is not None and getattr(holder.obj, "_lod", None):
             self.has_lod.add(name)
         slot = self._bind(name)
         if not may_be_unset:
@@ -444,7 +444,8 @@ def _missing(block: Block, name: str, op: Operator) -> UninitializedError:
     if var is not None and var.is_data:
         text = f"variable {what} is not fed: operator {op.type} needs it"
     else:
-        text = f"variable {what} has no value when operator {op.type} reads it: nothing before it writes it, and it is not fed"
+        text = f"variable {what} has no value when operator {op.type} reads it: nothing before it writes it, "
+        text += "and it is not fed"
     if op.site is not None:
         text += f"\n    at {op.site}"
     return UninitializedError(text)

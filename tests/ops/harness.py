@@ -26,7 +26,9 @@ def _declare(block: Any, inputs: dict[str, Any], lods: dict[str, Any], shapes: d
             name, array = f"{slot}_{k}", np.asarray(array)
             lod = lods.get(name)
             shape = shapes.get(name) or ([-1, *array.shape[1:]] if lod else list(array.shape))
-            var = block.create_var(name=name, shape=shape, dtype=str(array.dtype), lod_level=len(lod or ()), stop_gradient=False)
+            var = block.create_var(
+                name=name, shape=shape, dtype=str(array.dtype), lod_level=len(lod or ()), stop_gradient=False
+            )
             feed[name] = as_lod_tensor(array, lod)
             variables.append(var)
         slots[slot] = variables
@@ -106,4 +108,5 @@ def numeric_grad_check(
                 sides.append(objective())
             numeric[at] = (sides[0] - sides[1]) / (2 * step)
         feed[name] = as_lod_tensor(base, lod)
-        np.testing.assert_allclose(grad.reshape(base.shape), numeric, rtol=tolerance, atol=tolerance, err_msg=f"{type}: {name}")
+        grad = grad.reshape(base.shape)
+        np.testing.assert_allclose(grad, numeric, rtol=tolerance, atol=tolerance, err_msg=f"{type}: {name}")

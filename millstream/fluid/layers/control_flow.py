@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from millstream.errors import InvalidProgramError
 from millstream.fluid.layer_helper import LayerHelper
@@ -86,7 +86,8 @@ def is_empty(x: Variable, cond: Variable | None = None) -> Variable:
 def _need(value: Any, kind: type, layer: str, what: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(
-            f"The type of '{what}' in {layer} must be {kind.__name__}, but received {type(value).__name__}: {str(value)[:60]}"
+            f"The type of '{what}' in {layer} must be {kind.__name__}, "
+            f"but received {type(value).__name__}: {str(value)[:60]}"
         )
 
 
@@ -133,7 +134,7 @@ class BlockGuard:
         self.block = self.main_program._create_block()
         return self.block
 
-    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> bool:
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> Literal[False]:
         self.main_program._rollback()
         return False
 
@@ -258,7 +259,7 @@ class Switch:
         self.inside_scope = True
         return self
 
-    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> bool:
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> Literal[False]:
         self.inside_scope = False
         return False
 
@@ -457,7 +458,10 @@ def _assign_loop_var(source: Any, target: Any) -> None:
 
 
 def cond(
-    pred: Variable, true_fn: Callable[[], Any] | None = None, false_fn: Callable[[], Any] | None = None, name: str | None = None
+    pred: Variable,
+    true_fn: Callable[[], Any] | None = None,
+    false_fn: Callable[[], Any] | None = None,
+    name: str | None = None,
 ) -> Any:
     """``true_fn()`` if `pred` (bool, one element) holds, else ``false_fn()``; both give one structure of Variables."""
     _need_condition(pred, "cond")
@@ -539,7 +543,9 @@ def _choose(pred: Variable, fn: Callable[[], Any], otherwise: Callable[[], Any])
     return lambda: cond(pred, fn, otherwise)
 
 
-def switch_case(branch_index: Variable, branch_fns: Any, default: Callable[[], Any] | None = None, name: str | None = None) -> Any:
+def switch_case(
+    branch_index: Variable, branch_fns: Any, default: Callable[[], Any] | None = None, name: str | None = None
+) -> Any:
     """The function whose key equals `branch_index` (int, one element); else `default` (the largest key's when None).
 
     Args:
