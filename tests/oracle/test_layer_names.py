@@ -43,20 +43,25 @@ IGNORED_ATTRS = {
 # Outputs for which 1.8.5 declares another element type than it computes (that of the first input), or less of the
 # shape than is known; here the declaration says what comes.
 TRUER = {
+    ("deformable_psroi_pooling", "TopCount"),
     ("edit_distance", "Out"),
     ("filter_by_instag", "LossWeight"),
     ("isinf", "Out"),
     ("isnan", "Out"),
     ("max_pool2d_with_index", "Mask"),
     ("max_pool3d_with_index", "Mask"),
+    ("roi_pool", "Argmax"),
     ("sample_logits", "LabelsDim"),
     ("sampling_id", "Out"),
     ("sequence_pool", "MaxIndex"),
     ("uniform_random", "Out"),
+    ("yolov3_loss", "ObjectnessMask"),
 }
 UNORDERED = {"while", "while_grad", "conditional_block", "conditional_block_grad", "recurrent", "recurrent_grad"}
 # blocks made by the gradient of a block are an implementation's own business
 GRADIENT_BLOCKS = ("bwd_while_grad", "cond_grad", "static_rnn_grad", "dynamic_rnn_static")
+# 1.8.5 lets pass, until it runs, what cannot be right (4 channels of offsets for 2 anchors): refused while building
+REFUSED_EARLIER = {"generate_proposals.0": ValueError}
 # append_backward of 1.8.5 leaves its work blocks behind when it recomputes
 WORK_BLOCKS = ("min_recompute",)
 
@@ -94,7 +99,8 @@ def compare(want, got, case_id):
             where = "%s%s block %d" % ("randn " if case_id.startswith("randn") else "", part, index)
             found += compare_ops(a["ops"], b["ops"], where)
             truer = {n for op in a["ops"] for slot, names in op["outputs"].items() if (op["type"], slot) in TRUER for n in names}
-            found += compare_vars(a["vars"], b["vars"], where, truer)
+            unread = {n for op in a["ops"] for n in op["outputs"].get("XShape", ())}
+            found += compare_vars(a["vars"], b["vars"], where, truer, unread)
     return found
 
 
@@ -127,7 +133,7 @@ def dims(shape):
     return None if shape is None else [-1 if d < 0 else d for d in shape]
 
 
-def compare_vars(want, got, where, truer=()):
+def compare_vars(want, got, where, truer=(), unread=()):
     found = []
     if set(want) != set(got):
         found.append(
@@ -135,6 +141,8 @@ def compare_vars(want, got, where, truer=()):
         )
     for name in sorted(set(want) & set(got)):
         a, b = list(want[name]), list(got[name])
+        if name in unread:
+            a[3] = b[3]  # XShape carries no data
         if name.endswith("_shape"):
             a[1] = b[1]  # gradients() of 1.8.5 declares the shape it starts from without a dtype
         a[4], b[4] = set(a[4]), set(b[4])
@@ -149,6 +157,10 @@ def compare_vars(want, got, where, truer=()):
 
 @pytest.mark.parametrize("case", load_cases(), ids=lambda case: case["id"])
 def test_layer(case):
+    if case["id"] in REFUSED_EARLIER:
+        with pytest.raises(REFUSED_EARLIER[case["id"]]):
+            trace(fluid, case["code"], INPUTS)
+        return
     differences = compare(case, trace(fluid, case["code"], INPUTS), case["id"])
     assert not differences, "\n".join([case["code"]] + differences)
 

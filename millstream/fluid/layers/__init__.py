@@ -17,6 +17,8 @@ from millstream.fluid.layers import (  # noqa: I001  (nn first: the others build
     io,
     reader_io,
     distributions,
+    detection,
+    cells,
 )
 from millstream.fluid.layers.nn import (
     Print,
@@ -368,6 +370,55 @@ from millstream.fluid.layers.distributions import (
     Normal,
     Uniform,
 )
+from millstream.fluid.layers.detection import (
+    anchor_generator,
+    bipartite_match,
+    box_clip,
+    box_coder,
+    box_decoder_and_assign,
+    collect_fpn_proposals,
+    deformable_roi_pooling,
+    density_prior_box,
+    detection_output,
+    distribute_fpn_proposals,
+    generate_mask_labels,
+    generate_proposal_labels,
+    generate_proposals,
+    iou_similarity,
+    locality_aware_nms,
+    matrix_nms,
+    multi_box_head,
+    multiclass_nms,
+    polygon_box_transform,
+    prior_box,
+    prroi_pool,
+    psroi_pool,
+    retinanet_detection_output,
+    retinanet_target_assign,
+    roi_align,
+    roi_perspective_transform,
+    roi_pool,
+    rpn_target_assign,
+    sigmoid_focal_loss,
+    ssd_loss,
+    target_assign,
+    yolo_box,
+    yolov3_loss,
+)
+from millstream.fluid.layers.cells import (
+    BasicDecoder,
+    BeamSearchDecoder,
+    DecodeHelper,
+    Decoder,
+    GRUCell,
+    GreedyEmbeddingHelper,
+    LSTMCell,
+    RNNCell,
+    SampleEmbeddingHelper,
+    TrainingHelper,
+    dynamic_decode,
+    rnn,
+)
 from millstream.fluid.layers.math_op_patch import monkey_patch_variable
 
 monkey_patch_variable()
@@ -388,4 +439,6 @@ __all__ = [
     *io.__all__,
     *reader_io.__all__,
     *distributions.__all__,
+    *(name for name in detection.__all__ if name != "detection_map"),
+    *cells.__all__,
 ]

@@ -73,6 +73,8 @@ def as_tensors(
             made.append(value)
             continue
         owner = helper if fill_prefix is None else LayerHelper(fill_prefix)
+        if fill_prefix is None:
+            LayerHelper("fill_constant")  # the names of later constants count this one
         constant = owner.create_variable_for_type_inference(dtype, stop_gradient=True)
         owner.append_op(
             type="fill_constant",
