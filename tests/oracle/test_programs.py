@@ -12,6 +12,10 @@ FACTS = recorded_facts()
 every_program = pytest.mark.parametrize("name,module,variant", PROGRAMS, ids=[p[0] for p in PROGRAMS])
 
 
+# 1.8.5 reuses the forward operator as its own gradient; gradients carry no LoD here, so these have one of their own.
+SPELLING = {"cumsum_grad": "cumsum", "sequence_reverse_grad": "sequence_reverse"}
+
+
 def missing_and_extra(got, want):
     return {"missing": sorted(set(want) - set(got)), "extra": sorted(set(got) - set(want))}
 
@@ -26,7 +30,7 @@ def test_names(name, module, variant):
     if name.startswith(BLOCK_GRADIENTS):
         return
     assert missing_and_extra(built.variables, facts["variables"]) == same
-    assert built.all_ops == facts["all_ops"]
+    assert [[SPELLING.get(op, op) for op in ops] for ops in built.all_ops] == facts["all_ops"]
 
 
 @every_program

@@ -47,9 +47,10 @@ def build(fluid, variant):
         extra = [by_outer, as_seq]
     elif variant == "zoo":
         h = layers.fc(seq, 4, act="tanh")
-        both = layers.sequence_concat([h, seq2])
+        # both inputs want a gradient: 1.8.5 cuts the gradient in wrong places when one of them does not
+        both = layers.sequence_concat([h, layers.fc(seq2, 4)])
         back = layers.sequence_reverse(both)
-        soft = layers.sequence_softmax(layers.fc(back, 1))
+        soft = layers.sequence_softmax(layers.fc(back, 1, bias_attr=False))  # a bias would only move by rounding errors
         weighted = layers.elementwise_mul(back, soft, axis=0)
         row = layers.row_conv(weighted, 2)
         conv = layers.sequence_conv(row, 4, filter_size=3, act="relu")
