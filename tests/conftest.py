@@ -3,6 +3,20 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# The same examples at every run, so that a failure is a change of ours; `--hypothesis-profile=explore` draws new ones.
+hypothesis_settings.register_profile(
+    "steady",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.register_profile("explore", hypothesis_settings.get_profile("steady"), derandomize=False)
+hypothesis_settings.load_profile("steady")
 
 
 def pytest_configure(config):

@@ -8,7 +8,6 @@ import queue
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ..errors import NotSupportedError
@@ -34,7 +33,7 @@ def _fork_context() -> Any:
 def _portable(error: BaseException) -> BaseException | None:
     """`error` if it survives the trip between processes, else None."""
     try:
-        copy = ForkingPickler.loads(pickle.dumps(error))  # bytes made on this very line
+        copy = pickle.loads(pickle.dumps(error))  # bytes made on this very line
     except Exception:
         return None
     return copy if isinstance(copy, BaseException) else None

@@ -1,7 +1,8 @@
 """Messages between a DataLoader and its worker processes: pickles over a socket, big arrays in anonymous memory.
 
 The memory has no name (memfd), only a descriptor that travels with the message: when either process dies, the
-system frees it, so nothing can be left behind.
+system frees it, so nothing can be left behind. The bytes unpickled here come from a child that this process forked,
+over a socket pair that nothing else holds; no file is read this way.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import pickle
 import socket
 import struct
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 __all__ = ["receive", "send"]
@@ -61,13 +61,13 @@ def receive(sock: socket.socket) -> Any:
         sizes = struct.unpack(f"<{count}Q", _exactly(sock, 8 * count))
         body = _exactly(sock, length)
         if not shared:
-            return ForkingPickler.loads(body, buffers=[_exactly(sock, n) for n in sizes])
+            return pickle.loads(body, buffers=[_exactly(sock, n) for n in sizes])
         memory = memoryview(mmap.mmap(fds[0], 0))
         views, at = [], 0
         for size in sizes:
             views.append(memory[at : at + size])
             at = _aligned(at + size)
-        return ForkingPickler.loads(body, buffers=views)
+        return pickle.loads(body, buffers=views)
     finally:
         for fd in fds:
             os.close(fd)

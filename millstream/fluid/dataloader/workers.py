@@ -157,7 +157,7 @@ class Pool:
 def _portable(error: BaseException) -> BaseException | None:
     """`error` if it survives the trip between processes, else None."""
     try:
-        copy = multiprocessing.reduction.ForkingPickler.loads(pickle.dumps(error))
+        copy = pickle.loads(pickle.dumps(error))
     except Exception:
         return None
     return copy if isinstance(copy, BaseException) else None

@@ -2,7 +2,7 @@
 
 from millstream.fluid.layers.cells.cell import GRUCell, LSTMCell, RNNCell, rnn
 from millstream.fluid.layers.cells.decoder import BeamSearchDecoder, Decoder, dynamic_decode
-from millstream.fluid.layers.cells.helpers import (
+from millstream.fluid.layers.cells.next_inputs import (
     BasicDecoder,
     DecodeHelper,
     GreedyEmbeddingHelper,
