@@ -290,7 +290,7 @@ def _fit_dtype(var: Variable, t: torch.Tensor) -> torch.Tensor:
         return t
     if not var.need_check_feed and not var.is_data:
         return t
-    ok = torch.can_cast(t.dtype, want) or (t.is_floating_point() and want.is_floating_point)
+    ok = t.is_floating_point() and want.is_floating_point
     ok = ok or (t.dtype in (torch.int64, torch.int32) and want in (torch.int64, torch.int32))
     if not ok:
         raise FeedError(

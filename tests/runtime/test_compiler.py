@@ -1,0 +1,95 @@
+"""CompiledProgram and ParallelExecutor: several places give the step of the whole batch."""
+
+import numpy as np
+import pytest
+
+import millstream.fluid as fluid
+from millstream.errors import FeedError, InvalidProgramError
+
+
+def build():
+    x, y = fluid.layers.data("x", [5]), fluid.layers.data("y", [1])
+    hidden = fluid.layers.fc(x, 7, act="tanh", param_attr=fluid.ParamAttr(initializer=fluid.initializer.Constant(0.1)))
+    predict = fluid.layers.fc(hidden, 1, param_attr=fluid.ParamAttr(initializer=fluid.initializer.Constant(0.2)))
+    loss = fluid.layers.mean(fluid.layers.square_error_cost(predict, y))
+    fluid.optimizer.Adam(0.05).minimize(loss)
+    return predict, loss
+
+
+def train(places, steps=5):
+    """Losses over the whole batch and the last weights."""
+    with fluid.unique_name.guard(), fluid.program_guard(fluid.Program(), fluid.Program()), fluid.scope_guard(fluid.Scope()):
+        predict, loss = build()
+        exe = fluid.Executor()
+        exe.run(fluid.default_startup_program())
+        program = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(
+            loss_name=loss.name, places=[fluid.CPUPlace()] * places
+        )
+        rng = np.random.RandomState(0)
+        losses = []
+        for _ in range(steps):
+            feed = {"x": rng.randn(8, 5).astype("float32"), "y": rng.randn(8, 1).astype("float32")}
+            value, rows = exe.run(program, feed=feed, fetch_list=[loss, predict])
+            assert value.shape == (places,) and rows.shape == (8, 1)
+            losses.append(value.mean())
+        return losses, np.array(fluid.global_scope().find_var("fc_0.w_0").get_tensor())
+
+
+@pytest.mark.parametrize("places", [2, 4])
+def test_places_together_do_the_step_of_the_whole_batch(places):
+    one, many = train(1), train(places)
+    np.testing.assert_allclose(one[0], many[0], rtol=1e-4)
+    np.testing.assert_allclose(one[1], many[1], rtol=1e-3, atol=1e-5)
+
+
+def test_feeds_may_be_one_dict_a_place():
+    predict, loss = build()
+    exe = fluid.Executor()
+    exe.run(fluid.default_startup_program())
+    program = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(
+        loss_name=loss.name, places=[fluid.CPUPlace()] * 2
+    )
+    part = {"x": np.ones((3, 5), "float32"), "y": np.ones((3, 1), "float32")}
+    assert exe.run(program, feed=[part, part], fetch_list=[predict])[0].shape == (6, 1)
+    with pytest.raises(FeedError, match="2 places need a list of 2"):
+        exe.run(program, feed=[part] * 3, fetch_list=[loss])
+    with pytest.raises(FeedError, match="can't be split"):
+        exe.run(program, feed={"x": np.ones((1, 5), "float32"), "y": np.ones((1, 1), "float32")}, fetch_list=[loss])
+
+
+def test_sequences_are_split_whole():
+    words = fluid.layers.data("words", [2], lod_level=1)
+    pooled = fluid.layers.sequence_pool(words, "sum")
+    program = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(places=[fluid.CPUPlace()] * 2)
+    tensor = fluid.create_lod_tensor(np.ones((9, 2), "float32"), [[1, 2, 3, 3]], fluid.CPUPlace())
+    (out,) = fluid.Executor().run(program, feed={"words": tensor}, fetch_list=[pooled])
+    np.testing.assert_allclose(out[:, 0], [1, 2, 3, 3])
+
+
+def test_parallel_executor_uses_cpu_num(monkeypatch):
+    monkeypatch.setenv("CPU_NUM", "2")
+    _, loss = build()
+    fluid.Executor().run(fluid.default_startup_program())
+    parallel = fluid.ParallelExecutor(use_cuda=False, loss_name=loss.name)
+    assert parallel.device_count == 2
+    feed = {"x": np.ones((4, 5), "float32"), "y": np.ones((4, 1), "float32")}
+    first = parallel.run([loss.name], feed=feed)[0].mean()
+    for _ in range(20):
+        last = parallel.run([loss.name], feed=feed)[0].mean()
+    assert last < first
+    with pytest.raises(InvalidProgramError, match="num_trainers"):
+        fluid.ParallelExecutor(use_cuda=False, num_trainers=2)
+
+
+def test_batch_norm_statistics_are_those_of_the_first_place():
+    x = fluid.layers.data("x", [3])
+    out = fluid.layers.mean(fluid.layers.batch_norm(x, moving_mean_name="mean"))
+    fluid.optimizer.SGD(0.1).minimize(out)
+    exe = fluid.Executor()
+    exe.run(fluid.default_startup_program())
+    program = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(
+        loss_name=out.name, places=[fluid.CPUPlace()] * 2
+    )
+    data = np.concatenate([np.zeros((4, 3)), np.ones((4, 3))]).astype("float32")
+    exe.run(program, feed={"x": data}, fetch_list=[out])
+    np.testing.assert_allclose(np.array(fluid.global_scope().find_var("mean").get_tensor()), 0.0, atol=1e-6)
