@@ -12,6 +12,7 @@ from millstream.fluid import (
     dataloader,
     dataset,
     debugger,
+    dygraph,
     evaluator,
     framework,
     incubate,

@@ -30,10 +30,16 @@ class LayerHelper:
     def __init__(self, layer_type: str, **kwargs: Any) -> None:
         self.kwargs = kwargs
         self.layer_type = layer_type
-        name = kwargs.get("name")
-        self.name = name if name is not None else names.generate(layer_type)
-        if kwargs.get("name") is None:
-            self.kwargs["name"] = self.name
+        self._name = kwargs.get("name")
+        if self._name is None and mode.tracer() is None:
+            kwargs["name"] = self.name
+
+    @property
+    def name(self) -> str:
+        """The layer's name. In eager mode a number is taken at the first use: most operators need no name."""
+        if self._name is None:
+            self._name = names.generate(self.layer_type)
+        return self._name
 
     # ---- programs ------------------------------------------------------------------------------
     @property
@@ -116,7 +122,7 @@ class LayerHelper:
         """A temporary ``<layer>_<n>.tmp_<k>``; its shape comes from inference."""
         eager = mode.tracer()
         if eager is not None:
-            return eager.new_variable(names.generate(self.name + ".tmp"), dtype, stop_gradient=stop_gradient)
+            return eager.new_variable(None, dtype, stop_gradient=stop_gradient)
         return self.main_program.current_block().create_var(
             name=names.generate(self.name + ".tmp"), dtype=dtype, stop_gradient=stop_gradient
         )
@@ -127,7 +133,7 @@ class LayerHelper:
         """A variable of the current Block."""
         eager = mode.tracer()
         if eager is not None:
-            return eager.new_variable(kwargs.pop("name", None) or names.generate("_generated_var"), **kwargs)
+            return eager.new_variable(kwargs.pop("name", None), kwargs.pop("dtype", None), **kwargs)
         return self.main_program.current_block().create_var(*args, **kwargs)
 
     def create_global_variable(self, persistable: bool = False, *args: Any, **kwargs: Any) -> Variable:
@@ -137,7 +143,8 @@ class LayerHelper:
             kwargs["name"] = names.generate("_generated_var")
         eager = mode.tracer()
         if eager is not None:
-            return eager.new_variable(kwargs["name"], kwargs.get("dtype"), persistable=persistable, stop_gradient=True)
+            kept = {k: kwargs[k] for k in ("name", "dtype", "shape") if k in kwargs}
+            return eager.new_variable(**({"dtype": None} | kept), persistable=persistable, stop_gradient=True)
         return self.main_program.global_block().create_var(*args, persistable=persistable, stop_gradient=True, **kwargs)
 
     def create_or_get_global_variable(self, name: str, *args: Any, **kwargs: Any) -> tuple[Variable, bool]:
@@ -148,7 +155,11 @@ class LayerHelper:
         return self.create_global_variable(name=name, *args, **kwargs), True  # noqa: B026
 
     def set_variable_initializer(self, var: Variable, initializer: Any) -> Variable:
-        """Declare `var` in the startup Program and initialise it there."""
+        """Declare `var` in the startup Program and initialise it there (at once in eager mode)."""
+        eager = mode.tracer()
+        if eager is not None:
+            eager.initialize(var, initializer)
+            return var
         return self.startup_program.global_block().create_var(
             name=var.name,
             type=var.type,
@@ -264,12 +275,7 @@ class LayerHelper:
 def _run_now(
     eager: Any, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, stop_gradient: bool = False
 ) -> Any:
-    filled = eager.trace_op(type, inputs or {}, outputs or {}, attrs or {})
-    if stop_gradient:
-        for variables in filled.values():
-            for var in variables:
-                var.stop_gradient = True
-    return None
+    eager.trace_op(type, inputs or {}, outputs or {}, attrs, stop_gradient)
 
 
 LayerHelperBase = LayerHelper

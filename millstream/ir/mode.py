@@ -39,3 +39,8 @@ def switch_tracer(new: Tracer | None) -> Tracer | None:
 def in_dygraph_mode() -> bool:
     """Whether operators run as they are made."""
     return _Current.tracer is not None
+
+
+def takes_gradients() -> bool:
+    """Whether operators made now may be differentiated: False in eager mode inside no_grad and after eval()."""
+    return _Current.tracer is None or bool(getattr(_Current.tracer, "has_grad", True))

@@ -202,16 +202,20 @@ REGISTRY.derive = derive
 
 
 # ---- declared gradients under autograd -----------------------------------------------------------
-def differentiable(definition: OpDef) -> Callable[..., Any]:
-    """The kernel in a form that autograd can differentiate with the gradient that the library declares."""
-    if definition.extra.get("traceable"):  # autograd's gradient is the declared one, and cheaper than the bridge
+def differentiable(definition: OpDef, sparse: bool = False) -> Callable[..., Any]:
+    """The kernel in a form that autograd can differentiate with the gradient that the library declares.
+
+    Args:
+        sparse: SelectedRows gradients of autograd's leaves become torch's sparse tensors instead of dense ones.
+    """
+    if definition.extra.get("traceable") and not sparse:  # autograd's gradient is the declared one, and cheaper than the bridge
         return definition.kernel
     grad_def = REGISTRY.find(definition.grad_type) if definition.grad_type is not None else None
     if grad_def is None or grad_def.derived_from is not None:
         if definition.grad is False:
             return _no_grad(definition.kernel)
         return definition.kernel
-    return _Bridge(definition, grad_def)
+    return _Bridge(definition, grad_def, sparse)
 
 
 def _no_grad(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,9 +229,10 @@ def _no_grad(kernel: Callable[..., Any]) -> Callable[..., Any]:
 class _Bridge:
     """Calls a kernel so that autograd uses the declared gradient operator."""
 
-    def __init__(self, forward: OpDef, grad: OpDef) -> None:
+    def __init__(self, forward: OpDef, grad: OpDef, sparse: bool = False) -> None:
         self.forward = forward
         self.grad = grad
+        self.sparse = sparse
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         flat: list[torch.Tensor] = []
@@ -236,6 +241,7 @@ class _Bridge:
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in flat)):
             return self.forward.kernel(*args, **kwargs)
         call = _Call(self, args, kwargs)
+        call.sparse = tuple(self.sparse and t.is_leaf for t in flat)
         outs = _Function.apply(call, *flat)
         it = iter(outs)
         result = tuple(rebuild(o, lambda t: next(it)) for o in call.outs)
@@ -252,6 +258,16 @@ class _Call:
         self.kwargs = kwargs
         self.outs: tuple[Any, ...] = ()
         self.is_tuple = False
+        self.sparse: tuple[bool, ...] = ()
+
+    def connected(self, saved: tuple[torch.Tensor, ...]) -> _Call:
+        """This call on the tensors of the graph itself: for gradients that are differentiated again."""
+        it = iter(saved)
+        twin = _Call.__new__(_Call)
+        twin.bridge, twin.kwargs, twin.is_tuple, twin.sparse = self.bridge, self.kwargs, self.is_tuple, ()
+        twin.args = tuple(rebuild(a, lambda t: next(it)) for a in self.args)
+        twin.outs = tuple(rebuild(o, lambda t: next(it)) for o in self.outs)
+        return twin
 
     def forward(self) -> tuple[torch.Tensor, ...]:
         out = self.bridge.forward.kernel(*self.args, **self.kwargs)
@@ -283,7 +299,8 @@ class _Call:
         flat: list[Any] = []
         for slot, arg in zip(forward.inputs, self.args):
             n = len(leaves_of(arg, []))
-            flat.extend(_flat_grads(results.get(slot.name + GRAD), n))
+            leaves = self.sparse[len(flat) : len(flat) + n] or (False,) * n
+            flat.extend(_flat_grads(results.get(slot.name + GRAD), leaves))
         return flat
 
 
@@ -297,15 +314,18 @@ def _dense_like(grad: Any, out: torch.Tensor) -> torch.Tensor:
     return grad if grad is not None else torch.zeros_like(out)
 
 
-def _flat_grads(value: Any, n: int) -> list[Any]:
+def _flat_grads(value: Any, sparse: tuple[bool, ...]) -> list[Any]:
+    """A gradient slot's value as one tensor (or None) for each place of `sparse`."""
     if value is None:
-        return [None] * n
+        return [None] * len(sparse)
     items = value if isinstance(value, list) else [value]
     out = []
-    for item in items:
+    for item, keep in zip(items, sparse):
         if isinstance(item, Ragged):
             item = item.values
-        out.append(item.to_dense() if isinstance(item, SelectedRows) else item)
+        if isinstance(item, SelectedRows):
+            item = torch.sparse_coo_tensor(item.rows[None], item.values, item.shape) if keep else item.to_dense()
+        out.append(item)
     return out
 
 
@@ -313,8 +333,13 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, *flat: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         ctx.call = call
-        return tuple(t.view_as(t) if any(t is f for f in flat) else t for t in call.forward())
+        outs = tuple(t.view_as(t) if any(t is f for f in flat) else t for t in call.forward())
+        ctx.save_for_backward(*flat, *outs)  # for gradients of gradients
+        return outs
 
     @staticmethod
     def backward(ctx: Any, *douts: Any) -> Any:  # type: ignore[override]
-        return (None, *ctx.call.backward(douts, ctx.needs_input_grad[1:]))
+        call = ctx.call
+        if torch.is_grad_enabled():
+            call = call.connected(ctx.saved_tensors)
+        return (None, *call.backward(douts, ctx.needs_input_grad[1:]))

@@ -1,30 +1,74 @@
-"""Eager mode: operators run as layers make them, on the same declarations and kernels as Programs.
-
-torch's autograd is the tape. Operators whose gradient the library declares come in through the bridge of ops/_grad.py,
-so a gradient here is the one that a Program would have.
-"""
+"""Eager variables: torch tensors with Fluid's attributes. torch's autograd is the tape."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+import weakref
 from typing import Any
 
 import numpy as np
 import torch
 
-from millstream.errors import InvalidProgramError, MillstreamError, OperatorError, UninitializedError
-from millstream.ir import mode, names
-from millstream.ir.program import Program
-from millstream.ir.site import user_site
+from millstream.errors import InvalidProgramError, OperatorError, UninitializedError
+from millstream.ir import names
 from millstream.ir.types import VarType, dtype_name, to_var_type
-from millstream.ops._grad import as_tuple, differentiable
-from millstream.ops._infer import lod_sources
-from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef, Slot
-from millstream.ops._values import NO_LOD, TORCH_DTYPE, VAR_DTYPE, LoD, Ragged, SelectedRows
-from millstream.runtime.place import CPUPlace, Place
-from millstream.runtime.scope import Scope, global_scope
+from millstream.ops._values import NO_LOD, TORCH_DTYPE, VAR_DTYPE, LoD, SelectedRows
+from millstream.runtime.place import Place
 from millstream.runtime.tensor import LoDTensor
+from millstream.runtime.tensor import SelectedRows as UserRows
+
+_PRUNE_AT = 4096
+
+
+class _Watch:
+    """Weak references to eager variables; the dead are dropped when there are many."""
+
+    def __init__(self) -> None:
+        self.refs: list[Any] = []
+        self.limit = _PRUNE_AT
+
+    def add(self, var: VarBase) -> None:
+        self.refs.append(weakref.ref(var))
+        if len(self.refs) > self.limit:
+            self.refs = [r for r in self.refs if r() is not None]
+            self.limit = max(_PRUNE_AT, 2 * len(self.refs))
+
+    def alive(self) -> list[VarBase]:
+        return [v for v in (r() for r in self.refs) if v is not None]
+
+
+LEAVES = _Watch()  # variables whose gradients autograd accumulates: Fluid's backward() replaces them instead
+RESULTS = _Watch()  # results of operators: gradient() of one needs a word to autograd before backward()
+
+
+class BackwardStrategy:
+    """How backward() adds gradients up.
+
+    Attributes:
+        sort_sum_gradient: accepted for Fluid's programs; sums are always made in the order of the graph.
+    """
+
+    def __init__(self) -> None:
+        self.sort_sum_gradient = False
+
+
+class _SharedTensor(LoDTensor):
+    """The tensor of an eager variable: what is set here is the variable's new value."""
+
+    __slots__ = ("_owner",)
+    _owner: VarBase
+
+    def set(self, array: Any, place: Any = None, zero_copy: bool = False) -> None:
+        super().set(array, place, zero_copy)
+        self._owner._replace(self.torch())
+
+    def set_lod(self, lod: Any) -> None:
+        super().set_lod(lod)
+        self._owner._lod = self._lod
+
+    def set_recursive_sequence_lengths(self, lengths: Any) -> None:
+        super().set_recursive_sequence_lengths(lengths)
+        self._owner._lod = self._lod
 
 
 class VarBase:
@@ -35,24 +79,51 @@ class VarBase:
         persistable: belongs to a layer's state.
     """
 
+    _name: str | None = None
+    _declared_dtype: VarType = VarType.FP32
+    _declared_shape: tuple[int, ...] = ()
+    _stop_gradient = True
+    _cleared = False  # clear_gradient() was called on a dense gradient: it reads as zeros
+    _lod: LoD = NO_LOD
+    _ivar: Any = None
+    persistable = False
+    error_clip: Any = None
+    trainable = True
+
     def __init__(
         self,
         value: Any = None,
         name: str | None = None,
         *,
         dtype: Any = None,
+        shape: Any = None,
         stop_gradient: bool = True,
         persistable: bool = False,
         lod: LoD = NO_LOD,
     ) -> None:
-        self.name = name if name is not None else names.generate("generated_var")
-        self.persistable = persistable
-        self._ivar: Any = value
-        self._declared_dtype = to_var_type(dtype) if dtype is not None else VarType.FP32
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)).clone()
+        self._name = name
+        self._ivar = value
         self._stop_gradient = stop_gradient
-        self._lod = lod
-        self.type = VarType.LOD_TENSOR
-        self._retained: torch.Tensor | None = None
+        if dtype is not None:
+            self._declared_dtype = to_var_type(dtype)
+        if shape is not None:
+            self._declared_shape = tuple(int(d) for d in shape)
+        if persistable:
+            self.persistable = True
+        if lod:
+            self._lod = lod
+
+    @property
+    def name(self) -> str:
+        if self._name is None:
+            self._name = names.generate("generated_var")
+        return self._name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = value
 
     # ---- value ---------------------------------------------------------------------------------
     @property
@@ -60,7 +131,7 @@ class VarBase:
         """The torch tensor; UninitializedError when there is none."""
         if self._ivar is None:
             raise UninitializedError(f"eager variable {self.name!r} has no value")
-        return self._ivar
+        return self._ivar.to_dense() if isinstance(self._ivar, SelectedRows) else self._ivar
 
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
@@ -68,11 +139,15 @@ class VarBase:
         return (t.float() if t.dtype is torch.bfloat16 else t).cpu().numpy().copy()
 
     def set_value(self, value: Any) -> None:
-        """Replace the value; shape and dtype must stay."""
+        """Replace the value; shape and dtype must stay.
+
+        Args:
+            value: numpy array, VarBase or LoDTensor.
+        """
         new = value.tensor.detach() if isinstance(value, VarBase) else value
         if isinstance(new, LoDTensor):
             new = new.torch()
-        new = new if isinstance(new, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(new))
+        new = new if isinstance(new, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(new).reshape(np.shape(new)))
         if self._ivar is not None:
             old = self.tensor
             if tuple(new.shape) != tuple(old.shape):
@@ -81,16 +156,24 @@ class VarBase:
                 )
             if new.dtype != old.dtype:
                 raise InvalidProgramError(
-                    f"set_value of {self.name!r}: expected {old.dtype}, received {new.dtype}"
+                    f"set_value of {self.name!r}: expected {dtype_name(self.dtype)}, received {dtype_name(VAR_DTYPE[new.dtype])}"
                 )
-        self._assign(new.clone())
+        self._replace(new.clone())
 
-    def _assign(self, new: torch.Tensor) -> None:
+    def _replace(self, new: Any) -> None:
         """Put a value in; a leaf that autograd knows stays the same leaf."""
-        if isinstance(self._ivar, torch.Tensor) and self._ivar.is_leaf and self._ivar.shape == new.shape:
-            self._ivar.data = new.detach()
+        old = self._ivar
+        if (
+            isinstance(old, torch.Tensor)
+            and isinstance(new, torch.Tensor)
+            and old.is_leaf
+            and old.requires_grad
+            and old.dtype is new.dtype
+            and old.shape == new.shape
+        ):
+            old.data = new.detach()
         else:
-            self._ivar = new.detach()
+            self._ivar = new.detach() if isinstance(new, torch.Tensor) else new
             self._apply_stop()
 
     def value(self) -> VarBase:
@@ -98,16 +181,25 @@ class VarBase:
         return self
 
     def get_tensor(self) -> LoDTensor:
-        """The value as a LoDTensor (shares memory)."""
-        return LoDTensor.of(self.tensor.detach(), self._lod)
+        """The value as a LoDTensor; what is set there becomes the variable's value."""
+        shared = _SharedTensor.of(self._ivar.detach() if self._ivar is not None else None, self._lod)  # type: ignore[arg-type]
+        assert isinstance(shared, _SharedTensor)
+        shared._owner = self
+        return shared
+
+    def get_selected_rows(self) -> UserRows:
+        """The value of a sparse variable."""
+        if not isinstance(self._ivar, SelectedRows):
+            raise InvalidProgramError(f"get_selected_rows: {self.describe()} is dense")
+        return UserRows.of(self._ivar)
 
     def _copy_to(self, place: Place, blocking: bool = True) -> VarBase:
         return VarBase(self.tensor.detach().to(place.torch_device()).clone(), stop_gradient=self.stop_gradient)
 
     # ---- facts ---------------------------------------------------------------------------------
     @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self._ivar.shape) if self._ivar is not None else ()
+    def shape(self) -> list[int]:
+        return list(self._ivar.shape if self._ivar is not None else self._declared_shape)
 
     @property
     def has_shape(self) -> bool:
@@ -115,11 +207,15 @@ class VarBase:
 
     @property
     def dtype(self) -> VarType:
-        return VAR_DTYPE[self._ivar.dtype] if isinstance(self._ivar, torch.Tensor) else self._declared_dtype
+        return VAR_DTYPE[self._ivar.dtype] if self._ivar is not None else self._declared_dtype
 
     @property
     def has_dtype(self) -> bool:
         return True
+
+    @property
+    def type(self) -> VarType:
+        return VarType.SELECTED_ROWS if isinstance(self._ivar, SelectedRows) else VarType.LOD_TENSOR
 
     @property
     def lod_level(self) -> int:
@@ -127,10 +223,10 @@ class VarBase:
 
     @property
     def block(self) -> Any:
-        """Eager variables are in no Block; the default main Program's stands in for code that asks."""
-        from millstream.ir.program import default_main_program
+        """What code written for Variables appends to: here operators run at once."""
+        from millstream.runtime.tracer import EagerBlock
 
-        return default_main_program().global_block()
+        return EagerBlock()
 
     def describe(self) -> str:
         """``name: float32[2, 3]``."""
@@ -152,40 +248,82 @@ class VarBase:
                 self._ivar = t.detach()
             elif not self._stop_gradient and not t.requires_grad:
                 self._ivar = t.detach().requires_grad_()
+                LEAVES.add(self)
 
     # ---- gradient ------------------------------------------------------------------------------
-    def backward(self, backward_strategy: Any = None, retain_graph: bool = False) -> None:
-        """Gradients of this variable (of ones of its shape) with respect to all that it came from."""
+    def backward(self, backward_strategy: BackwardStrategy | None = None, retain_graph: bool = False) -> None:
+        """Gradients of this variable (of ones of its shape) with respect to all that it came from.
+
+        As in Fluid 1.8 a new gradient replaces an earlier one, and without anything to differentiate nothing happens
+        (a warning says so). The graph is freed unless `retain_graph`.
+        """
+        if backward_strategy is not None and not isinstance(backward_strategy, BackwardStrategy):
+            raise TypeError(f"backward: 'backward_strategy' must be a BackwardStrategy, received {backward_strategy!r}")
         t = self.tensor
         if not t.requires_grad:
-            raise InvalidProgramError(
-                f"backward: {self.describe()} depends on nothing that needs a gradient (stop_gradient is True everywhere, "
-                "or it was made inside no_grad)"
+            warnings.warn(
+                f"backward: {self.describe()} depends on nothing that needs a gradient: every input has stop_gradient "
+                "True, or it was made inside no_grad or after eval()",
+                stacklevel=2,
             )
-        t.backward(torch.ones_like(t), retain_graph=retain_graph)
+            return
+        held = []
+        for var in LEAVES.alive():
+            leaf = var._ivar
+            if isinstance(leaf, torch.Tensor) and leaf.grad is not None:
+                held.append((leaf, leaf.grad))
+                leaf.grad = None
+        for var in RESULTS.alive():
+            result = var._ivar
+            if isinstance(result, torch.Tensor) and not result.is_leaf:
+                if result.retains_grad:
+                    result.grad = None
+                else:
+                    result.retain_grad()
+        RESULTS.refs.clear()
+        try:
+            t.backward(torch.ones_like(t), retain_graph=retain_graph)
+        except RuntimeError as error:
+            raise _graph_error("backward", error) from error
+        finally:
+            for leaf, old in held:
+                if leaf.grad is None:
+                    leaf.grad = old
 
-    def gradient(self) -> np.ndarray | None:
-        """A copy of the gradient, or None before backward()."""
-        g = self._grad()
-        return None if g is None else g.detach().cpu().numpy().copy()
-
-    def _grad(self) -> torch.Tensor | None:
+    def _grad(self) -> Any:
+        """The gradient as a tensor or SelectedRows, or None."""
         t = self._ivar
         if not isinstance(t, torch.Tensor) or not (t.is_leaf or t.retains_grad):
             return None
-        return t.grad
+        g = t.grad
+        if g is None:
+            return torch.zeros_like(t) if self._cleared else None
+        if g.is_sparse:
+            return SelectedRows(g._indices()[0], g._values(), t.shape[0])
+        return g
+
+    def gradient(self) -> Any:
+        """A copy of the gradient, or None before backward(); a sparse one is (values, rows)."""
+        g = self._grad()
+        if isinstance(g, SelectedRows):
+            return g.values.detach().cpu().numpy().copy(), g.rows.cpu().numpy().copy()
+        return None if g is None else g.detach().cpu().numpy().copy()
 
     def _grad_ivar(self) -> VarBase | None:
         g = self._grad()
-        return None if g is None else VarBase(g, names.grad_name(self.name))
+        if g is None:
+            return None
+        return VarBase(g.detach() if isinstance(g, torch.Tensor) else g, self._grad_name())
 
     def _grad_name(self) -> str:
         return names.grad_name(self.name)
 
     def clear_gradient(self) -> None:
-        """Forget the gradient."""
-        if isinstance(self._ivar, torch.Tensor):
-            self._ivar.grad = None
+        """Set the gradient to zeros (a sparse one is forgotten)."""
+        t = self._ivar
+        if isinstance(t, torch.Tensor) and (t.is_leaf or t.retains_grad) and t.grad is not None:
+            self._cleared = not t.grad.is_sparse
+            t.grad = None
 
     def detach(self) -> VarBase:
         """The same value, cut from the graph."""
@@ -193,174 +331,68 @@ class VarBase:
 
     # ---- python --------------------------------------------------------------------------------
     def __len__(self) -> int:
-        return int(self.tensor.shape[0])
+        if not self.shape:
+            raise TypeError(f"len() of {self.describe()}, which has no dimensions")
+        return int(self.shape[0])
 
-    def __bool__(self) -> bool:
+    def _scalar(self, what: str) -> torch.Tensor:
         t = self.tensor
         if t.numel() != 1:
-            raise InvalidProgramError(f"bool() of {self.describe()}: only a variable of one element has a truth value")
-        return bool(t)
+            raise InvalidProgramError(f"{what} of {self.describe()}: only a variable of one element can be converted")
+        return t.detach().reshape(())
+
+    def __bool__(self) -> bool:
+        return bool(self._scalar("truth value (in if, while, and, or, not, in)"))
 
     def __int__(self) -> int:
-        return int(self.tensor)
+        return int(self._scalar("int()"))
 
     def __float__(self) -> float:
-        return float(self.tensor)
+        return float(self._scalar("float()"))
 
     def __index__(self) -> int:
-        return int(self.tensor)
+        if self.tensor.is_floating_point():
+            raise TypeError(f"{self.describe()} can't be an index: it must be of an integer type")
+        return int(self._scalar("index"))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         a = self.numpy()
         return a if dtype is None else a.astype(dtype)
 
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))  # type: ignore[index]
+
     def __hash__(self) -> int:
         return id(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        raise InvalidProgramError(
+            f"{self.describe()} can't be copied: its copy would have the same name; build the layer again and use set_dict"
+        )
+
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
+        if throw_on_error and self._ivar is None:
+            raise UninitializedError(f"eager variable {self.name!r} has no value")
         return repr(self)
 
     def __repr__(self) -> str:
         if self._ivar is None:
-            return f"Variable: {self.name}, not initialized"
-        return f"Variable: {self.name}\n  - shape: {list(self.shape)}\n  - dtype: {dtype_name(self.dtype)}\n  - data: {self.numpy()}"
+            return f"name {self.name}, shape: {self.shape}, not inited"
+        shown = LoDTensor.of(self.tensor.detach(), self._lod)
+        return f"name {self.name}, dtype: VarType.{self.dtype.name} shape: {self.shape} {shown}"
 
     __str__ = __repr__
 
 
-class EagerTracer:
-    """Runs operators on :class:`VarBase` as they are made."""
-
-    def __init__(self, place: Place | None = None) -> None:
-        self.place = place or CPUPlace()
-        self.device = self.place.torch_device()
-        self.train_mode = True
-        self.has_grad = True
-        self.recorder: Any = None  # TracedLayer listens here
-        self._rng: torch.Generator | None = None
-        self._rng_seed = 0
-        self.scope: Scope = global_scope()
-
-    # ---- what LayerHelper asks -----------------------------------------------------------------
-    def new_variable(self, name: str, dtype: Any, **kwargs: Any) -> VarBase:
-        return VarBase(None, name, dtype=dtype, stop_gradient=bool(kwargs.get("stop_gradient", False)),
-                       persistable=bool(kwargs.get("persistable", False)))
-
-    def create_parameter(self, name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any) -> Any:
-        from millstream.runtime.executor import Executor
-
-        startup = Program()
-        startup.random_seed = kwargs.pop("seed", 0)
-        block = startup.global_block()
-        var = block.create_var(name=name, shape=shape, dtype=dtype, persistable=True)
-        old = mode.switch_tracer(None)
-        try:
-            initializer(var, block)
-            scope = Scope()
-            Executor(self.place).run(startup, scope=scope)
-        finally:
-            mode.switch_tracer(old)
-        found = scope.find_var(name)
-        assert found is not None
-        return ParamBase(found.get_tensor().torch(), name, **kwargs)
-
-    @property
-    def rng(self) -> torch.Generator:
-        from millstream.ir.program import default_main_program
-
-        seed = default_main_program().random_seed
-        if self._rng is None or seed != self._rng_seed:
-            self._rng = torch.Generator(device=self.device)
-            self._rng.manual_seed(seed or int(torch.randint(2**62, (1,)).item()))
-            self._rng_seed = seed
-        return self._rng
-
-    def trace_op(
-        self, type: str, inputs: dict[str, Any], outputs: dict[str, Any], attrs: dict[str, Any] | None = None
-    ) -> dict[str, list[VarBase]]:
-        """Run operator `type`.
-
-        Args:
-            inputs, outputs: slot -> VarBase or list of VarBase; outputs are filled in.
-        """
-        definition = REGISTRY.get(type)
-        ins = {s: _listed(v) for s, v in inputs.items() if v is not None}
-        outs = {s: _listed(v) for s, v in outputs.items() if v is not None}
-        given = {k: v for k, v in (attrs or {}).items() if v is not None}
-        kwargs = self._keywords(definition, given, outs)
-        args = [_argument(slot, ins.get(slot.name, [])) for slot in definition.inputs]
-        args += [_present(outs.get(s.name, [])) for s in definition.outputs if s.inout]
-        wants_grad = self.has_grad and any(not v.stop_gradient for vs in ins.values() for v in vs)
-        try:
-            with torch.set_grad_enabled(wants_grad):
-                kernel = differentiable(definition) if wants_grad else definition.kernel
-                results = as_tuple(kernel(*args, **kwargs))
-        except MillstreamError:
-            raise
-        except Exception as error:
-            raise _explain(definition, ins, given, error) from error
-        self._fill(definition, ins, outs, given, results, wants_grad)
-        if self.recorder is not None:
-            self.recorder.record(type, ins, outs, given)
-        return outs
-
-    def _keywords(self, definition: OpDef, given: dict[str, Any], outs: dict[str, list[VarBase]]) -> dict[str, Any]:
-        from millstream.ops._infer import coerce_value
-
-        kwargs: dict[str, Any] = {}
-        for name, spec in definition.attrs.items():
-            if name in given:
-                kwargs[name] = coerce_value(definition.name, name, spec, given[name])
-            elif spec.default is not REQUIRED:
-                kwargs[name] = spec.default
-        reserved = definition.reserved
-        if "rng" in reserved:
-            seed = int(kwargs.get("seed", 0) or 0)
-            kwargs["rng"] = torch.Generator(device=self.device).manual_seed(seed) if seed > 0 else self.rng
-        if "device" in reserved:
-            kwargs["device"] = self.device
-        if "counts" in reserved:
-            kwargs["counts"] = tuple(len(outs.get(s.name, ())) for s in definition.outputs)
-        if "want" in reserved:
-            kwargs["want"] = tuple(bool(outs.get(s.name)) for s in definition.outputs)
-        if "ctx" in reserved:
-            kwargs["ctx"] = self
-        return kwargs
-
-    def _fill(
-        self,
-        definition: OpDef,
-        ins: dict[str, list[VarBase]],
-        outs: dict[str, list[VarBase]],
-        attrs: dict[str, Any],
-        results: tuple[Any, ...],
-        wants_grad: bool,
-    ) -> None:
-        lods = _lods(definition, ins, attrs)
-        for slot, result in zip(definition.outputs, results):
-            targets = outs.get(slot.name, [])
-            values = result if slot.many and isinstance(result, list) else [result]
-            for target, value in zip(targets, values):
-                lod = lods.get(slot.name, NO_LOD)
-                if isinstance(value, Ragged):
-                    value, lod = value
-                if value is None:
-                    continue
-                _put(target, value, lod, wants_grad)
-
-    @contextmanager
-    def no_grad(self) -> Iterator[None]:
-        """Operators inside leave no graph."""
-        old, self.has_grad = self.has_grad, False
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.has_grad = old
-
-
 class ParamBase(VarBase):
-    """An eager parameter."""
+    """An eager parameter.
+
+    Attributes:
+        trainable: optimizers update it.
+        optimize_attr, regularizer, gradient_clip_attr, do_model_average: as in ParamAttr.
+    """
+
+    persistable = True
 
     def __init__(
         self,
@@ -387,7 +419,7 @@ class ParamBase(VarBase):
         self.stop_gradient = not trainable if stop_gradient is None else stop_gradient or not trainable
 
     @property
-    def trainable(self) -> bool:
+    def trainable(self) -> bool:  # type: ignore[override]
         return self._trainable
 
     @trainable.setter
@@ -398,60 +430,58 @@ class ParamBase(VarBase):
         self.stop_gradient = not value
 
 
-def _listed(value: Any) -> list[VarBase]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def partial_grad(
+    outputs: list[VarBase],
+    inputs: list[VarBase],
+    grad_outputs: list[VarBase | None],
+    retain_graph: bool,
+    create_graph: bool,
+    allow_unused: bool,
+    no_grad_vars: list[VarBase],
+) -> list[VarBase | None]:
+    """Gradients of the sum of `outputs` with respect to `inputs`; nothing else's gradient changes."""
+    for var in (*outputs, *inputs):
+        if not (isinstance(var._ivar, torch.Tensor) and var._ivar.requires_grad):
+            raise InvalidProgramError(f"grad: {var.describe()} has stop_gradient True: there is no gradient")
+    blocked = [v._ivar.register_hook(torch.zeros_like) for v in no_grad_vars if v._ivar.requires_grad]
+    seeds = [torch.ones_like(v._ivar) if g is None else g.tensor for v, g in zip(outputs, grad_outputs)]
+    for var, seed in zip(outputs, seeds):
+        if seed.shape != var._ivar.shape:
+            raise InvalidProgramError(
+                f"grad: the grad_outputs of {var.describe()} has shape {list(seed.shape)}; the shapes must be the same"
+            )
+    try:
+        found = torch.autograd.grad(
+            [v._ivar for v in outputs],
+            [v._ivar for v in inputs],
+            seeds,
+            retain_graph=retain_graph,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    except RuntimeError as error:
+        raise _graph_error("grad", error) from error
+    finally:
+        for hook in blocked:
+            hook.remove()
+    results: list[VarBase | None] = []
+    for var, g in zip(inputs, found):
+        if g is None and not allow_unused:
+            raise InvalidProgramError(
+                f"grad: the outputs do not depend on {var.describe()}; set allow_unused=True to get None for it"
+            )
+        if g is not None and g.is_sparse:
+            g = g.to_dense()
+        results.append(None if g is None else VarBase(g, var._grad_name(), stop_gradient=not g.requires_grad))
+    return results
 
 
-def _argument(slot: Slot, values: list[VarBase]) -> Any:
-    def one(v: VarBase) -> Any:
-        if v._ivar is None:
-            raise UninitializedError(f"eager variable {v.name!r} has no value")
-        return Ragged(v._ivar, v._lod) if slot.ragged else v._ivar
-
-    if slot.many:
-        return [one(v) for v in values]
-    return one(values[0]) if values else None
-
-
-def _present(values: list[VarBase]) -> Any:
-    return values[0]._ivar if values else None
-
-
-def _put(target: VarBase, value: Any, lod: LoD, wants_grad: bool) -> None:
-    if isinstance(target, ParamBase) or target.persistable:
-        if isinstance(value, SelectedRows):
-            value = value.to_dense()
-        target._assign(value)
-        return
-    target._ivar = value
-    target._lod = lod
-    if isinstance(value, torch.Tensor):
-        if target._stop_gradient and value.requires_grad:
-            target._ivar = value.detach()
-        else:
-            target._stop_gradient = not value.requires_grad
-
-
-def _lods(definition: OpDef, ins: dict[str, list[VarBase]], attrs: dict[str, Any]) -> dict[str, LoD]:
-    if not any(v._lod for vs in ins.values() for v in vs):
-        return {}
-    if callable(definition.lod):
-        many = definition.in_slots
-        lods = {s: [v._lod for v in vs] if many[s].many else vs[0]._lod for s, vs in ins.items() if vs and s in many}
-        values = {s: [v._ivar for v in vs] if many[s].many else vs[0]._ivar for s, vs in ins.items() if vs and s in many}
-        return definition.lod(lods, definition.kernel_attrs(attrs), values)
-    return {out: ins[src][0]._lod for out, src in lod_sources(definition).items() if ins.get(src)}
-
-
-def _explain(definition: OpDef, ins: dict[str, list[VarBase]], attrs: dict[str, Any], error: Exception) -> Exception:
-    lines = [f"operator {definition.name} failed: {type(error).__name__}: {error}"]
-    lines += [f"    input {slot}: {v.describe()}" for slot, vs in ins.items() for v in vs]
-    if attrs:
-        lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))
-    site = user_site()
-    if site is not None:
-        lines.append(f"    at {site}")
-    return OperatorError("\n".join(lines))
+def _graph_error(what: str, error: RuntimeError) -> Exception:
+    if "second time" in str(error):
+        return OperatorError(
+            f"{what}: part of the graph was freed by an earlier backward() or grad(); call that one with retain_graph=True"
+        )
+    return error
 
 
 def to_eager(value: Any, name: str | None = None, place: Place | None = None) -> VarBase:
@@ -462,10 +492,10 @@ def to_eager(value: Any, name: str | None = None, place: Place | None = None) ->
         return VarBase(value.torch().clone(), name, lod=value._lod)
     if isinstance(value, torch.Tensor):
         return VarBase(value, name)
-    array = np.ascontiguousarray(value)
-    if array.dtype == object:
-        raise TypeError(f"to_variable takes a rectangular numeric array, received {type(value).__name__}")
-    t = torch.from_numpy(array).clone().reshape(np.shape(value))
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"to_variable takes a rectangular numeric array, received {type(value).__name__} of {array.dtype}")
+    t = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)).clone()
     if place is not None:
         t = t.to(place.torch_device())
     return VarBase(t, name)

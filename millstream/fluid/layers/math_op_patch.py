@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers._check import is_variable, refuse, refuse_type
-from millstream.ir import names
+from millstream.ir import mode, names
 from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ir.variable import Variable
 
@@ -25,7 +25,12 @@ class _Expression(LayerHelper):
         super().__init__("tmp", name="tmp")
 
     def create_variable_for_type_inference(self, dtype: Any, stop_gradient: bool = False) -> Any:
-        return self.create_variable(name=names.generate("tmp"), dtype=dtype, stop_gradient=stop_gradient)
+        return self.create_variable(name=_new_name("tmp"), dtype=dtype, stop_gradient=stop_gradient)
+
+
+def _new_name(key: str) -> str | None:
+    """A name for a result; none in eager mode, where a variable is named when somebody asks."""
+    return names.generate(key) if mode.tracer() is None else None
 
 
 def _emit(op_type: str, inputs: dict[str, Any], attrs: dict[str, Any], dtype: Any, stop_gradient: bool = False) -> Any:
@@ -203,7 +208,7 @@ def _add_slice(index: _Index, axis: int, it: slice) -> None:
 
 def _generated(self: Any, dtype: Any, stop_gradient: bool = False) -> Any:
     return LayerHelper("tmp", name="tmp").create_variable(
-        name=names.generate("_generated_var"), dtype=dtype, stop_gradient=stop_gradient
+        name=_new_name("_generated_var"), dtype=dtype, stop_gradient=stop_gradient
     )
 
 
@@ -231,8 +236,8 @@ def getitem(self: Any, item: Any) -> Any:
         out = _sliced(self, index)
     if index.reversed:
         kept = [axis - sum(d < axis for d in index.dropped) for axis in index.reversed]
-        name = names.generate(self.name + "_slice_reverse")
         helper = _Expression()
+        name = names.generate(self.name + "_slice_reverse") if mode.tracer() is None else None
         turned = helper.create_variable(name=name, dtype=self.dtype)
         helper.append_op(type="reverse", inputs={"X": [out]}, outputs={"Out": [turned]}, attrs={"axis": kept})
         out = turned
@@ -256,7 +261,8 @@ def _sliced(self: Any, index: _Index) -> Any:
             flags = [-1 if is_variable(v) else f for v, f in zip(values, flags)]
     attrs["infer_flags"] = flags
     helper = _Expression()
-    out = helper.create_variable(name=names.generate(f"{self.name}_{op_type}"), dtype=self.dtype)
+    name = names.generate(f"{self.name}_{op_type}") if mode.tracer() is None else None
+    out = helper.create_variable(name=name, dtype=self.dtype)
     helper.append_op(type=op_type, inputs=inputs, outputs={"Out": [out]}, attrs=attrs)
     return out
 
@@ -285,17 +291,22 @@ _BINARY = (
 )
 
 
+def add_operators(cls: Any) -> None:
+    """Give a class of variables Python's operators."""
+    for method, op_type, reverse, meaning in _BINARY:
+        setattr(cls, method, _binary(method, op_type, reverse, meaning))
+    # == makes an operator, so identity must keep serving dicts and sets
+    cls.__hash__ = object.__hash__
+    cls.__neg__ = _negative
+    cls.__getitem__ = getitem
+    cls.astype = astype
+
+
 def monkey_patch_variable() -> None:
     """Give :class:`Variable` the operators; runs once when the layers are imported."""
-    for method, op_type, reverse, meaning in _BINARY:
-        setattr(Variable, method, _binary(method, op_type, reverse, meaning))
+    add_operators(Variable)
     patched: Any = Variable
-    # == makes an operator, so identity must keep serving dicts and sets
-    patched.__hash__ = object.__hash__
-    patched.__neg__ = _negative
-    patched.__getitem__ = getitem
     patched.__iter__ = _no_iteration
-    patched.astype = astype
 
 
 def _no_iteration(self: Any) -> Any:

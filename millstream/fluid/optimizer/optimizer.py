@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from millstream.autodiff.backward import append_backward
-from millstream.errors import InvalidProgramError, NotSupportedError
+from millstream.errors import InvalidProgramError
 from millstream.fluid.clip import GradientClipBase, append_gradient_clip_ops, error_clip_callback
 from millstream.fluid.initializer import Constant
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers.tensor import create_global_var
+from millstream.fluid.optimizer.eager import EagerUpdates, check_eager
 from millstream.fluid.regularizer import WeightDecayRegularizer, append_regularization_ops
-from millstream.ir import names
+from millstream.ir import mode, names
 from millstream.ir.operator import Operator
 from millstream.ir.program import (
     default_main_program,
@@ -28,7 +29,7 @@ from millstream.ir.variable import Variable
 Pairs = list[tuple[Any, Any]]
 
 
-class Optimizer:
+class Optimizer(EagerUpdates):
     """Base of all optimizers.
 
     Args:
@@ -58,6 +59,8 @@ class Optimizer:
             parameter_list, regularization = None, parameter_list
         elif isinstance(regularization, str) and name is None:
             regularization, name = None, regularization
+        if mode.tracer() is not None:
+            check_eager(type(self).__name__, learning_rate, parameter_list)
         self._check_arguments(learning_rate, parameter_list, regularization, grad_clip)
         self._parameter_list = list(parameter_list) if parameter_list is not None else None
         self._name = name
@@ -75,12 +78,14 @@ class Optimizer:
 
     def _check_arguments(self, learning_rate: Any, parameter_list: Any, regularization: Any, grad_clip: Any) -> None:
         who = type(self).__name__
-        if not isinstance(learning_rate, (float, Variable)):
+        if mode.tracer() is not None:
+            pass  # another kind of rate; check_eager() has seen it
+        elif not isinstance(learning_rate, (float, Variable)):
             raise TypeError(
                 f"{who}: learning_rate must be a float or a Variable, received {type(learning_rate).__name__}: "
                 f"{learning_rate!r}"
             )
-        if isinstance(parameter_list, (str, Variable)):
+        if isinstance(parameter_list, (str, Variable)) or hasattr(parameter_list, "_ivar"):
             raise TypeError(f"{who}: parameter_list must be a list of Parameters or names, received {parameter_list!r}")
         if regularization is not None and not callable(regularization):
             raise TypeError(f"{who}: regularization must be L1Decay or L2Decay, received {regularization!r}")
@@ -111,6 +116,8 @@ class Optimizer:
 
     def _global_learning_rate(self, program: Any = None) -> Any:
         """The learning-rate Variable of `program` (the main Program when None), or None."""
+        if mode.tracer() is not None:
+            return self._eager_rate
         program = default_main_program() if program is None else program
         return self._learning_rate_map.get(id(program), (None, None))[1]
 
@@ -124,15 +131,11 @@ class Optimizer:
             return rate
         program = default_main_program()
         with program._lr_schedule_guard(is_with_opt=True), program._role_guard(program._op_role, []):
-            block = program.current_block()
+            block = program.current_block() if mode.tracer() is None else rate.block
             out = block.create_var(name=names.generate("tmp"), dtype=rate.dtype)
             attrs = {"scale": float(factor), "bias": 0.0, "bias_after_scale": True}
             block.append_op("scale", {"X": [rate]}, {"Out": [out]}, attrs)
         return out
-
-    def current_step_lr(self) -> float:
-        """The learning rate of the present step (dygraph mode)."""
-        raise _eager_only("current_step_lr", "fetch the learning-rate variable instead")
 
     # ---- accumulators --------------------------------------------------------------------------
     def _create_accumulators(self, block: Any, parameters: list[Any]) -> None:
@@ -166,6 +169,8 @@ class Optimizer:
         var.stop_gradient = False
         with _on_device(device):
             self.helper.set_variable_initializer(var, initializer=Constant(value=float(fill_value)))
+        if mode.tracer() is not None:
+            self._take_loaded(var)
         self._opti_name_list.append(var.name)
         self._accumulators[name][param.name] = var
         self._accumulators_holder[var.name] = var
@@ -222,6 +227,8 @@ class Optimizer:
 
         Variables' `error_clip` is applied.
         """
+        if mode.tracer() is not None:
+            return self._eager_pairs(parameter_list, no_grad_set)
         if not isinstance(loss, Variable):
             raise TypeError(f"{type(self).__name__}: the loss must be a Variable, received {type(loss).__name__}")
         self._dtype = loss.dtype
@@ -235,12 +242,16 @@ class Optimizer:
 
     def apply_gradients(self, params_grads: Pairs) -> list[Operator]:
         """Append clipping, decay and updates for (parameter, gradient) pairs; returns the update operators."""
+        if mode.tracer() is not None:
+            return self._eager_apply(params_grads)
         pairs = sorted(params_grads, key=lambda pair: pair[0].name)
         pairs = self._grad_clip(pairs) if self._grad_clip is not None else append_gradient_clip_ops(pairs)
         return self._create_optimization_pass(append_regularization_ops(pairs, self.regularization))
 
     def apply_optimize(self, loss: Any, startup_program: Any, params_grads: Pairs) -> list[Operator]:
         """:meth:`apply_gradients` in the Program of `loss`."""
+        if mode.tracer() is not None:
+            return self._eager_apply(params_grads)
         startup = default_startup_program() if startup_program is None else startup_program
         with program_guard(loss.block.program, startup):
             return self.apply_gradients(params_grads)
@@ -269,25 +280,10 @@ class Optimizer:
         if grad_clip is not None:
             self._check_arguments(self._learning_rate, None, None, grad_clip)
             self._grad_clip = grad_clip
+        if mode.tracer() is not None:
+            return self._eager_minimize(loss, parameter_list, no_grad_set)
         params_grads = self.backward(loss, startup_program, parameter_list, no_grad_set)
         return self.apply_optimize(loss, startup_program, params_grads), params_grads
-
-    # ---- dygraph mode ----------------------------------------------------------------------------
-    def state_dict(self) -> dict[str, Any]:
-        """Accumulators and learning rate by name (dygraph mode)."""
-        raise _eager_only("state_dict", "save the Program's persistable variables with fluid.save or fluid.io")
-
-    def set_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take accumulators and learning rate from `state_dict` (dygraph mode)."""
-        raise _eager_only("set_dict", "load the Program's persistable variables with fluid.load or fluid.io")
-
-    def clear_gradients(self) -> None:
-        """Forget the parameters' gradients (dygraph mode)."""
-        raise _eager_only("clear_gradients", "a Program computes its gradients anew each run")
-
-
-def _eager_only(method: str, instead: str) -> NotSupportedError:
-    return NotSupportedError(f"Optimizer.{method} works in dygraph mode only; with Programs, {instead}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from millstream.fluid.layers._check import (
     refuse_type,
 )
 from millstream.fluid.param_attr import ParamAttr
+from millstream.ir import mode
 from millstream.ir.types import VarType
 
 __all__ = [
@@ -482,7 +483,7 @@ def dropout(
         outputs={"Out": [out], "Mask": [mask]},
         attrs={
             "dropout_prob": float(dropout_prob),
-            "is_test": is_test,
+            "is_test": is_test or not mode.takes_gradients(),
             "fix_seed": fixed,
             "seed": seed or 0,
             "dropout_implementation": dropout_implementation,

@@ -1,0 +1,178 @@
+"""What optimizers do in dygraph mode: the same updates, run at once on the parameters' present gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from millstream.errors import NotSupportedError, StateMismatchError
+from millstream.fluid.clip import append_gradient_clip_ops
+from millstream.fluid.layer_helper import LayerHelper
+from millstream.fluid.regularizer import append_regularization_ops
+from millstream.ir import mode, names
+
+Pairs = list[tuple[Any, Any]]
+
+
+def is_schedule(rate: Any) -> bool:
+    """Whether a learning rate is one of the schedule objects of fluid.dygraph."""
+    return hasattr(rate, "create_lr_var")
+
+
+def refuse_eager(who: str) -> None:
+    """NotSupportedError in dygraph mode, for what works on Programs only."""
+    if mode.tracer() is not None:
+        raise NotSupportedError(f"{who} works on Programs; Fluid has no form of it for dygraph mode")
+
+
+def check_eager(who: str, rate: Any, parameter_list: Any) -> None:
+    """The arguments that dygraph mode needs."""
+    if parameter_list is None:
+        raise AttributeError(f"{who}: in dygraph mode parameter_list must be given: parameter_list=model.parameters()")
+    if not isinstance(rate, float) and not is_schedule(rate):
+        raise TypeError(
+            f"{who}: in dygraph mode learning_rate must be a float or a schedule such as NoamDecay, "
+            f"received {type(rate).__name__}: {rate!r}"[:200]
+        )
+
+
+class EagerUpdates:
+    """Mixin of Optimizer."""
+
+    _learning_rate: Any
+    _parameter_list: Any
+    _grad_clip: Any
+    _accumulators: Any
+    helper: Any
+    regularization: Any
+    _eager_rate: Any = None  # the variable that the updates read
+    _loaded: dict[str, Any] | None = None  # of set_dict(): values of accumulators that do not exist yet
+    _ready: frozenset[str] | set[str] = frozenset()  # parameters that have their accumulators
+
+    # ---- one step ------------------------------------------------------------------------------
+    def _eager_pairs(self, parameter_list: Any, no_grad_set: Any) -> Pairs:
+        without = {v if isinstance(v, str) else v.name for v in no_grad_set or ()}
+        pairs = []
+        for param in parameter_list if parameter_list is not None else self._parameter_list:
+            if param.trainable and (not without or param.name not in without):
+                grad = param._grad_ivar()
+                if grad is not None:
+                    pairs.append((param, grad))
+        return pairs
+
+    def _eager_minimize(self, loss: Any, parameter_list: Any, no_grad_set: Any) -> tuple[list[Any], Pairs]:
+        if not hasattr(loss, "_ivar"):
+            raise TypeError(f"{type(self).__name__}: the loss must be an eager Variable, received {type(loss).__name__}")
+        pairs = self._eager_pairs(parameter_list, no_grad_set)
+        self._eager_apply(pairs)
+        return [], pairs
+
+    def _eager_apply(self, pairs: Pairs) -> list[Any]:
+        tracer: Any = mode.tracer()
+        with tracer.no_grad():
+            if self._grad_clip is not None:
+                pairs = self._grad_clip(pairs)
+            elif any(p.gradient_clip_attr is not None for p, _ in pairs):
+                pairs = append_gradient_clip_ops(pairs)
+            if self.regularization is not None or any(p.regularizer is not None for p, _ in pairs):
+                pairs = append_regularization_ops(pairs, self.regularization)
+            self._update_rate()
+            if not pairs:
+                return []
+            block = pairs[0][0].block
+            fresh = [p for p, _ in pairs if p.name not in self._ready]
+            if fresh:
+                self.helper = LayerHelper(type(self).__name__)
+                self._create_accumulators(block, fresh)  # type: ignore[attr-defined]
+                self._ready = set(self._ready) | {p.name for p in fresh}
+            for pair in pairs:
+                self._append_optimize_op(block, pair)  # type: ignore[attr-defined]
+            self._finish_update(block, pairs)  # type: ignore[attr-defined]
+        return []
+
+    def _update_rate(self) -> None:
+        if is_schedule(self._learning_rate):
+            self._eager_rate = self._learning_rate()
+        elif self._eager_rate is None:
+            self._eager_rate = _filled(names.generate("learning_rate"), "float32", self._learning_rate)
+
+    def current_step_lr(self) -> float:
+        """The learning rate of the last step (dygraph mode); of the next before the first."""
+        if self._eager_rate is not None:
+            return float(self._eager_rate)
+        rate = self._learning_rate
+        if not is_schedule(rate):
+            return float(rate)
+        # a plateau's step() takes the loss; its rate is an attribute
+        return float(rate.learning_rate if hasattr(rate, "best_loss") else rate.step())
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the parameters in parameter_list."""
+        for param in self._parameter_list or ():
+            if param.trainable:
+                param.clear_gradient()
+
+    # ---- state ---------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """Accumulators by name; with a schedule also ``LR_Scheduler``, and ``global_step`` if it counts steps."""
+        found = {var.name: var for group in self._accumulators.values() for var in group.values()}
+        rate = self._learning_rate
+        if is_schedule(rate):
+            found["LR_Scheduler"] = rate.state_dict()
+            if hasattr(rate, "step_num"):
+                found["global_step"] = _filled("global_step", "int32", rate.step_num)
+        return found
+
+    def set_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state_dict() (variables or arrays); also before the first step.
+
+        Raises StateMismatchError: an accumulator or the schedule has no entry, or one of another shape or dtype.
+        """
+        rate = self._learning_rate
+        if is_schedule(rate):
+            if "LR_Scheduler" not in state_dict:
+                raise StateMismatchError(
+                    f"{type(self).__name__}.set_dict: the learning rate is a {type(rate).__name__}, but the state has no "
+                    "'LR_Scheduler'"
+                )
+            rate.set_dict(state_dict["LR_Scheduler"])
+            if hasattr(rate, "step_num"):
+                if "global_step" not in state_dict:
+                    raise StateMismatchError(f"{type(self).__name__}.set_dict: the state has no 'global_step'")
+                rate.step_num = int(np.asarray(_array(state_dict["global_step"])).reshape(-1)[0])
+            self._eager_rate = None
+        self._loaded = dict(state_dict)
+        for group in self._accumulators.values():
+            for var in group.values():
+                self._take_loaded(var)
+
+    def _take_loaded(self, var: Any) -> None:
+        """Give a new accumulator the value that set_dict() was called with."""
+        if not self._loaded:
+            return
+        if var.name not in self._loaded:
+            raise StateMismatchError(
+                f"{type(self).__name__}: the state given to set_dict has no {var.name!r}; it has "
+                f"{', '.join(map(str, list(self._loaded)[:6]))}. Names of parameters must be those of the run that saved it"
+            )
+        value = np.asarray(_array(self._loaded[var.name]))
+        mine = var.numpy()
+        if value.shape != mine.shape or value.dtype != mine.dtype:
+            raise StateMismatchError(
+                f"{type(self).__name__}.set_dict: {var.name!r} expects {mine.dtype}{list(mine.shape)}, the state has "
+                f"{value.dtype}{list(value.shape)}"
+            )
+        var.set_value(value)
+
+
+def _array(value: Any) -> Any:
+    return value.numpy() if hasattr(value, "numpy") else value
+
+
+def _filled(name: str, dtype: str, value: float) -> Any:
+    tracer: Any = mode.tracer()
+    var = tracer.new_variable(name, dtype, shape=[1], persistable=True, stop_gradient=True)
+    attrs = {"shape": [1], "dtype": var.dtype, "value": float(value)}
+    tracer.trace_op("fill_constant", {}, {"Out": [var]}, attrs, stop_gradient=True)
+    return var

@@ -1,0 +1,358 @@
+"""Eager mode: operators run as layers make them, on the same declarations and kernels as Programs.
+
+Operators whose gradient the library declares come in through the bridge of ops/_grad.py, so a gradient here is the
+one that a Program would have. What can be known of an operator type beforehand is kept in a call plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from millstream.errors import InvalidProgramError, MillstreamError, NotSupportedError, OperatorError, UninitializedError
+from millstream.ir import names
+from millstream.ir.program import default_main_program, default_startup_program
+from millstream.ir.site import user_site
+from millstream.ir.types import AttrType
+from millstream.ops._grad import differentiable
+from millstream.ops._infer import coerce_value, lod_sources
+from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef
+from millstream.ops._values import NO_LOD, LoD, Ragged, SelectedRows
+from millstream.runtime.eager import RESULTS, ParamBase, VarBase
+from millstream.runtime.place import CPUPlace, Place
+from millstream.runtime.plan import Context
+from millstream.runtime.scope import global_scope
+
+_AS_IT_IS = {AttrType.INT: int, AttrType.BOOLEAN: bool, AttrType.STRING: str, AttrType.LONG: int}
+
+
+class _CallPlan:
+    """What every call of one operator type does the same way."""
+
+    def __init__(self, definition: OpDef) -> None:
+        if definition.block:
+            raise NotSupportedError(
+                f"operator {definition.name} runs a sub-Block and has no eager form: use Python's own control flow in "
+                "dygraph mode"
+            )
+        self.definition = definition
+        self.kernel = definition.kernel
+        self.bridge = differentiable(definition)
+        self.sparse_bridge = differentiable(definition, sparse=True) if "is_sparse" in definition.attrs else None
+        self.inputs = [(s.name, s.many, s.ragged) for s in definition.inputs]
+        self.inouts = [s.name for s in definition.outputs if s.inout]
+        self.outputs = [(s.name, s.many) for s in definition.outputs]
+        self.defaults = {n: s.default for n, s in definition.attrs.items() if s.default is not REQUIRED}
+        self.specs = {
+            n: (s, None if s.is_dtype else _AS_IT_IS.get(s.type)) for n, s in definition.attrs.items()
+        }
+        self.reserved = definition.reserved & {"rng", "device", "counts", "want", "ctx", "aliased", "names", "state"}
+
+
+_PLANS: dict[str, _CallPlan] = {}
+
+
+class EagerTracer:
+    """Runs operators on :class:`VarBase` as they are made.
+
+    Attributes:
+        has_grad: operators leave a graph for backward(); off inside no_grad and after Layer.eval().
+        recorder: is told of every operator (TracedLayer).
+    """
+
+    def __init__(self, place: Place | None = None) -> None:
+        self.place = place or CPUPlace()
+        self.device = self.place.torch_device()
+        self.has_grad = True
+        self.recorder: Any = None
+        self._rng: torch.Generator | None = None
+        self._rng_seed = 0
+        self._context: Context | None = None
+
+    # ---- what LayerHelper asks -----------------------------------------------------------------
+    def new_variable(self, name: str | None, dtype: Any, **kwargs: Any) -> VarBase:
+        """An eager variable without a value."""
+        return VarBase(
+            None,
+            name,
+            dtype=dtype,
+            shape=kwargs.get("shape"),
+            stop_gradient=bool(kwargs.get("stop_gradient", False)),
+            persistable=bool(kwargs.get("persistable", False)),
+        )
+
+    def create_parameter(self, name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any) -> ParamBase:
+        """An eager parameter, initialised."""
+        kwargs.pop("seed", None)
+        holder = VarBase(None, name, dtype=dtype, shape=shape)
+        self.initialize(holder, initializer)
+        return ParamBase(holder.tensor, name, **kwargs)
+
+    def initialize(self, var: VarBase, initializer: Any) -> None:
+        """Fill `var`, which has a declared shape and dtype, by `initializer`."""
+        recorder, self.recorder = self.recorder, None  # a value, not part of what is traced
+        try:
+            with self.no_grad():
+                initializer(var, EagerBlock(startup=True))
+        finally:
+            self.recorder = recorder
+
+    @property
+    def rng(self) -> torch.Generator:
+        """The generator of operators without a seed; it starts anew when the main Program's random_seed changes."""
+        seed = default_main_program().random_seed
+        if self._rng is None or seed != self._rng_seed:
+            self._rng = torch.Generator(device=self.device)
+            self._rng.manual_seed(seed or int(torch.randint(2**62, (1,)).item()))
+            self._rng_seed = seed
+        return self._rng
+
+    def _ctx(self) -> Context:
+        if self._context is None:
+            self._context = Context(global_scope(), self.rng, None, self.device)
+        self._context.rng = self.rng
+        return self._context
+
+    # ---- operators -----------------------------------------------------------------------------
+    def trace_op(
+        self,
+        type: str,
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
+        attrs: dict[str, Any] | None = None,
+        stop_gradient: bool = False,
+    ) -> dict[str, list[VarBase]]:
+        """Run operator `type`.
+
+        Args:
+            inputs, outputs: slot -> VarBase or list of VarBase; outputs are filled in.
+        """
+        plan = _PLANS.get(type)
+        if plan is None:
+            plan = _PLANS[type] = _CallPlan(REGISTRY.get(type))
+        ins = {s: v if isinstance(v, list) else _listed(v) for s, v in inputs.items() if v is not None}
+        outs = {s: v if isinstance(v, list) else _listed(v) for s, v in outputs.items() if v is not None}
+        kwargs = self._keywords(plan, attrs, ins, outs)
+        wants_grad = False
+        if self.has_grad and not stop_gradient:
+            for variables in ins.values():
+                for var in variables:
+                    if not var._stop_gradient:
+                        wants_grad = True
+        try:
+            args = _arguments(plan, ins, outs)
+            kernel = plan.kernel
+            if wants_grad:
+                kernel = plan.sparse_bridge if plan.sparse_bridge and kwargs.get("is_sparse") else plan.bridge
+            if torch.is_grad_enabled() is wants_grad or not (wants_grad or stop_gradient or not self.has_grad):
+                result = kernel(*args, **kwargs)
+            else:
+                with torch.set_grad_enabled(wants_grad):
+                    result = kernel(*args, **kwargs)
+        except MillstreamError as error:
+            raise _located(plan.definition, ins, error) from error
+        except Exception as error:
+            raise _explain(plan.definition, ins, attrs or {}, error) from error
+        _fill(plan, ins, outs, kwargs, result)
+        if self.recorder is not None:
+            self.recorder.record(type, ins, outs, {k: v for k, v in (attrs or {}).items() if v is not None})
+        return outs
+
+    def _keywords(
+        self, plan: _CallPlan, given: dict[str, Any] | None, ins: dict[str, Any], outs: dict[str, Any]
+    ) -> dict[str, Any]:
+        kwargs = plan.defaults.copy()
+        if given:
+            specs = plan.specs
+            for name, value in given.items():
+                found = specs.get(name)
+                if found is None or value is None:  # only declared attributes reach a kernel
+                    continue
+                spec, exact = found
+                kwargs[name] = value if type(value) is exact else coerce_value(plan.definition.name, name, spec, value)
+        if plan.reserved:
+            self._give_reserved(plan, kwargs, ins, outs)
+        return kwargs
+
+    def _give_reserved(
+        self, plan: _CallPlan, kwargs: dict[str, Any], ins: dict[str, list[VarBase]], outs: dict[str, list[VarBase]]
+    ) -> None:
+        reserved = plan.reserved
+        if "rng" in reserved:
+            seed = int(kwargs.get("seed", 0) or 0)
+            kwargs["rng"] = torch.Generator(device=self.device).manual_seed(seed) if seed > 0 else self.rng
+        if "device" in reserved:
+            kwargs["device"] = self.device
+        if "counts" in reserved:
+            kwargs["counts"] = tuple(len(outs.get(s, ())) for s, _ in plan.outputs)
+        if "want" in reserved:
+            kwargs["want"] = tuple(bool(outs.get(s)) for s, _ in plan.outputs)
+        if "ctx" in reserved:
+            kwargs["ctx"] = self._ctx()
+        if "state" in reserved:
+            kwargs["state"] = {}
+        if "aliased" in reserved:
+            read = {id(v) for vs in ins.values() for v in vs}
+            kwargs["aliased"] = frozenset(s for s, vs in outs.items() if any(id(v) in read for v in vs))
+        if "names" in reserved:
+            kwargs["names"] = {s: [v.name for v in vs] for s, vs in (*ins.items(), *outs.items())}
+
+    # ---- gradient or not -----------------------------------------------------------------------
+    @contextmanager
+    def no_grad(self) -> Iterator[None]:
+        """Operators inside leave no graph."""
+        old, self.has_grad = self.has_grad, False
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.has_grad = old
+
+    def train_mode(self) -> None:
+        """Operators leave a graph for backward()."""
+        self.has_grad = True
+
+    def eval_mode(self) -> None:
+        """Operators leave no graph."""
+        self.has_grad = False
+
+
+def _listed(value: Any) -> list[VarBase]:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def _arguments(plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, list[VarBase]]) -> list[Any]:
+    args: list[Any] = []
+    for name, many, ragged in plan.inputs:
+        variables = ins.get(name)
+        if not variables:
+            args.append([] if many else None)
+            continue
+        for var in variables:
+            if var._ivar is None:
+                raise UninitializedError(f"eager variable {var.name!r} has no value")
+        if ragged:
+            args.append([Ragged(v._ivar, v._lod) for v in variables] if many else Ragged(variables[0]._ivar, variables[0]._lod))
+        else:
+            args.append([v._ivar for v in variables] if many else variables[0]._ivar)
+    for name in plan.inouts:
+        variables = outs.get(name)
+        args.append(variables[0]._ivar if variables else None)
+    return args
+
+
+def _fill(
+    plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, list[VarBase]], kwargs: dict[str, Any], result: Any
+) -> None:
+    results = result if isinstance(result, tuple) and not isinstance(result, Ragged) else (result,)
+    lods: dict[str, Any] = {}
+    for variables in ins.values():
+        for var in variables:
+            if var._lod:
+                lods = _lods(plan.definition, ins, kwargs)
+                break
+    for (name, many), values in zip(plan.outputs, results):
+        targets = outs.get(name)
+        if not targets:
+            continue
+        lod = lods.get(name, NO_LOD)
+        if many and isinstance(values, (list, tuple)):
+            each = lod if isinstance(lod, list) else [lod] * len(targets)
+            for target, value, one in zip(targets, values, each):
+                _put(target, value, one)
+        else:
+            _put(targets[0], values, lod)
+
+
+def _put(target: VarBase, value: Any, lod: LoD) -> None:
+    if isinstance(value, Ragged):
+        value, lod = value
+    if value is None:
+        return
+    if target.persistable:
+        if isinstance(value, SelectedRows):
+            value = value.to_dense()
+        if target._stop_gradient or isinstance(target, ParamBase):
+            target._replace(value)
+            return
+    target._ivar = value
+    target._lod = lod
+    if isinstance(value, torch.Tensor) and value.requires_grad:
+        if target._stop_gradient:
+            target._ivar = value.detach()
+        elif not value.is_leaf:
+            RESULTS.add(target)
+    else:
+        target._stop_gradient = True
+
+
+def _lods(definition: OpDef, ins: dict[str, list[VarBase]], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if callable(definition.lod):
+        many = definition.in_slots
+        lods = {s: [v._lod for v in vs] if many[s].many else vs[0]._lod for s, vs in ins.items() if vs and s in many}
+        values = {s: [v._ivar for v in vs] if many[s].many else vs[0]._ivar for s, vs in ins.items() if vs and s in many}
+        return definition.lod(lods, {k: v for k, v in kwargs.items() if k in definition.attrs}, values)
+    return {out: ins[src][0]._lod for out, src in lod_sources(definition).items() if ins.get(src)}
+
+
+def _describe(ins: dict[str, list[VarBase]]) -> list[str]:
+    lines = [f"    input {slot}: {v.describe()}" for slot, vs in ins.items() for v in vs]
+    site = user_site()
+    return lines + ([f"    at {site}"] if site is not None else [])
+
+
+def _located(definition: OpDef, ins: dict[str, list[VarBase]], error: MillstreamError) -> Exception:
+    try:
+        return type(error)("\n".join([f"operator {definition.name}: {error}", *_describe(ins)]))
+    except TypeError:
+        return error
+
+
+def _explain(definition: OpDef, ins: dict[str, list[VarBase]], attrs: dict[str, Any], error: Exception) -> Exception:
+    lines = [f"operator {definition.name} failed: {type(error).__name__}: {error}"]
+    if attrs:
+        lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))
+    return OperatorError("\n".join([*lines, *_describe(ins)]))
+
+
+class EagerBlock:
+    """Stands where code written for Programs expects a Block: operators appended to it run at once.
+
+    Optimizers, initialisers and regularisers work on it unchanged.
+    """
+
+    idx = 0
+    parent_idx = -1
+
+    def __init__(self, startup: bool = False) -> None:
+        self.program = default_startup_program() if startup else default_main_program()
+
+    @staticmethod
+    def _tracer() -> EagerTracer:
+        from millstream.ir import mode
+
+        tracer = mode.tracer()
+        if not isinstance(tracer, EagerTracer):
+            raise InvalidProgramError("an eager variable is used outside of fluid.dygraph.guard()")
+        return tracer
+
+    def append_op(
+        self, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, stop_gradient: bool = False
+    ) -> Any:
+        """Run operator `type`; returns None, as there is no Operator."""
+        self._tracer().trace_op(type, inputs or {}, outputs or {}, attrs, stop_gradient)
+
+    _prepend_op = append_op
+
+    def create_var(self, name: str | None = None, dtype: Any = None, **kwargs: Any) -> VarBase:
+        """An eager variable without a value."""
+        return self._tracer().new_variable(name or names.generate("_generated_var"), dtype, **kwargs)
+
+    def _find_var_recursive(self, name: str) -> None:
+        return None
+
+    def _optimized_guard(self, pair: Any) -> Any:
+        return nullcontext()
