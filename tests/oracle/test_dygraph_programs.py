@@ -6,15 +6,17 @@ import subprocess
 
 import numpy as np
 import pytest
+from millstream import fluid
 
-fluid = pytest.importorskip("millstream.fluid")
-
-from dygraph_model import dygraph_programs, load_dygraph_states, run_dygraph, save_dygraph_states  # noqa: E402
-from replay import RECORDED, difference  # noqa: E402
+from dygraph_model import dygraph_programs, load_dygraph_states, run_dygraph, save_dygraph_states
+from replay import RECORDED, difference
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ORACLE = os.environ.get("MILLSTREAM_ORACLE_PYTHON")
 PROGRAMS = dygraph_programs()
+# A bias of the keys shifts all attention scores of a query alike, so its gradient is zero but for rounding, which Adam
+# scales up to steps of the full rate: the recorded values mean nothing.
+NOISE = {"nets-attention": {"final.k.bias"}}
 SAVED = ("nets-lenet", "nets-text", "nets-attention")
 
 
@@ -34,7 +36,7 @@ def test_imperative(name, module, variant):
         if abs(a - b) > 1e-4 * abs(b) + 1e-6:
             found.append("loss at step %d: want %.7g, got %.7g" % (step, b, a))
             break
-    found += [difference(key, got[key], want[key], 1e-3) for key in sorted(want) if key != "loss"]
+    found += [difference(key, got[key], want[key], 1e-3) for key in sorted(set(want) - {"loss"} - NOISE.get(name, set()))]
     found = [line for line in found if line]
     assert not found, "\n".join(found)
 

@@ -208,7 +208,10 @@ class NoamDecay(LearningRateDecay):
 
 
 class LinearLrWarmup(LearningRateDecay):
-    """From start_lr to end_lr in the first warmup_steps steps, then `learning_rate`: a number or another schedule."""
+    """Growing for the first warmup_steps steps, then `learning_rate`: a number or another schedule.
+
+    As Fluid 1.8.5 computes it in dygraph mode: (end_lr - start_lr) / warmup_steps * step_num, without adding start_lr.
+    """
 
     def __init__(
         self, learning_rate: Any, warmup_steps: int, start_lr: float, end_lr: float, begin: int = 1, step: int = 1,
@@ -230,7 +233,7 @@ class LinearLrWarmup(LearningRateDecay):
         if isinstance(after, LearningRateDecay):  # it advances during the warm-up, too
             after = after()
         if self.step_num < self.warmup_steps:
-            return self.lr_ratio_before_warmup * self.step_num + self.start_lr
+            return self.lr_ratio_before_warmup * self.step_num
         return after
 
 
