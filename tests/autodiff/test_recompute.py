@@ -118,11 +118,13 @@ def peak_of(built, x):
         context = Context(scope, torch.Generator(), exe, torch.device("cpu"))
         context.recorder = meter = Meter()
         gc.collect()
-        meter.enter(None)
-        base, meter.peak = meter.peak, 0
-        # parameter gradients are kept alive by an optimizer in real programs; here they die as they come
-        plan.run([torch.from_numpy(x)], [()], context)
-    return meter.peak - base
+        gc.freeze()  # what is there before the step is not looked at again: neither parameters nor other tests' objects
+        try:
+            # parameter gradients are kept alive by an optimizer in real programs; here they die as they come
+            plan.run([torch.from_numpy(x)], [()], context)
+        finally:
+            gc.unfreeze()
+    return meter.peak
 
 
 def test_peak_memory_falls():

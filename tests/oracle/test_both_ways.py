@@ -6,12 +6,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from millstream import fluid
 
-fluid = pytest.importorskip("millstream.fluid")
-
-from program_model import Built  # noqa: E402
-from replay import RECORDED, difference  # noqa: E402
-from saved_files import FORMS, SAVED, find_program, infer, save_all, train_a_little  # noqa: E402
+from program_model import Built
+from replay import RECORDED, difference
+from saved_files import FORMS, SAVED, find_program, infer, save_all, train_a_little
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ORACLE = os.environ.get("MILLSTREAM_ORACLE_PYTHON")

@@ -1,11 +1,10 @@
 """Whole programs on millstream against their recordings from PaddlePaddle 1.8.5: names, shapes, losses, parameters."""
 
 import pytest
+from millstream import fluid
 
-fluid = pytest.importorskip("millstream.fluid")
-
-from program_model import Built, all_programs  # noqa: E402
-from replay import BLOCK_GRADIENTS, compare_statistics, recorded_arrays, recorded_facts, run_program  # noqa: E402
+from program_model import Built, all_programs
+from replay import BLOCK_GRADIENTS, compare_statistics, recorded_arrays, recorded_facts, run_program
 
 PROGRAMS = all_programs()
 FACTS = recorded_facts()

@@ -5,11 +5,10 @@ import os
 
 import numpy as np
 import pytest
+from millstream import fluid
 
-fluid = pytest.importorskip("millstream.fluid")
-
-from families import HERE, all_families, run_family  # noqa: E402
-from replay import difference  # noqa: E402
+from families import HERE, all_families, run_family
+from replay import difference
 
 SLOW = ()
 FAMILIES = [
