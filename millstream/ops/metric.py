@@ -19,7 +19,13 @@ def _accuracy_spec(out, indices, label):
     return Spec((1,), VarType.FP32), Spec((1,), VarType.INT32), Spec((1,), VarType.INT32)
 
 
-@op("accuracy", slots="Out, Indices, Label -> Accuracy, Correct, Total", infer=_accuracy_spec, grad=False)
+@op(
+    "accuracy",
+    slots="Out, Indices, Label -> Accuracy, Correct, Total",
+    infer=_accuracy_spec,
+    lod="Accuracy=Out",
+    grad=False,
+)
 def accuracy(out, indices, label):
     """The share of rows whose label is among the row's k indices.
 

@@ -101,7 +101,15 @@ def se_block(fluid, input, num_out_filter, ratio=4, name=None):
 def residual_unit(fluid, input, num_mid_filter, num_out_filter, stride, filter_size, act, use_se, name):
     conv0 = conv_bn_layer(fluid, input, 1, num_mid_filter, 1, 0, act=act, name=name + "_expand")
     conv1 = conv_bn_layer(
-        fluid, conv0, filter_size, num_mid_filter, stride, (filter_size - 1) // 2, num_mid_filter, act, name + "_depthwise"
+        fluid,
+        conv0,
+        filter_size,
+        num_mid_filter,
+        stride,
+        (filter_size - 1) // 2,
+        num_mid_filter,
+        act,
+        name + "_depthwise",
     )
     if use_se:
         conv1 = se_block(fluid, conv1, num_mid_filter, name=name + "_se")
@@ -119,7 +127,11 @@ def mobilenet_v3(fluid, input):
     net = conv_bn_layer(fluid, net, 1, 24, 1, 0, act="hard_swish", name="conv_last")
     net = fluid.layers.pool2d(input=net, pool_type="avg", global_pooling=True, use_cudnn=False)
     net = fluid.layers.conv2d(
-        input=net, num_filters=32, filter_size=1, param_attr=fluid.ParamAttr(name="last_1x1_conv_weights"), bias_attr=False
+        input=net,
+        num_filters=32,
+        filter_size=1,
+        param_attr=fluid.ParamAttr(name="last_1x1_conv_weights"),
+        bias_attr=False,
     )
     return fluid.layers.dropout(fluid.layers.hard_swish(net), dropout_prob=0.0)
 

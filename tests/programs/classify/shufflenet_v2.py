@@ -71,6 +71,8 @@ def build(fluid):
 
     def train():
         schedule = fluid.layers.polynomial_decay(0.02, decay_steps=10, end_learning_rate=0.001, power=1.0)
-        fluid.optimizer.Momentum(schedule, momentum=0.9, regularization=fluid.regularizer.L2Decay(4e-5)).minimize(avg_cost)
+        fluid.optimizer.Momentum(schedule, momentum=0.9, regularization=fluid.regularizer.L2Decay(4e-5)).minimize(
+            avg_cost
+        )
 
     return Model(avg_cost, repeat(data, 5), [out], train)

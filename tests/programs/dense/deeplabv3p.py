@@ -121,7 +121,9 @@ def build(fluid):
     label_nignore = layers.cast(label < CLASSES, "float32")
     label = layers.elementwise_min(label, layers.assign(np.array([CLASSES - 1], dtype=np.int32)))
     label_nignore.stop_gradient, label.stop_gradient = True, True
-    loss = layers.softmax_with_cross_entropy(flat, layers.cast(label, "int64"), ignore_index=IGNORE, numeric_stable_mode=True)
+    loss = layers.softmax_with_cross_entropy(
+        flat, layers.cast(label, "int64"), ignore_index=IGNORE, numeric_stable_mode=True
+    )
     loss = loss * label_nignore
     loss_mean = layers.mean(loss) / layers.mean(label_nignore)
     pred = layers.cast(layers.argmax(logit, axis=1), "int32")

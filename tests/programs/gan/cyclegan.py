@@ -21,7 +21,9 @@ class Nets(object):
         offset = self.fluid.ParamAttr(name=name + "_offset", initializer=self.fluid.initializer.Constant(0.0))
         return self.layers.instance_norm(input, epsilon=1e-5, param_attr=scale, bias_attr=offset)
 
-    def conv2d(self, input, num_filters, filter_size, stride=1, padding=0, name="conv2d", norm=True, relu=True, slope=0.0):
+    def conv2d(
+        self, input, num_filters, filter_size, stride=1, padding=0, name="conv2d", norm=True, relu=True, slope=0.0
+    ):
         conv = self.layers.conv2d(
             input,
             num_filters,
