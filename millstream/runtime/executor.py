@@ -36,6 +36,8 @@ class Executor:
     """
 
     def __init__(self, place: Place | None = None) -> None:
+        if place is not None and not isinstance(place, Place):
+            raise TypeError(f"Executor takes a place such as fluid.CPUPlace(), received {type(place).__name__}: {place!r}")
         self.place = place if place is not None else CPUPlace()
         self._device = self.place.torch_device()
         self._plans: OrderedDict[Any, Plan] = OrderedDict()

@@ -58,7 +58,7 @@ def auc(
     batch = helper.create_variable_for_type_inference("float64")
     buckets = num_thresholds + 1
     # the sliding histograms: one a step, their sum, and the place of the next step
-    sliding = [1, buckets] if slide_steps == 0 else [(1 + slide_steps) * buckets + 1]
+    sliding = [(1 + slide_steps) * buckets + 1]
     states = [
         helper.create_global_variable(persistable=True, dtype="int64", shape=shape)
         for shape in (sliding, sliding, [1, buckets], [1, buckets])
