@@ -7,6 +7,7 @@ from millstream.fluid import (
     average,
     backward,
     clip,
+    contrib,
     core,
     data_feeder,
     dataloader,

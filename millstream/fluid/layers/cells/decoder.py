@@ -274,5 +274,7 @@ def _impute(old: Any, new: Any, finished: Any) -> Any:
     is_flag = old.dtype == VarType.BOOL
     if is_flag:
         old, new = cast(old, "float32"), cast(new, "float32")
-    mixed = select(new, old, cast(finished, old.dtype))
+    ended = cast(finished, old.dtype)
+    ended.stop_gradient = True
+    mixed = select(new, old, ended)
     return cast(mixed, "bool") if is_flag else mixed

@@ -1,0 +1,59 @@
+"""``fluid.contrib``: layers and tools apart from the core."""
+
+from millstream.fluid.contrib import extend_optimizer, layers, memory_usage_calc, op_frequence, reader
+from millstream.fluid.contrib.extend_optimizer import extend_with_decoupled_weight_decay
+from millstream.fluid.contrib.layers import (
+    BasicGRUUnit,
+    BasicLSTMUnit,
+    basic_gru,
+    basic_lstm,
+    ctr_metric_bundle,
+    fused_elemwise_activation,
+    fused_embedding_seq_pool,
+    match_matrix_tensor,
+    multiclass_nms2,
+    partial_concat,
+    partial_sum,
+    rank_attention,
+    search_pyramid_hash,
+    sequence_topk_avg_pooling,
+    shuffle_batch,
+    tdm_child,
+    tdm_sampler,
+    tree_conv,
+    var_conv_2d,
+)
+from millstream.fluid.contrib.memory_usage_calc import memory_usage
+from millstream.fluid.contrib.op_frequence import op_freq_statistic
+from millstream.fluid.contrib.reader import distributed_batch_reader
+
+__all__ = [
+    "BasicGRUUnit",
+    "BasicLSTMUnit",
+    "basic_gru",
+    "basic_lstm",
+    "ctr_metric_bundle",
+    "distributed_batch_reader",
+    "extend_optimizer",
+    "extend_with_decoupled_weight_decay",
+    "fused_elemwise_activation",
+    "fused_embedding_seq_pool",
+    "layers",
+    "match_matrix_tensor",
+    "memory_usage",
+    "memory_usage_calc",
+    "multiclass_nms2",
+    "op_freq_statistic",
+    "op_frequence",
+    "partial_concat",
+    "partial_sum",
+    "rank_attention",
+    "reader",
+    "search_pyramid_hash",
+    "sequence_topk_avg_pooling",
+    "shuffle_batch",
+    "tdm_child",
+    "tdm_sampler",
+    "tree_conv",
+    "var_conv_2d",
+]
