@@ -305,19 +305,19 @@ def search_pyramid_hash(
     layer = "search_pyramid_hash"
     check_variable_and_dtype(input, "input", ("int32",), layer)
     helper = LayerHelper(layer, param_attr=param_attr, name=name)
-    weight = helper.create_parameter(attr=helper.param_attr, shape=[space_len + rand_len, 1], dtype=dtype)
+    weight: Any = helper.create_parameter(attr=helper.param_attr, shape=[space_len + rand_len, 1], dtype=dtype)
     weight.stop_gradient = True
     inputs: dict[str, Any] = {"X": input, "W": weight}
-    known = {helper.param_attr.name}
+    known = {weight.name}
     for slot, length, attr in (("WhiteList", white_list_len, param_attr_wl), ("BlackList", black_list_len, param_attr_bl)):
         if length > 0:
             inputs[slot] = helper.create_parameter(attr=attr, shape=[length, 1], dtype=dtype)
             inputs[slot].stop_gradient = True
             known.add(inputs[slot].name)
     updates = [distribute_update_vars] if isinstance(distribute_update_vars, str) else list(distribute_update_vars or [])
-    unknown = [update for update in updates if update not in known | {weight.name}]
+    unknown = [update for update in updates if update not in known]
     if unknown:
-        refuse(layer, f"'distribute_update_vars' names {unknown}; the parameters are {sorted(map(str, known))}")
+        refuse(layer, f"'distribute_update_vars' names {unknown}; the parameters are {sorted(known)}")
     out = helper.create_variable_for_type_inference(dtype)
     dropped = helper.create_variable_for_type_inference(dtype)
     kept = helper.create_variable_for_type_inference(dtype)
@@ -403,7 +403,7 @@ def tdm_child(x: Any, node_nums: int, child_nums: int, param_attr: Any = None, d
     check_variable_and_dtype(x, "x", INDICES, layer)
     check_choice(dtype, "dtype", INDICES, layer)
     helper = LayerHelper(layer, param_attr=param_attr)
-    table = helper.create_parameter(
+    table: Any = helper.create_parameter(
         attr=helper.param_attr, shape=[node_nums, 3 + child_nums], dtype=dtype, default_initializer=Constant(0)
     )
     table.stop_gradient = True

@@ -123,7 +123,7 @@ class GRUCell(RNNCell):
         self.hidden_size = hidden_size
         self.gru_unit = GRUUnit(name, hidden_size, param_attr, bias_attr, gate_activation, activation, dtype)
 
-    def call(self, inputs: Any, states: Any) -> tuple[Any, Any]:
+    def call(self, inputs: Any, states: Any) -> tuple[Any, Any]:  # type: ignore[override]  # takes nothing more
         """inputs [batch, size], states [batch, hidden_size]: the new state, twice."""
         new_hidden = self.gru_unit(inputs, states)
         return new_hidden, new_hidden
@@ -157,7 +157,7 @@ class LSTMCell(RNNCell):
         self.hidden_size = hidden_size
         self.lstm_unit = LSTMUnit(name, hidden_size, param_attr, bias_attr, gate_activation, activation, forget_bias, dtype)
 
-    def call(self, inputs: Any, states: Any) -> tuple[Any, Any]:
+    def call(self, inputs: Any, states: Any) -> tuple[Any, Any]:  # type: ignore[override]  # takes nothing more
         """inputs [batch, size], states [hidden, cell]: (hidden, [hidden, cell])."""
         pre_hidden, pre_cell = states
         new_hidden, new_cell = self.lstm_unit(inputs, pre_hidden, pre_cell)

@@ -132,7 +132,9 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
     def sample(self, time: Any, outputs: Any, states: Any) -> Any:
         """An id drawn."""
         logits = outputs if self.softmax_temperature is None else outputs / self.softmax_temperature
-        return sampling_id(softmax(logits), seed=self.seed or 0, dtype=self.start_tokens.dtype)
+        probabilities = softmax(logits)
+        probabilities.stop_gradient = True
+        return sampling_id(probabilities, seed=self.seed or 0, dtype=self.start_tokens.dtype)
 
 
 class BasicDecoder(Decoder):
