@@ -42,7 +42,6 @@ def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
 
 @op(
     "gru_unit", slots="Input, HiddenPrev, Weight, Bias? -> Gate~, ResetHiddenPrev~, Hidden", infer=_gru_spec,
-    lod="Hidden=Input",
     traceable=True,
 )
 def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
@@ -97,7 +96,7 @@ def _lstm_spec(x, c, *, forget_bias):
     return c, c
 
 
-@op("lstm_unit", slots="X, C_prev -> C, H", infer=_lstm_spec, lod="X", traceable=True)
+@op("lstm_unit", slots="X, C_prev -> C, H", infer=_lstm_spec, traceable=True)
 def lstm_unit(x, c_prev, *, forget_bias: float = 0.0):
     """One LSTM step from the gates' pre-activations, in the order input, forget, output, candidate.
 

@@ -3,7 +3,6 @@
 static: LSTM cells written out in a StaticRNN. unrolled: the same cells in Python loops. lod_lstm, lod_gru: dynamic layers.
 """
 
-
 from program_model import Model, lengths, ragged_ids, repeat
 
 VARIANTS = ("static", "unrolled", "lod_lstm", "lod_gru")
