@@ -148,13 +148,18 @@ class Emitter:
             self.scope_vars.append(name)
         return self.scope_index[name]
 
-    def _store(self, name: str) -> None:
-        """Write a persistable variable back to the Scope."""
+    def _store(self, name: str, owned: bool = False) -> None:
+        """Write a persistable variable back to the Scope.
+
+        What the Scope holds owns its memory (optimizers update it in place): a value that may share memory with
+        another one is copied. `owned` says that it does not.
+        """
         if self.outer is not None:
             return
         slot = self._bind(name)
         if self._dense(name) and name not in self.has_lod:
-            self.line(f"t{slot}._t = {self.v(name)}")
+            value = self.v(name) if owned else f"ctx.own({self.v(name)}, t{slot}._t)"
+            self.line(f"t{slot}._t = {value}")
         else:
             self.line(f"s{slot}.store({self.v(name)}, {self.lod(name)})")
 
@@ -421,7 +426,7 @@ class Emitter:
         for name in outs:
             var = self.block._find_var_recursive(name)
             if var is not None and var.persistable:
-                self._store(name)
+                self._store(name, owned="Param" in definition_of(op).in_slots)
 
     def _free(self, i: int, op: Operator) -> None:
         dead = []

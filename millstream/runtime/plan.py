@@ -53,6 +53,11 @@ class Context:
         return [CPUPlace() for _ in range(count or 1)]
 
     @staticmethod
+    def own(value: Any, held: Any) -> Any:
+        """`value` in memory of its own, unless it is what the Scope holds already."""
+        return value if value is held or not isinstance(value, torch.Tensor) else value.clone()
+
+    @staticmethod
     def detach(value: Any) -> Any:
         return rebuild(value, torch.Tensor.detach)
 

@@ -11,9 +11,12 @@ from millstream.ops._values import SelectedRows
 from millstream.ops.optim._sparse import dense, put_rows, scalar
 
 
-def _moments(m1, m2, grad, beta1, beta2):
-    m1 = torch.mul(m1, beta1).add_(grad, alpha=1.0 - beta1)
-    m2 = torch.mul(m2, beta2).addcmul_(grad, grad, value=1.0 - beta2)
+_IN_PLACE = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
+
+
+def _moments(m1, m2, grad, beta1, beta2, in_place=False):
+    m1 = (m1.mul_(beta1) if in_place else torch.mul(m1, beta1)).add_(grad, alpha=1.0 - beta1)
+    m2 = (m2.mul_(beta2) if in_place else torch.mul(m2, beta2)).addcmul_(grad, grad, value=1.0 - beta2)
     return m1, m2
 
 
@@ -27,7 +30,7 @@ def _moments(m1, m2, grad, beta1, beta2):
 def adam(
     param, grad, lr, moment1, moment2, beta1_pow, beta2_pow, beta1_tensor, beta2_tensor, *,
     beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, lazy_mode: bool = False,
-    min_row_size_to_use_multithread: Long = 1000,
+    min_row_size_to_use_multithread: Long = 1000, aliased=frozenset(),
 ):  # fmt: skip
     """Kingma and Ba, 2014 (arXiv:1412.6980); epsilon is added to the uncorrected root.
 
@@ -48,9 +51,13 @@ def adam(
         rows = grad.rows
         m1, m2 = _moments(moment1[rows], moment2[rows], grad.values, beta1, beta2)
         part = torch.addcdiv(param[rows], m1, m2.sqrt().add_(epsilon), value=-rate)
+        if aliased >= _IN_PLACE:
+            return param.index_copy_(0, rows, part), moment1.index_copy_(0, rows, m1), moment2.index_copy_(0, rows, m2), *pows
         return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
-    m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2)
-    return torch.addcdiv(param, m1, m2.sqrt().add_(epsilon), value=-rate), m1, m2, *pows
+    in_place = aliased >= _IN_PLACE
+    m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2, in_place)
+    root = m2.sqrt().add_(epsilon)
+    return (param.addcdiv_ if in_place else param.addcdiv)(m1, root, value=-rate), m1, m2, *pows
 
 
 @op(

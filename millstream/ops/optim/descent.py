@@ -10,25 +10,28 @@ from millstream.ops.optim._sparse import dense, scalar, searched
 
 
 @op("sgd", slots="Param, LearningRate, Grad -> ParamOut", infer="Param", grad=False)
-def sgd(param, lr, grad):
+def sgd(param, lr, grad, *, aliased=frozenset()):
     """param - lr * grad. A SelectedRows gradient moves only its rows; repeats add up."""
     if isinstance(grad, SelectedRows):
-        return param.index_add(0, grad.rows, grad.values, alpha=-scalar(lr))
-    return torch.add(param, grad, alpha=-scalar(lr))
+        update = param.index_add_ if aliased else param.index_add
+        return update(0, grad.rows, grad.values, alpha=-scalar(lr))
+    return param.add_(grad, alpha=-scalar(lr)) if aliased else torch.add(param, grad, alpha=-scalar(lr))
 
 
 @op(
     "momentum", slots="Param, Grad, Velocity, LearningRate -> ParamOut, VelocityOut",
     infer="ParamOut=Param, VelocityOut=Velocity", grad=False,
 )  # fmt: skip
-def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False):
+def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False, aliased=frozenset()):
     """v = mu * v + grad; param - lr * v, or param - lr * (grad + mu * v) (Nesterov).
 
     Every row moves, also those that a SelectedRows gradient does not name (see searched in _sparse.py).
     """
     grad = searched(grad)
-    velocity = torch.add(grad, velocity, alpha=mu)
+    velocity = velocity.mul_(mu).add_(grad) if "VelocityOut" in aliased else torch.add(grad, velocity, alpha=mu)
     step = torch.add(grad, velocity, alpha=mu) if use_nesterov else velocity
+    if "ParamOut" in aliased:
+        return param.add_(step, alpha=-scalar(lr)), velocity
     return torch.add(param, step, alpha=-scalar(lr)), velocity
 
 
