@@ -212,10 +212,10 @@ class LayerHelper:
         kwargs = attr._to_kwargs()
         eager = mode.tracer()
         if eager is not None:
-            kwargs.pop("name")
+            name = kwargs.pop("name")
             seed = default_startup_program().random_seed
             return eager.create_parameter(
-                attr.name, shape, dtype, attr.initializer, stop_gradient=stop_gradient, seed=seed, **kwargs
+                name, shape, dtype, attr.initializer, stop_gradient=stop_gradient, seed=seed, **kwargs
             )
         param = self.main_program.global_block().create_parameter(
             dtype=dtype, shape=shape, type=type, stop_gradient=stop_gradient, **kwargs
@@ -230,7 +230,8 @@ class LayerHelper:
     def _default_initializer(self, dtype: VarType, is_bias: bool) -> Any:
         if dtype not in FLOATING:
             raise TypeError(
-                f"{self.layer_type}: a parameter of type {dtype.name} has no default initializer; give ParamAttr(initializer=…)"
+                f"{self.layer_type}: a parameter of type {dtype.name} has no default initializer; "
+                "give ParamAttr(initializer=…)"
             )
         return Constant(0.0) if is_bias else Xavier()
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 class Tracer(Protocol):
     """Runs operators as layers make them."""
 
-    def new_variable(self, name: str, dtype: Any, **kwargs: Any) -> Any:
+    def new_variable(self, name: str | None, dtype: Any, **kwargs: Any) -> Any:
         """An eager variable without a value."""
 
     def trace_op(self, type: str, inputs: dict[str, Any], outputs: dict[str, Any], attrs: dict[str, Any]) -> Any:
@@ -19,6 +19,9 @@ class Tracer(Protocol):
 
     def create_parameter(self, name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any) -> Any:
         """An eager parameter, initialised."""
+
+    def initialize(self, var: Any, initializer: Any) -> None:
+        """Fill a variable, which has a shape and a dtype, by an initializer."""
 
 
 class _Current:

@@ -208,7 +208,8 @@ def differentiable(definition: OpDef, sparse: bool = False) -> Callable[..., Any
     Args:
         sparse: SelectedRows gradients of autograd's leaves become torch's sparse tensors instead of dense ones.
     """
-    if definition.extra.get("traceable") and not sparse:  # autograd's gradient is the declared one, and cheaper than the bridge
+    # A traceable kernel's gradient by autograd is the declared one, and cheaper than the bridge.
+    if definition.extra.get("traceable") and not sparse:
         return definition.kernel
     grad_def = REGISTRY.find(definition.grad_type) if definition.grad_type is not None else None
     if grad_def is None or grad_def.derived_from is not None:

@@ -156,7 +156,8 @@ class VarBase:
                 )
             if new.dtype != old.dtype:
                 raise InvalidProgramError(
-                    f"set_value of {self.name!r}: expected {dtype_name(self.dtype)}, received {dtype_name(VAR_DTYPE[new.dtype])}"
+                    f"set_value of {self.name!r}: expected {dtype_name(self.dtype)}, "
+                    f"received {dtype_name(VAR_DTYPE[new.dtype])}"
                 )
         self._replace(new.clone())
 

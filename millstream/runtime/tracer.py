@@ -235,7 +235,8 @@ def _arguments(plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, l
             if var._ivar is None:
                 raise UninitializedError(f"eager variable {var.name!r} has no value")
         if ragged:
-            args.append([Ragged(v._ivar, v._lod) for v in variables] if many else Ragged(variables[0]._ivar, variables[0]._lod))
+            values = [Ragged(v._ivar, v._lod) for v in variables]
+            args.append(values if many else values[0])
         else:
             args.append([v._ivar for v in variables] if many else variables[0]._ivar)
     for name in plan.inouts:

@@ -1,5 +1,7 @@
 """Control flow: loops, branches and step Blocks, forward and trained, against plain numpy."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -165,7 +167,8 @@ def test_while_loop_case_switch_case():
     ten = L.fill_constant([1], "int64", 10)
     _, total = L.while_loop(lambda i, t: L.less_than(i, ten), lambda i, t: [i + 1, t + 2.0], [i, total])
     index = L.fill_constant([1], "int32", 1)
-    chosen = L.switch_case(index, {0: lambda: L.fill_constant([1], "float32", 5.0), 1: lambda: L.fill_constant([1], "float32", 6.0)})
+    five, six = (lambda: L.fill_constant([1], "float32", 5.0)), (lambda: L.fill_constant([1], "float32", 6.0))
+    chosen = L.switch_case(index, {0: five, 1: six})
     assert [float(v[0]) for v in run([total, chosen])] == [20.0, 6.0]
 
 
@@ -219,7 +222,7 @@ def test_dynamic_rnn_equals_numpy_for_unequal_lengths(lengths):
     (got,) = exe.run(feed=feed, fetch_list=[last])
     w, u = (np.array(fluid.global_scope().find_var(f"fc_0.w_{k}").get_tensor()) for k in range(2))
     starts = np.cumsum([0, *lengths])
-    want = [numpy_rnn(data[None, a:b], w, u)[0] for a, b in zip(starts, starts[1:])]
+    want = [numpy_rnn(data[None, a:b], w, u)[0] for a, b in pairwise(starts)]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
@@ -250,7 +253,7 @@ def test_gradient_through_dynamic_rnn_is_that_of_differences():
 
 def test_rnn_blocks_are_guarded():
     rnn = L.StaticRNN()
-    with pytest.raises(InvalidProgramError, match="inside `with rnn.step"):
+    with pytest.raises(InvalidProgramError, match=r"inside `with rnn\.step"):
         rnn.step_input(L.data("x", [3]))
     with pytest.raises(InvalidProgramError, match="only after"):
         rnn()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from millstream.errors import StateMismatchError
+from millstream.files.states import STRUCTURED_NAMES
 from millstream.fluid.dygraph import _building
 from millstream.fluid.dygraph.layer_object_helper import LayerObjectHelper
-from millstream.files.states import STRUCTURED_NAMES
 from millstream.ir import mode, names
 from millstream.ir.types import VarType
 from millstream.runtime.eager import ParamBase, VarBase

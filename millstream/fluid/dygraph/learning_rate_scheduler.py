@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -85,7 +86,8 @@ class LearningRateDecay:
         for key in self._keys:
             if key not in state_dict:
                 raise StateMismatchError(
-                    f"{type(self).__name__}.set_dict: {key!r} is not in the state, which has {', '.join(state_dict) or 'nothing'}"
+                    f"{type(self).__name__}.set_dict: {key!r} is not in the state, "
+                    f"which has {', '.join(state_dict) or 'nothing'}"
                 )
             setattr(self, key, state_dict[key])
         if len(state_dict) > len(self._keys):
@@ -221,7 +223,8 @@ class LinearLrWarmup(LearningRateDecay):
         if not isinstance(learning_rate, (int, float, LearningRateDecay)):
             refuse_type(
                 "LinearLrWarmup",
-                f"'learning_rate' must be a number or a schedule, received {type(learning_rate).__name__}: {learning_rate!r}",
+                "'learning_rate' must be a number or a schedule, "
+                f"received {type(learning_rate).__name__}: {learning_rate!r}",
             )
         if not end_lr > start_lr:
             refuse("LinearLrWarmup", f"'end_lr' must be greater than 'start_lr', received {end_lr} and {start_lr}")
@@ -229,7 +232,7 @@ class LinearLrWarmup(LearningRateDecay):
         self.lr_ratio_before_warmup = (float(end_lr) - float(start_lr)) / float(warmup_steps)
 
     def step(self) -> Any:
-        after = self.learning_rate
+        after: Any = self.learning_rate
         if isinstance(after, LearningRateDecay):  # it advances during the warm-up, too
             after = after()
         if self.step_num < self.warmup_steps:
@@ -283,7 +286,8 @@ class ReduceLROnPlateau(LearningRateDecay):
         if not isinstance(loss, VarBase) or list(loss.shape) != [1]:
             refuse_type(
                 type(self).__name__,
-                f"step() takes a loss variable of shape [1], received {loss.describe() if isinstance(loss, VarBase) else loss!r}",
+                "step() takes a loss variable of shape [1], "
+                f"received {loss.describe() if isinstance(loss, VarBase) else loss!r}",
             )
         value = float(loss)
         self.epoch_num += 1
@@ -362,7 +366,7 @@ class MultiStepDecay(_EpochDecay):
 
     def __init__(self, learning_rate: Any, milestones: Sequence[int], decay_rate: float = 0.1) -> None:
         check_type(milestones, "milestones", (list, tuple), "MultiStepDecay")
-        if any(a >= b for a, b in zip(milestones, milestones[1:])):
+        if any(a >= b for a, b in pairwise(milestones)):
             refuse("MultiStepDecay", f"'milestones' must increase, received {milestones!r}")
         if decay_rate >= 1.0:
             refuse("MultiStepDecay", f"'decay_rate' must be smaller than 1, received {decay_rate}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from typing import Any
 
+from millstream.config import cluster, environment
 from millstream.errors import NotSupportedError
 from millstream.fluid.dygraph.base import _need_eager
 from millstream.fluid.dygraph.layers import Layer
@@ -35,12 +35,12 @@ class ParallelEnv:
     """
 
     def __init__(self) -> None:
-        env = os.environ
-        self._nranks = int(env.get("PADDLE_TRAINERS_NUM", "1"))
-        self._local_rank = int(env.get("PADDLE_TRAINER_ID", "0"))
-        self._dev_id = int(env.get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
-        self._trainer_endpoints = env.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
-        self._current_endpoint = env.get("PADDLE_CURRENT_ENDPOINT", "")
+        place = cluster()
+        self._nranks = place.trainers_num
+        self._local_rank = place.trainer_id
+        self._dev_id = int(environment().get("FLAGS_selected_gpus", "0").split(",")[0] or 0)
+        self._trainer_endpoints = list(place.trainer_endpoints) or [""]
+        self._current_endpoint = place.current_endpoint
 
     @property
     def nranks(self) -> int:

@@ -26,6 +26,12 @@ def refuse_eager(who: str) -> None:
         raise NotSupportedError(f"{who} works on Programs; Fluid has no form of it for dygraph mode")
 
 
+def need_eager(who: str) -> None:
+    """NotSupportedError while Programs are built, for what works in dygraph mode only."""
+    if mode.tracer() is None:
+        raise NotSupportedError(f"{who} works in dygraph mode only: call it inside `with fluid.dygraph.guard():`")
+
+
 def check_eager(who: str, rate: Any, parameter_list: Any) -> None:
     """The arguments that dygraph mode needs."""
     if parameter_list is None:
@@ -99,6 +105,7 @@ class EagerUpdates:
 
     def current_step_lr(self) -> float:
         """The learning rate of the last step (dygraph mode); of the next before the first."""
+        need_eager("current_step_lr")
         if self._eager_rate is not None:
             return float(self._eager_rate)
         rate = self._learning_rate
@@ -109,6 +116,7 @@ class EagerUpdates:
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the parameters in parameter_list."""
+        need_eager("clear_gradients")
         for param in self._parameter_list or ():
             if param.trainable:
                 param.clear_gradient()
@@ -116,6 +124,7 @@ class EagerUpdates:
     # ---- state ---------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """Accumulators by name; with a schedule also ``LR_Scheduler``, and ``global_step`` if it counts steps."""
+        need_eager("state_dict")
         found = {var.name: var for group in self._accumulators.values() for var in group.values()}
         rate = self._learning_rate
         if is_schedule(rate):
@@ -129,6 +138,7 @@ class EagerUpdates:
 
         Raises StateMismatchError: an accumulator or the schedule has no entry, or one of another shape or dtype.
         """
+        need_eager("set_dict")
         rate = self._learning_rate
         if is_schedule(rate):
             if "LR_Scheduler" not in state_dict:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from millstream.config import cluster
 
 __all__ = ["distributed_batch_reader"]
 
@@ -15,11 +16,10 @@ def distributed_batch_reader(batch_reader: Callable[[], Iterator[Any]]) -> Calla
     An incomplete last round is left out, so all trainers take as many steps.
 
     Raises:
-        ValueError: the id is not below the number of trainers.
+        ValueError: the id is not below the number of trainers, or one of the two is no number.
     """
-    trainers = int(os.getenv("PADDLE_TRAINERS_NUM", "1"))
-    trainer = int(os.getenv("PADDLE_TRAINER_ID", "0"))
-    if not 0 <= trainer < trainers:
+    trainers, trainer = cluster().trainers_num, cluster().trainer_id
+    if trainer >= trainers:
         raise ValueError(
             f"distributed_batch_reader: PADDLE_TRAINER_ID {trainer} must be below PADDLE_TRAINERS_NUM {trainers}"
         )

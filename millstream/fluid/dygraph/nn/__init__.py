@@ -27,6 +27,8 @@ __all__ = [
     "NLLLoss",
     "PRelu",
     "Pool2D",
+    "RowConv",
+    "SequenceConv",
     "SpectralNorm",
     "TreeConv",
 ]

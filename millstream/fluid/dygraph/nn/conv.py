@@ -71,7 +71,8 @@ class _Conv(Layer):
 
     def _choose_operator(self) -> str:
         depthwise = self._n == 2 and self._groups == self._num_channels and not self._use_cudnn
-        depthwise = depthwise and (self._num_filters % self._num_channels == 0) and (not self._transposed or self._groups != 1)
+        depthwise = depthwise and self._num_filters % self._num_channels == 0
+        depthwise = depthwise and (not self._transposed or self._groups != 1)
         return f"{'depthwise_' if depthwise else ''}conv{self._n}d{'_transpose' if self._transposed else ''}"
 
     def _attrs(self) -> dict[str, Any]:
