@@ -1,6 +1,7 @@
 """``fluid.contrib``: layers and tools apart from the core."""
 
-from millstream.fluid.contrib import extend_optimizer, layers, memory_usage_calc, op_frequence, reader
+from millstream.fluid.contrib import decoder, extend_optimizer, layers, memory_usage_calc, op_frequence, reader
+from millstream.fluid.contrib.decoder import BeamSearchDecoder, InitState, StateCell, TrainingDecoder
 from millstream.fluid.contrib.extend_optimizer import extend_with_decoupled_weight_decay
 from millstream.fluid.contrib.layers import (
     BasicGRUUnit,
@@ -30,9 +31,14 @@ from millstream.fluid.contrib.reader import distributed_batch_reader
 __all__ = [
     "BasicGRUUnit",
     "BasicLSTMUnit",
+    "BeamSearchDecoder",
+    "InitState",
+    "StateCell",
+    "TrainingDecoder",
     "basic_gru",
     "basic_lstm",
     "ctr_metric_bundle",
+    "decoder",
     "distributed_batch_reader",
     "extend_optimizer",
     "extend_with_decoupled_weight_decay",
