@@ -46,7 +46,7 @@ def _auc_spec(predict, label, pos, neg, *, curve, num_thresholds, slide_steps):
             f"num_thresholds must be positive and slide_steps not negative, received {num_thresholds} and {slide_steps}"
         )
     buckets = num_thresholds + 1
-    shape = pos.shape if slide_steps == 0 else ((1 + slide_steps) * buckets + 1,)
+    shape = (1, buckets) if slide_steps == 0 else ((1 + slide_steps) * buckets + 1,)
     stat = Spec(shape, VarType.INT64)
     return Spec((1,), VarType.FP64), stat, stat
 
@@ -56,8 +56,8 @@ def auc(predict, label, pos, neg, *, curve: str = "ROC", num_thresholds: int = 8
     """Area under the ROC curve from histograms of positive and negative scores, by the trapezoid rule.
 
     Predict: [N, 2] (the last column counts), in [0, 1]; Label: [N, 1]; StatPos, StatNeg: int64 histograms with
-    num_thresholds + 1 buckets. slide_steps = 0: everything so far, in the first `buckets` elements; otherwise the last
-    `slide_steps` batches: that many windows, their sum, and a counter of batches, [(1 + slide_steps) * buckets + 1].
+    num_thresholds + 1 buckets. slide_steps = 0: everything so far, [1, buckets] (of a longer input the first `buckets`
+    elements, as fluid.layers.auc starts from one more); otherwise the last `slide_steps` batches: that many windows, their sum, and a counter of batches, [(1 + slide_steps) * buckets + 1].
     `curve` is accepted; like Fluid the ROC curve is used whatever it says. AUC: float64 [1].
     """
     buckets = num_thresholds + 1
@@ -72,9 +72,9 @@ def auc(predict, label, pos, neg, *, curve: str = "ROC", num_thresholds: int = 8
         new = np.bincount(bins[mask], minlength=buckets)
         out = array(stat).reshape(-1).copy()
         if slide_steps == 0:
-            out[:buckets] += new
-            totals.append(out[:buckets])
-            outs.append(torch.from_numpy(out).to(stat.device).reshape(stat.shape))
+            out = out[:buckets] + new
+            totals.append(out)
+            outs.append(torch.from_numpy(out).to(stat.device).reshape(1, buckets))
             continue
         window = out[turn * buckets : (turn + 1) * buckets]
         total = out[slide_steps * buckets : (slide_steps + 1) * buckets]

@@ -38,6 +38,8 @@ IGNORED_ATTRS = {
     "data_format",
     "sub_block",
     "startup_seed",
+    "forward_callable_id",  # of py_func: counted over the process, so it depends on what ran before
+    "backward_callable_id",
 }
 # Outputs for which 1.8.5 declares another element type than it computes (that of the first input), or less of the
 # shape than is known; here the declaration says what comes.
