@@ -41,6 +41,7 @@ from millstream.fluid.framework import (
     device_guard,
     in_dygraph_mode,
     is_compiled_with_cuda,
+    load_op_library,
     require_version,
 )
 from millstream.fluid.input import embedding, one_hot

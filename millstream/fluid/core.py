@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from millstream.errors import EnforceNotMet, EOFException
+import enum
+
+import numpy as np
+
+from millstream.errors import EnforceNotMet, EOFException, NotSupportedError
 from millstream.inference import (
     AnalysisConfig,
     AnalysisPredictor,
@@ -21,8 +25,9 @@ from millstream.inference import (
     paddle_dtype_size,
     paddle_tensor_to_bytes,
 )
-from millstream.ir.types import AttrType, VarType
+from millstream.ir.types import AttrType, VarType, dtype_name
 from millstream.runtime import stored as _stored  # noqa: F401  (for fluid.io)
+from millstream.runtime.eager import VarBase
 from millstream.runtime.feeding import LoDTensorBlockingQueue, init_lod_tensor_blocking_queue
 from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
 from millstream.runtime.scope import Scope, ScopeVar, global_scope
@@ -33,6 +38,73 @@ class VarDesc:
     """Holder of :class:`VarType`, as in ``core.VarDesc.VarType.FP32``."""
 
     VarType = VarType
+
+
+class OpRole(enum.IntEnum):
+    """Values of the operator attribute `op_role`: what part of training an operator belongs to."""
+
+    Forward = 0
+    Backward = 1
+    Optimize = 2
+    RPC = 4
+    Dist = 8
+    LRSched = 16
+    Loss = 256
+
+
+class op_proto_and_checker_maker:
+    """Names of the attributes that every operator may carry."""
+
+    OpRole = OpRole
+    kOpRoleAttrName = staticmethod(lambda: "op_role")
+    kOpRoleVarAttrName = staticmethod(lambda: "op_role_var")
+    kOpNameScopeAttrName = staticmethod(lambda: "op_namescope")
+    kOpCreationCallstackAttrName = staticmethod(lambda: "op_callstack")
+    kOpDeviceAttrName = staticmethod(lambda: "op_device")
+
+
+def size_of_dtype(dtype: VarType) -> int:
+    """Bytes of one element."""
+    name = dtype_name(dtype)
+    return 2 if name == "bfloat16" else np.dtype(name).itemsize
+
+
+def is_compiled_with_cuda() -> bool:
+    """Whether torch can use a CUDA device here."""
+    try:
+        CUDAPlace(0).torch_device()
+    except NotSupportedError:
+        return False
+    return True
+
+
+class Place:
+    """Any of the places, set afterwards."""
+
+    def __init__(self) -> None:
+        self._place: CPUPlace | CUDAPlace | CUDAPinnedPlace | None = None
+
+    def set_place(self, place: CPUPlace | CUDAPlace | CUDAPinnedPlace | Place) -> None:
+        """Be `place`."""
+        self._place = place._place if isinstance(place, Place) else place
+
+    def is_cpu_place(self) -> bool:
+        """Whether it is a CPUPlace."""
+        return isinstance(self._place, CPUPlace)
+
+    def is_gpu_place(self) -> bool:
+        """Whether it is a CUDAPlace."""
+        return isinstance(self._place, CUDAPlace)
+
+    def is_cuda_pinned_place(self) -> bool:
+        """Whether it is a CUDAPinnedPlace."""
+        return isinstance(self._place, CUDAPinnedPlace)
+
+    def gpu_device_id(self) -> int:
+        """Number of the device; RuntimeError unless it is a CUDAPlace."""
+        if not isinstance(self._place, CUDAPlace):
+            raise RuntimeError(f"gpu_device_id: this place is {self._place!r}, not a CUDAPlace")
+        return self._place.get_device_id()
 
 
 _Scope = Scope
@@ -61,15 +133,20 @@ __all__ = [
     "PaddlePredictor",
     "PaddleTensor",
     "PassStrategy",
+    "Place",
     "Scope",
     "SelectedRows",
     "Tensor",
+    "VarBase",
     "VarDesc",
     "Variable",
     "ZeroCopyTensor",
     "create_paddle_predictor",
     "global_scope",
     "init_lod_tensor_blocking_queue",
+    "is_compiled_with_cuda",
+    "op_proto_and_checker_maker",
     "paddle_dtype_size",
     "paddle_tensor_to_bytes",
+    "size_of_dtype",
 ]

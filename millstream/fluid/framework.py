@@ -10,7 +10,7 @@ from typing import Any
 from millstream import config, version
 from millstream.errors import NotSupportedError, VersionError
 from millstream.fluid import unique_name
-from millstream.fluid.core import CPUPlace, CUDAPinnedPlace, CUDAPlace
+from millstream.fluid.core import CPUPlace, CUDAPinnedPlace, CUDAPlace, is_compiled_with_cuda
 from millstream.ir.block import Block
 from millstream.ir.mode import in_dygraph_mode, tracer
 from millstream.ir.names import EMPTY_VAR, GRAD_SUFFIX, TEMP_VAR, grad_name
@@ -83,15 +83,6 @@ def _dygraph_tracer() -> Any:
 
 
 # ---- places ------------------------------------------------------------------------------------
-def is_compiled_with_cuda() -> bool:
-    """Whether torch can use a CUDA device here."""
-    try:
-        CUDAPlace(0).torch_device()
-    except NotSupportedError:
-        return False
-    return True
-
-
 def _need_cuda(what: str) -> None:
     if not is_compiled_with_cuda():
         raise NotSupportedError(f"{what}: no CUDA device can be used here; use cpu_places() or CPUPlace()")
@@ -181,3 +172,15 @@ def require_version(min_version: str, max_version: str | None = None) -> None:
 def _numbers(text: str) -> tuple[int, ...]:
     parts = [int(p) for p in text.split(".")]
     return tuple(parts + [0] * (4 - len(parts)))
+
+
+def load_op_library(lib_filename: str) -> None:
+    """Operators compiled for Fluid cannot be loaded: they are linked against its own library.
+
+    Raises:
+        NotSupportedError: always.
+    """
+    raise NotSupportedError(
+        f"load_op_library: {lib_filename!r} holds operators compiled against another framework. Write the operator as a "
+        "Python function over numpy arrays and use it with fluid.layers.py_func"
+    )

@@ -19,6 +19,8 @@ from millstream.fluid.layers import (  # noqa: I001  (nn first: the others build
     distributions,
     detection,
     cells,
+    device,
+    utils,
 )
 from millstream.fluid.layers.nn import (
     Print,
@@ -379,6 +381,7 @@ from millstream.fluid.layers.detection import (
     collect_fpn_proposals,
     deformable_roi_pooling,
     density_prior_box,
+    detection_map,
     detection_output,
     distribute_fpn_proposals,
     generate_mask_labels,
@@ -419,6 +422,7 @@ from millstream.fluid.layers.cells import (
     dynamic_decode,
     rnn,
 )
+from millstream.fluid.layers.device import ParallelDo, get_places
 from millstream.fluid.layers.math_op_patch import monkey_patch_variable
 
 monkey_patch_variable()
@@ -439,6 +443,7 @@ __all__ = [
     *io.__all__,
     *reader_io.__all__,
     *distributions.__all__,
-    *(name for name in detection.__all__ if name != "detection_map"),
+    *detection.__all__,
     *cells.__all__,
+    *device.__all__,
 ]

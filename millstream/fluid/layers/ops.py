@@ -61,10 +61,10 @@ softplus = unary("softplus", FLOATS, "log(1 + exp(x))", __name__)
 softsign = unary("softsign", FLOATS, "x / (1 + |x|)", __name__)
 
 
-def softshrink(x: Any, alpha: float | None = None) -> Any:
-    """x - alpha above `alpha`, x + alpha below -alpha, 0 between; `alpha` 0.5 by default."""
+def softshrink(x: Any, alpha: float | None = None, name: str | None = None) -> Any:
+    """x - alpha above `alpha`, x + alpha below -alpha, 0 between; `alpha` 0.5 by default (`name`: of 1.1)."""
     check_variable_and_dtype(x, "x", FLOATS, "softshrink")
-    return append("softshrink", "softshrink", {"X": [x]}, {"lambda": alpha}, dtype=x.dtype)
+    return append("softshrink", "softshrink", {"X": [x]}, {"lambda": alpha}, dtype=x.dtype, name=name)
 
 
 def hard_shrink(x: Any, threshold: float | None = None) -> Any:

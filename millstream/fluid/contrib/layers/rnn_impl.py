@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from millstream.fluid.dygraph.layers import Layer
 from millstream.fluid.layers._check import check_type, refuse
 from millstream.fluid.layers.cells.cell import select
 from millstream.fluid.layers.cells.units import GRUUnit, LSTMUnit, suffixed
@@ -18,16 +19,67 @@ from millstream.fluid.layers.tensor import concat, reverse
 __all__ = ["BasicGRUUnit", "BasicLSTMUnit", "basic_gru", "basic_lstm"]
 
 
-class BasicLSTMUnit(LSTMUnit):
-    """One LSTM step: ``unit(input, pre_hidden, pre_cell)`` -> (hidden, cell); see `LSTMUnit` for the formula."""
+class BasicLSTMUnit(Layer):
+    """One LSTM step as a Layer: ``unit(input, pre_hidden, pre_cell)`` -> (hidden, cell); see `LSTMUnit` for the formula.
 
-    forward = LSTMUnit.__call__
+    Parameters, made by the first call: ``_weight`` [size + hidden_size, 4 * hidden_size], ``_bias`` [4 * hidden_size].
+    """
+
+    def __init__(
+        self,
+        name_scope: str,
+        hidden_size: int,
+        param_attr: Any = None,
+        bias_attr: Any = None,
+        gate_activation: Callable[[Any], Any] | None = None,
+        activation: Callable[[Any], Any] | None = None,
+        forget_bias: float = 1.0,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__(f"{name_scope}/BasicLSTMUnit", dtype)
+        self._unit = LSTMUnit(
+            name_scope, hidden_size, param_attr, bias_attr, gate_activation, activation, forget_bias, dtype, self.full_name()
+        )
+
+    def forward(self, input: Any, pre_hidden: Any, pre_cell: Any) -> tuple[Any, Any]:
+        """input [batch, size], states [batch, hidden_size]."""
+        first = self._unit.input_size is None
+        found = self._unit(input, pre_hidden, pre_cell)
+        if first:
+            self._weight, self._bias = self._unit.weight, self._unit.bias
+        return found
 
 
-class BasicGRUUnit(GRUUnit):
-    """One GRU step: ``unit(input, pre_hidden)`` -> hidden; see `GRUUnit` for the formula."""
+class BasicGRUUnit(Layer):
+    """One GRU step as a Layer: ``unit(input, pre_hidden)`` -> hidden; see `GRUUnit` for the formula.
 
-    forward = GRUUnit.__call__
+    Parameters, made by the first call: ``_gate_weight`` [size + hidden_size, 2 * hidden_size], ``_candidate_weight``
+    [size + hidden_size, hidden_size], ``_gate_bias``, ``_candidate_bias``.
+    """
+
+    def __init__(
+        self,
+        name_scope: str,
+        hidden_size: int,
+        param_attr: Any = None,
+        bias_attr: Any = None,
+        gate_activation: Callable[[Any], Any] | None = None,
+        activation: Callable[[Any], Any] | None = None,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__(f"{name_scope}/BasicGRUUnit", dtype)
+        self._unit = GRUUnit(
+            name_scope, hidden_size, param_attr, bias_attr, gate_activation, activation, dtype, self.full_name()
+        )
+
+    def forward(self, input: Any, pre_hidden: Any) -> Any:
+        """input [batch, size], state [batch, hidden_size]."""
+        first = self._unit.input_size is None
+        found = self._unit(input, pre_hidden)
+        if first:
+            self._gate_weight, self._candidate_weight = self._unit.gate_weight, self._unit.candidate_weight
+            self._gate_bias, self._candidate_bias = self._unit.gate_bias, self._unit.candidate_bias
+        return found
 
 
 class _Network:

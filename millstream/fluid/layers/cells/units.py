@@ -37,6 +37,7 @@ class _Unit:
         name_scope: prefix of the names: ``<name_scope>/<kind>_<n>``.
         param_attr, bias_attr: of the weights and the biases (False: none).
         gate_activation, activation: functions of a Variable, sigmoid and tanh by default.
+        full_name: instead of a new name.
     """
 
     kind = ""
@@ -50,8 +51,9 @@ class _Unit:
         gate_activation: Callable[[Any], Any] | None = None,
         activation: Callable[[Any], Any] | None = None,
         dtype: Any = "float32",
+        full_name: str | None = None,
     ) -> None:
-        self.full_name = names.generate(f"{name_scope}/{self.kind}")
+        self.full_name = full_name or names.generate(f"{name_scope}/{self.kind}")
         self.hidden_size = hidden_size
         self.param_attr, self.bias_attr = param_attr, bias_attr
         self.gate_activation = gate_activation or sigmoid
@@ -101,8 +103,9 @@ class LSTMUnit(_Unit):
         activation: Callable[[Any], Any] | None = None,
         forget_bias: float = 1.0,
         dtype: Any = "float32",
+        full_name: str | None = None,
     ) -> None:
-        super().__init__(name_scope, hidden_size, param_attr, bias_attr, gate_activation, activation, dtype)
+        super().__init__(name_scope, hidden_size, param_attr, bias_attr, gate_activation, activation, dtype, full_name)
         self.forget_bias = fill_constant([1], dtype=dtype, value=forget_bias)
         self.forget_bias.stop_gradient = False
 

@@ -42,6 +42,7 @@ def fc(
     bias_attr: Any = None,
     act: Any = None,
     name: str | None = None,
+    is_test: bool | None = None,
 ) -> Any:
     """act(sum over the inputs of x W + b); the dimensions of x from `num_flatten_dims` on are one feature axis.
 
@@ -49,6 +50,7 @@ def fc(
         input: a Variable, or a list of them (one weight each, results summed).
         size: width of the result.
         num_flatten_dims: leading dimensions kept; -1: all but the last.
+        is_test: (of 1.1) without meaning for this layer.
         param_attr: of the weight [features, size]; a list for a list of inputs.
         bias_attr: of the bias [size]; False: none.
         act: name of an activation operator.
