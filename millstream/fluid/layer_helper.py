@@ -55,6 +55,9 @@ class LayerHelper:
         eager = mode.tracer()
         if eager is not None:
             return _run_now(eager, *args, **kwargs)
+        capture = mode.capture()
+        if capture is not None:
+            return _append_captured(self.main_program.current_block(), capture, *args, **kwargs)
         return self.main_program.current_block().append_op(*args, **kwargs)
 
     # ---- inputs --------------------------------------------------------------------------------
@@ -277,6 +280,12 @@ def _run_now(
     eager: Any, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, stop_gradient: bool = False
 ) -> Any:
     eager.trace_op(type, inputs or {}, outputs or {}, attrs, stop_gradient)
+
+
+def _append_captured(
+    block: Any, capture: Any, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, **kwargs: Any
+) -> Any:
+    return block.append_op(type, capture(inputs), capture(outputs), attrs, **kwargs)
 
 
 LayerHelperBase = LayerHelper

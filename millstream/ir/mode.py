@@ -5,6 +5,7 @@ The eager runtime installs a Tracer here while ``fluid.dygraph.guard()`` is open
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -26,6 +27,7 @@ class Tracer(Protocol):
 
 class _Current:
     tracer: Tracer | None = None
+    capture: Callable[[Any], Any] | None = None
 
 
 def tracer() -> Tracer | None:
@@ -47,3 +49,17 @@ def in_dygraph_mode() -> bool:
 def takes_gradients() -> bool:
     """Whether operators made now may be differentiated: False in eager mode inside no_grad and after eval()."""
     return _Current.tracer is None or bool(getattr(_Current.tracer, "has_grad", True))
+
+
+def switch_capture(new: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """While a function over eager variables is made into a Program: what replaces them in an operator's slots.
+
+    Returns the old one; None means that no Program is made that way.
+    """
+    old, _Current.capture = _Current.capture, new
+    return old
+
+
+def capture() -> Callable[[Any], Any] | None:
+    """The replacement in force, or None."""
+    return _Current.capture

@@ -5,6 +5,8 @@ from millstream.fluid.dygraph import (
     base,
     checkpoint,
     container,
+    dygraph_to_static,
+    jit,
     layer_object_helper,
     layers,
     learning_rate_scheduler,
@@ -12,6 +14,7 @@ from millstream.fluid.dygraph import (
     nn,
     parallel,
     parallel_helper,
+    static_runner,
     tracer,
 )
 from millstream.fluid.dygraph.backward_strategy import BackwardStrategy
@@ -28,6 +31,8 @@ from millstream.fluid.dygraph.base import (
 )
 from millstream.fluid.dygraph.checkpoint import load_dygraph, save_dygraph
 from millstream.fluid.dygraph.container import LayerList, ParameterList, Sequential
+from millstream.fluid.dygraph.dygraph_to_static import ProgramTranslator
+from millstream.fluid.dygraph.jit import TracedLayer, declarative, dygraph_to_static_func
 from millstream.fluid.dygraph.layers import Layer
 from millstream.fluid.dygraph.learning_rate_scheduler import (
     CosineDecay,
@@ -68,6 +73,7 @@ from millstream.fluid.dygraph.nn import (
     TreeConv,
 )
 from millstream.fluid.dygraph.parallel import DataParallel, ParallelEnv, prepare_context
+from millstream.fluid.dygraph.static_runner import StaticModelRunner
 from millstream.fluid.dygraph.tracer import Tracer
 
 math_op_patch.monkey_patch_math_varbase()

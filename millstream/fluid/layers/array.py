@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from millstream.fluid.layer_helper import LayerHelper
+from millstream.fluid.layers import _eager
+from millstream.fluid.layers._eager import eager_form
 from millstream.ir import names
 from millstream.ir.types import VarType
 from millstream.ir.variable import Variable
@@ -42,12 +44,14 @@ def _check_index(i: Any, layer: str) -> None:
         raise ValueError(f"{layer}: the index i must have shape [1], received {i.describe()}")
 
 
+@eager_form(_eager.create_array)
 def create_array(dtype: Any) -> Variable:
     """An empty LoDTensorArray whose elements have type `dtype`."""
     helper = LayerHelper("array", **locals())
     return helper.create_variable(name=f"{helper.name}.out", type=VarType.LOD_TENSOR_ARRAY, dtype=dtype)
 
 
+@eager_form(_eager.array_write)
 def array_write(x: Variable, i: Variable, array: Variable | None = None) -> Variable:
     """Write `x` to element `i` of `array` (a new array when None); returns the array."""
     helper = LayerHelper("array_write", **locals())
@@ -60,6 +64,7 @@ def array_write(x: Variable, i: Variable, array: Variable | None = None) -> Vari
     return array
 
 
+@eager_form(_eager.array_read)
 def array_read(array: Variable, i: Variable) -> Variable:
     """Element `i` of `array`."""
     helper = LayerHelper("array_read", **locals())
@@ -70,6 +75,7 @@ def array_read(array: Variable, i: Variable) -> Variable:
     return out
 
 
+@eager_form(_eager.array_length)
 def array_length(array: Variable) -> Variable:
     """Number of elements: int64 [1]."""
     helper = LayerHelper("array_length", **locals())
@@ -80,6 +86,7 @@ def array_length(array: Variable) -> Variable:
     return out
 
 
+@eager_form(_eager.tensor_array_to_tensor)
 def tensor_array_to_tensor(
     input: Variable, axis: int = 1, name: str | None = None, use_stack: bool = False
 ) -> tuple[Variable, Variable]:

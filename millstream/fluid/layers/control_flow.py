@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from millstream.errors import InvalidProgramError
 from millstream.fluid.layer_helper import LayerHelper
+from millstream.fluid.layers import _eager
+from millstream.fluid.layers._eager import eager_form
 from millstream.fluid.layers.array import (
     array_length,
     array_read,
@@ -84,7 +86,7 @@ def is_empty(x: Variable, cond: Variable | None = None) -> Variable:
 
 
 def _need(value: Any, kind: type, layer: str, what: str) -> None:
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) and not (kind is Variable and hasattr(value, "_ivar")):
         raise TypeError(
             f"The type of '{what}' in {layer} must be {kind.__name__}, "
             f"but received {type(value).__name__}: {str(value)[:60]}"
@@ -418,6 +420,7 @@ def pack_structure(like: Any, leaves: Iterator[Any]) -> Any:
     return next(leaves)
 
 
+@eager_form(_eager.while_loop)
 def while_loop(
     cond: Callable[..., Variable], body: Callable[..., Any], loop_vars: Any, is_test: bool = False, name: str | None = None
 ) -> Any:
@@ -457,6 +460,7 @@ def _assign_loop_var(source: Any, target: Any) -> None:
     assign(source, target)
 
 
+@eager_form(_eager.cond)
 def cond(
     pred: Variable,
     true_fn: Callable[[], Any] | None = None,
@@ -520,6 +524,7 @@ def _to_parent(helper: LayerHelper, var: Any) -> Variable:
     return out
 
 
+@eager_form(_eager.case)
 def case(pred_fn_pairs: Any, default: Callable[[], Any] | None = None, name: str | None = None) -> Any:
     """The function of the first true predicate; else `default` (the last function when None)."""
     if not isinstance(pred_fn_pairs, (list, tuple)) or not pred_fn_pairs:
@@ -543,6 +548,7 @@ def _choose(pred: Variable, fn: Callable[[], Any], otherwise: Callable[[], Any])
     return lambda: cond(pred, fn, otherwise)
 
 
+@eager_form(_eager.switch_case)
 def switch_case(
     branch_index: Variable, branch_fns: Any, default: Callable[[], Any] | None = None, name: str | None = None
 ) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from millstream.errors import InvalidProgramError
 from millstream.fluid.layers._build import append
 from millstream.fluid.layers._check import check_type, is_variable
+from millstream.fluid.layers._eager import eager_form, schedule
 from millstream.fluid.layers.control_flow import Switch
 from millstream.fluid.layers.nn.elementwise import elementwise_min
 from millstream.fluid.layers.nn.host import autoincreased_step_counter
@@ -49,6 +50,7 @@ def _unary(op_type: str, x: Any) -> Any:
     return append(op_type, op_type, {"X": x}, dtype=x.dtype)
 
 
+@eager_form(schedule("NoamDecay"))
 def noam_decay(d_model: Any, warmup_steps: Any, learning_rate: Any = 1.0) -> Any:
     """learning_rate * d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5), steps from 1 (Vaswani et al., 2017)."""
     check_type(d_model, "d_model", (int, float), "noam_decay") if not is_variable(d_model) else None
@@ -60,6 +62,7 @@ def noam_decay(d_model: Any, warmup_steps: Any, learning_rate: Any = 1.0) -> Any
         return learning_rate * (d_model**-0.5) * elementwise_min(rising, falling)
 
 
+@eager_form(schedule("ExponentialDecay"))
 def exponential_decay(learning_rate: Any, decay_steps: int, decay_rate: float, staircase: bool = False) -> Any:
     """learning_rate * decay_rate^(step / decay_steps); `staircase` rounds the exponent down."""
     with _schedule():
@@ -69,6 +72,7 @@ def exponential_decay(learning_rate: Any, decay_steps: int, decay_rate: float, s
         return learning_rate * (decay_rate**passed)
 
 
+@eager_form(schedule("NaturalExpDecay"))
 def natural_exp_decay(learning_rate: Any, decay_steps: int, decay_rate: float, staircase: bool = False) -> Any:
     """learning_rate * exp(-decay_rate * step / decay_steps); `staircase` rounds step / decay_steps down."""
     with _schedule():
@@ -78,6 +82,7 @@ def natural_exp_decay(learning_rate: Any, decay_steps: int, decay_rate: float, s
         return learning_rate * _unary("exp", -1 * decay_rate * passed)
 
 
+@eager_form(schedule("InverseTimeDecay"))
 def inverse_time_decay(learning_rate: Any, decay_steps: int, decay_rate: float, staircase: bool = False) -> Any:
     """learning_rate / (1 + decay_rate * step / decay_steps); `staircase` rounds step / decay_steps down."""
     with _schedule():
@@ -87,6 +92,7 @@ def inverse_time_decay(learning_rate: Any, decay_steps: int, decay_rate: float, 
         return learning_rate / (1 + decay_rate * passed)
 
 
+@eager_form(schedule("PolynomialDecay"))
 def polynomial_decay(
     learning_rate: Any, decay_steps: int, end_learning_rate: float = 0.0001, power: float = 1.0, cycle: bool = False
 ) -> Any:
@@ -111,6 +117,7 @@ def polynomial_decay(
         return (learning_rate - end_learning_rate) * ((1 - done) ** power) + end_learning_rate
 
 
+@eager_form(schedule("PiecewiseDecay"))
 def piecewise_decay(boundaries: Any, values: Any) -> Any:
     """values[i] while step < boundaries[i], then the last value.
 
@@ -136,6 +143,7 @@ def piecewise_decay(boundaries: Any, values: Any) -> Any:
         return rate
 
 
+@eager_form(schedule("CosineDecay"))
 def cosine_decay(learning_rate: Any, step_each_epoch: int, epochs: int) -> Any:
     """learning_rate / 2 * (cos(epoch * pi / epochs) + 1), epoch = floor(step / step_each_epoch)."""
     if not is_variable(learning_rate):
@@ -145,6 +153,7 @@ def cosine_decay(learning_rate: Any, step_each_epoch: int, epochs: int) -> Any:
         return learning_rate * 0.5 * (_unary("cos", epoch * math.pi / epochs) + 1)
 
 
+@eager_form(schedule("LinearLrWarmup"))
 def linear_lr_warmup(learning_rate: Any, warmup_steps: int, start_lr: float, end_lr: float) -> Any:
     """start_lr + (end_lr - start_lr) * step / warmup_steps for the first `warmup_steps`, then `learning_rate`.
 

@@ -178,6 +178,9 @@ def _parse(self: Any, item: Any) -> _Index:
             _add_slice(index, axis, it)
         elif hasattr(it, "__index__") and not isinstance(it, bool):
             start = int(it)
+            size = self.shape[axis]
+            if size >= 0 and not -size <= start < size:
+                raise IndexError(f"index {start} is out of range for dimension {axis} of {self.describe()}")
             index.dropped.append(axis)
             index.add(axis, start, _MISSING_END if start == -1 else start + 1, 1)
         else:
@@ -307,6 +310,18 @@ def monkey_patch_variable() -> None:
     add_operators(Variable)
     patched: Any = Variable
     patched.__iter__ = _no_iteration
+    patched.__bool__ = _truth
+
+
+def _truth(self: Any) -> bool:
+    """True, as in Fluid; an error where Python code that was not converted is made into a Program."""
+    if mode.capture() is not None:
+        refuse(
+            "Variable",
+            f"the truth value of {self.describe()} is not known while a function is made into a Program, and the code that "
+            "asks for it could not be converted (it has no source text, is decorated, or is a lambda, generator or library)",
+        )
+    return True
 
 
 def _no_iteration(self: Any) -> Any:
