@@ -57,7 +57,8 @@ def auc(predict, label, pos, neg, *, curve: str = "ROC", num_thresholds: int = 8
 
     Predict: [N, 2] (the last column counts), in [0, 1]; Label: [N, 1]; StatPos, StatNeg: int64 histograms with
     num_thresholds + 1 buckets. slide_steps = 0: everything so far, [1, buckets] (of a longer input the first `buckets`
-    elements, as fluid.layers.auc starts from one more); otherwise the last `slide_steps` batches: that many windows, their sum, and a counter of batches, [(1 + slide_steps) * buckets + 1].
+    elements: fluid.layers.auc starts from one more); otherwise the last `slide_steps` batches: that many windows,
+    their sum, and a counter of batches, [(1 + slide_steps) * buckets + 1].
     `curve` is accepted; like Fluid the ROC curve is used whatever it says. AUC: float64 [1].
     """
     buckets = num_thresholds + 1

@@ -10,7 +10,6 @@ from millstream.ops._opdef import Long, op
 from millstream.ops._values import SelectedRows
 from millstream.ops.optim._sparse import dense, put_rows, scalar
 
-
 _IN_PLACE = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
 
 
@@ -52,7 +51,8 @@ def adam(
         m1, m2 = _moments(moment1[rows], moment2[rows], grad.values, beta1, beta2)
         part = torch.addcdiv(param[rows], m1, m2.sqrt().add_(epsilon), value=-rate)
         if aliased >= _IN_PLACE:
-            return param.index_copy_(0, rows, part), moment1.index_copy_(0, rows, m1), moment2.index_copy_(0, rows, m2), *pows
+            moments = moment1.index_copy_(0, rows, m1), moment2.index_copy_(0, rows, m2)
+            return param.index_copy_(0, rows, part), *moments, *pows
         return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
     in_place = aliased >= _IN_PLACE
     m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2, in_place)
