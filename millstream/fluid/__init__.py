@@ -34,6 +34,12 @@ from millstream.fluid import (
 from millstream.fluid.data import data
 from millstream.fluid.data_feeder import DataFeeder
 from millstream.fluid.dataset import DataFeedDesc, DatasetFactory, InMemoryDataset, QueueDataset
+from millstream.fluid.dygraph import (
+    disable_dygraph,
+    disable_imperative,
+    enable_dygraph,
+    enable_imperative,
+)
 from millstream.fluid.framework import (
     cpu_places,
     cuda_pinned_places,

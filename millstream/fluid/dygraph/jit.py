@@ -103,7 +103,9 @@ class TracedLayer:
     Made by :meth:`trace`.
     """
 
-    def __init__(self, program: Program, parameters: Iterable[VarBase], feed_names: list[str], fetch_names: list[str]) -> None:
+    def __init__(
+        self, program: Program, parameters: Iterable[VarBase], feed_names: list[str], fetch_names: list[str]
+    ) -> None:
         if not isinstance(program, Program):
             raise TypeError(f"TracedLayer: 'program' must be a Program, received {type(program).__name__}; use trace()")
         block = program.global_block()

@@ -13,6 +13,7 @@ from millstream.fluid.layers._build import append
 from millstream.fluid.layers.control_flow import Switch
 from millstream.fluid.layers.nn.host import autoincreased_step_counter
 from millstream.fluid.layers.tensor import assign, cast, create_global_var
+from millstream.fluid.optimizer.eager import refuse_eager
 from millstream.fluid.optimizer.optimizer import Optimizer
 from millstream.ir import names
 from millstream.ir.program import Program, default_main_program, name_scope, program_guard
@@ -54,6 +55,7 @@ class ModelAverage(Optimizer):
         regularization: Any = None,
         name: str | None = None,
     ) -> None:
+        refuse_eager("ModelAverage")
         super().__init__(0.0, regularization=regularization, name=name)
         self.average_window = average_window_rate
         self.min_average_window = min_average_window
@@ -140,6 +142,7 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, decay: float = 0.999, thres_steps: Any = None, name: str | None = None) -> None:
+        refuse_eager("ExponentialMovingAverage")
         self._decay = decay
         self._thres_steps = thres_steps
         self._name = name if name is not None else ""

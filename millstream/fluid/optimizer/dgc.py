@@ -8,6 +8,7 @@ from millstream.fluid.clip import GradientClipByNorm
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers.tensor import create_global_var
 from millstream.fluid.optimizer.descent import MomentumOptimizer
+from millstream.fluid.optimizer.eager import refuse_eager
 from millstream.fluid.optimizer.optimizer import need
 from millstream.fluid.regularizer import L1DecayRegularizer, L2DecayRegularizer
 from millstream.ir import names
@@ -39,6 +40,7 @@ class DGCMomentumOptimizer(MomentumOptimizer):
         sparsity: Any = [0.999], parameter_list: Any = None, use_nesterov: bool = False,
         num_trainers: int | None = None, regularization: Any = None, grad_clip: Any = None, name: str | None = None,
     ) -> None:  # fmt: skip
+        refuse_eager("DGCMomentumOptimizer")
         need("DGCMomentum", learning_rate=learning_rate, momentum=momentum, rampup_begin_step=rampup_begin_step)
         super().__init__(learning_rate, momentum, parameter_list, use_nesterov, regularization, grad_clip, name)
         self.type = "dgc_momentum"

@@ -56,6 +56,10 @@ class EagerUpdates:
     _loaded: dict[str, Any] | None = None  # of set_dict(): values of accumulators that do not exist yet
     _ready: frozenset[str] | set[str] = frozenset()  # parameters that have their accumulators
 
+    def _need_eager(self, method: str, instead: str) -> None:
+        if mode.tracer() is None and not self._ready:
+            raise NotSupportedError(f"Optimizer.{method} works in dygraph mode only; with Programs, {instead}")
+
     # ---- one step ------------------------------------------------------------------------------
     def _eager_pairs(self, parameter_list: Any, no_grad_set: Any) -> Pairs:
         without = {v if isinstance(v, str) else v.name for v in no_grad_set or ()}
@@ -106,6 +110,7 @@ class EagerUpdates:
     def current_step_lr(self) -> float:
         """The learning rate of the last step (dygraph mode); of the next before the first."""
         need_eager("current_step_lr")
+        self._need_eager("current_step_lr", "fetch the learning-rate variable instead")
         if self._eager_rate is not None:
             return float(self._eager_rate)
         rate = self._learning_rate
@@ -117,6 +122,7 @@ class EagerUpdates:
     def clear_gradients(self) -> None:
         """Forget the gradients of the parameters in parameter_list."""
         need_eager("clear_gradients")
+        self._need_eager("clear_gradients", "a Program computes its gradients anew each run")
         for param in self._parameter_list or ():
             if param.trainable:
                 param.clear_gradient()
@@ -125,6 +131,7 @@ class EagerUpdates:
     def state_dict(self) -> dict[str, Any]:
         """Accumulators by name; with a schedule also ``LR_Scheduler``, and ``global_step`` if it counts steps."""
         need_eager("state_dict")
+        self._need_eager("state_dict", "save the persistable variables with fluid.save or fluid.io")
         found = {var.name: var for group in self._accumulators.values() for var in group.values()}
         rate = self._learning_rate
         if is_schedule(rate):
@@ -139,6 +146,7 @@ class EagerUpdates:
         Raises StateMismatchError: an accumulator or the schedule has no entry, or one of another shape or dtype.
         """
         need_eager("set_dict")
+        self._need_eager("set_dict", "load the persistable variables with fluid.load or fluid.io")
         rate = self._learning_rate
         if is_schedule(rate):
             if "LR_Scheduler" not in state_dict:

@@ -10,6 +10,7 @@ from millstream.fluid.clip import error_clip_callback
 from millstream.fluid.layers._build import append
 from millstream.fluid.layers.control_flow import Switch
 from millstream.fluid.layers.tensor import assign, create_global_var, fill_constant
+from millstream.fluid.optimizer.eager import refuse_eager
 from millstream.fluid.optimizer.optimizer import Optimizer
 from millstream.ir.operator import Operator
 from millstream.ir.program import default_startup_program, program_guard
@@ -25,6 +26,7 @@ class RecomputeOptimizer(Optimizer):
     """
 
     def __init__(self, optimizer: Any) -> None:
+        refuse_eager("RecomputeOptimizer")
         self._optimizer = optimizer
         self._checkpoints: Any = None
         self._learning_rate = optimizer._learning_rate
@@ -118,6 +120,7 @@ class LookaheadOptimizer:
     """
 
     def __init__(self, inner_optimizer: Any, alpha: float = 0.5, k: int = 5) -> None:
+        refuse_eager("LookaheadOptimizer")
         if inner_optimizer is None:
             raise InvalidProgramError("LookaheadOptimizer: inner_optimizer must be an optimizer, received None")
         if not 0.0 <= alpha <= 1.0:
@@ -191,6 +194,7 @@ class PipelineOptimizer:
         self, optimizer: Any, cut_list: Any = None, place_list: Any = None, concurrency_list: Any = None,
         queue_size: int = 30, sync_steps: int = 1, start_cpu_core_id: int = 0,
     ) -> None:  # fmt: skip
+        refuse_eager("PipelineOptimizer")
         if optimizer is None:
             raise InvalidProgramError("PipelineOptimizer: optimizer must be an optimizer, received None")
         self._optimizer = optimizer

@@ -1,4 +1,4 @@
-"""What converted code calls: Python's control flow where conditions are Python values, operators where they are Variables."""
+"""What converted code calls: Python's control flow for Python conditions, operators for Variables."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from millstream.errors import InvalidProgramError
 from millstream.fluid import layers
-from millstream.fluid.layers.control_flow import _branch_outputs, while_loop
 from millstream.fluid.layer_helper import LayerHelper
+from millstream.fluid.layers.control_flow import _branch_outputs, while_loop
 from millstream.ir.types import VarType
 from millstream.ir.variable import Variable
 
@@ -130,9 +130,8 @@ def finished(value: Any) -> Any:
 
 def if_expression(test: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
     """``a if test else b``."""
-    return if_(test, lambda: (true_fn(),), lambda: (false_fn(),), [], ())[0] if not isinstance(test, Variable) else (
-        if_(test, lambda _: (true_fn(),), lambda _: (false_fn(),), [Undefined("value")], ("value",))[0]
-    )
+    nothing = [Undefined("value of a conditional expression")]
+    return if_(test, lambda _: (true_fn(),), lambda _: (false_fn(),), nothing, ("value",))[0]
 
 
 # ---- loops -------------------------------------------------------------------------------------
@@ -169,8 +168,8 @@ def _static_while(cond: Any, body: Any, values: list[Any], names: tuple[str, ...
         for name, old, new in zip(names, before, after):
             if not isinstance(old, (Variable, Undefined)) and new is not old:
                 raise TypeError(
-                    f"while: {name!r} is a {type(old).__name__} that the loop changes; in a loop on a Variable only Variables "
-                    "and numbers can change"
+                    f"while: {name!r} is a {type(old).__name__} that the loop changes; in a loop on a Variable only "
+                    "Variables and numbers can change"
                 )
         return [_like(names[i], after[i], before[i]) for i in carried]
 
@@ -209,11 +208,11 @@ def for_(iterable: Any, body: Any, values: list[Any], names: tuple[str, ...], st
     if isinstance(iterable, Variable):
         size = iterable.shape[0] if len(iterable.shape) else -1
         if size >= 0:
-            iterable = [iterable[i] for i in range(size)]
+            iterable = [iterable[i] for i in range(size)]  # type: ignore[index]
         else:
             source = iterable
             count = _Range(layers.cast(layers.slice(layers.shape(source), [0], [0], [1]), "int64"))
-            return _static_for(count, lambda i, *v: body(source[i], *v), values, names, stop)
+            return _static_for(count, lambda i, *v: body(item_at(source, i), *v), values, names, stop)
     if isinstance(iterable, _Range):
         return _static_for(iterable, body, values, names, stop)
     for item in iterable:
@@ -234,6 +233,11 @@ def _static_for(over: _Range, body: Any, values: list[Any], names: tuple[str, ..
 
     start = over.start if isinstance(over.start, Variable) else _as_variable(over.start)
     return while_(cond, step, [start, *values], ("loop counter", *names))[1:]
+
+
+def item_at(value: Any, index: Any) -> Any:
+    """value[index]."""
+    return value[index]
 
 
 # ---- expressions -------------------------------------------------------------------------------
@@ -322,13 +326,13 @@ def call(function: Any) -> Any:
 
     if isinstance(function, StaticFunction):
         function = function.function
-    if isinstance(function, types.BuiltinFunctionType) or isinstance(function, type):
+    if isinstance(function, (types.BuiltinFunctionType, type)):
         return _BUILTINS.get(function, function)
     plain_function = function.__func__ if isinstance(function, types.MethodType) else function
     if not isinstance(plain_function, types.FunctionType):
         return function
     root = (plain_function.__module__ or "").partition(".")[0]
-    if root in _LIBRARY and root != "__main__" or inspect.isgeneratorfunction(plain_function):
+    if root in _LIBRARY or inspect.isgeneratorfunction(plain_function):
         return function
     if hasattr(plain_function, "__wrapped__"):  # a decorator stands before it
         return function

@@ -175,13 +175,14 @@ def _arrays_as_variables(value: Any) -> Any:
 class StaticFunction:
     """A function that declarative or dygraph_to_static_func decorates; also as a method."""
 
+    function: Callable[..., Any]
+
     def __init__(self, function: Callable[..., Any], run_eagerly: bool = False) -> None:
-        if isinstance(function, StaticFunction):
-            function = function.function
-        if not callable(function):
-            raise TypeError(f"declarative takes a function, received {type(function).__name__}")
-        functools.update_wrapper(self, function)
-        self.function = function
+        plain: Callable[..., Any] = function.function if isinstance(function, StaticFunction) else function
+        if not callable(plain):
+            raise TypeError(f"declarative takes a function, received {type(plain).__name__}")
+        functools.update_wrapper(self, plain)
+        self.function = plain
         self._run_eagerly = run_eagerly
         self._programs: dict[Any, ConcreteProgram] = {}
 
@@ -322,4 +323,5 @@ class ProgramTranslator:
     @staticmethod
     def _need_callable(method: str, function: Any) -> None:
         if not callable(function):
-            raise TypeError(f"ProgramTranslator.{method}: 'dygraph_func' must be callable, received {type(function).__name__}")
+            what = type(function).__name__
+            raise TypeError(f"ProgramTranslator.{method}: 'dygraph_func' must be callable, received {what}")

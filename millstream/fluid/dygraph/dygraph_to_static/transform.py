@@ -33,7 +33,8 @@ def converted(function: Any) -> Callable[..., Any]:
 
 def code_of(function: Any) -> str:
     """The rewritten text."""
-    return ast.unparse(_rewritten(function.__func__ if isinstance(function, types.MethodType) else function))
+    plain: Any = function.__func__ if isinstance(function, types.MethodType) else function
+    return ast.unparse(_rewritten(plain))
 
 
 def _rewritten(function: types.FunctionType) -> ast.FunctionDef:
