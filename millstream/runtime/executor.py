@@ -6,6 +6,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Executor:
         self.place = place if place is not None else CPUPlace()
         self._device = self.place.torch_device()
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
-        self._rngs: dict[int, tuple[Any, torch.Generator]] = {}
+        self._rngs: WeakKeyDictionary[Program, _SeededGenerator] = WeakKeyDictionary()
         self._closed = False
 
     # ---- running -------------------------------------------------------------------------------
@@ -182,13 +183,11 @@ class Executor:
 
     def _rng(self, program: Program) -> torch.Generator:
         """One generator a Program, so that runs with program.random_seed repeat."""
-        seed = program._seed
-        held = self._rngs.get(id(program))
-        if held is None or held[0] is not program or held[1].initial_seed_asked != seed:  # type: ignore[attr-defined]
-            rng = _SeededGenerator(self._device)
-            rng.start(seed)
-            self._rngs[id(program)] = held = (program, rng)
-        return held[1]
+        rng = self._rngs.get(program)
+        if rng is None or rng.seed_asked != program._seed:
+            rng = self._rngs[program] = _SeededGenerator(self._device)
+            rng.start(program._seed)
+        return rng
 
     # ---- feeds ---------------------------------------------------------------------------------
     def _prepare_feed(self, program: Program, feed: Mapping[str, Any]) -> tuple[list[str], list[torch.Tensor], list[LoD]]:
@@ -212,10 +211,10 @@ class Executor:
 class _SeededGenerator(torch.Generator):
     """A torch.Generator that remembers which program seed it started from."""
 
-    initial_seed_asked = 0
+    seed_asked = 0
 
     def start(self, seed: int) -> None:
-        self.initial_seed_asked = seed
+        self.seed_asked = seed
         if seed:
             self.manual_seed(seed)
         else:
