@@ -14,7 +14,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	# LAC's setup script wants pkg_resources, which newer setuptools dropped.
-	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools<81" wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check setuptools==80.10.2 wheel==0.48.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps lac==2.1.2
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
