@@ -19,6 +19,7 @@ from millstream.ir.variable import Variable
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD, SelectedRows, TensorArray
 from millstream.runtime import profiler
 from millstream.runtime.dataset_run import run_from_dataset
+from millstream.runtime.fetched import fetched
 from millstream.runtime.lower import Options
 from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.plan import Context, Plan
@@ -341,7 +342,7 @@ def _to_numpy(t: torch.Tensor) -> np.ndarray:
     t = t.detach()
     if t.dtype is torch.bfloat16:
         t = t.float()
-    return t.cpu().numpy().copy()
+    return fetched(t.cpu().numpy().copy())
 
 
 def as_lod_tensor(data: Any, place: Place) -> LoDTensor:
