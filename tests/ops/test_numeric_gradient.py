@@ -73,7 +73,8 @@ class Case:
                     held.set_recursive_sequence_lengths(CHECK.mesh(v["lod"]))
             else:
                 feed[v["name"]] = tensor
-        return [np.array(t) for t in self.exe.run(self.program, feed=feed, fetch_list=names, scope=scope, return_numpy=False)]
+        found = self.exe.run(self.program, feed=feed, fetch_list=names, scope=scope, return_numpy=False)
+        return [np.array(t) for t in found]
 
     def slope(self, name, index):
         """Central difference of the objective; None at a kink, or where rounding would swamp it."""
