@@ -325,7 +325,10 @@ def _flat_grads(value: Any, sparse: tuple[bool, ...]) -> list[Any]:
         if isinstance(item, Ragged):
             item = item.values
         if isinstance(item, SelectedRows):
-            item = torch.sparse_coo_tensor(item.rows[None], item.values, item.shape) if keep else item.to_dense()
+            if keep:
+                item = torch.sparse_coo_tensor(item.rows[None], item.values, item.shape, check_invariants=False)
+            else:
+                item = item.to_dense()
         out.append(item)
     return out
 

@@ -279,7 +279,9 @@ def not_(value: Any) -> Any:
 def plain(value: Any, what: str) -> Any:
     """A condition that must be a Python value, because of what stands in the statement."""
     if isinstance(value, Variable):
-        raise InvalidProgramError(f"{what} can't depend on the Variable {value.describe()} in a function made into a Program")
+        raise InvalidProgramError(
+            f"{what} can't depend on the Variable {value.describe()} in a function made into a Program"
+        )
     return value
 
 
