@@ -15,20 +15,21 @@ def _area(box, extra):
 
 @njit(cache=True, nogil=True)
 def iou(a, b, extra):
-    """Intersection over union of two boxes; `extra` is 1 for pixel boxes."""
+    """Intersection over union of two boxes; `extra` is 1 for pixel boxes. Not a number for two touching boxes without area."""
     if b[0] > a[2] or b[2] < a[0] or b[1] > a[3] or b[3] < a[1]:
         return 0.0
     w = min(a[2], b[2]) - max(a[0], b[0]) + extra
     h = min(a[3], b[3]) - max(a[1], b[1]) + extra
     inter = w * h
     union = _area(a, extra) + _area(b, extra) - inter
-    return inter / union if union != 0 else 0.0
+    return inter / union if union != 0 else np.nan
 
 
 @njit(cache=True, nogil=True)
 def greedy(boxes, threshold, eta, extra, most):
     """Positions kept of boxes in falling score: each overlaps the ones kept before by at most the threshold.
 
+    Of boxes without area that touch only the first stays, as in Fluid: their overlap is not a number.
     `eta` < 1 lowers a threshold above 0.5 after each box kept; `most` >= 0 stops after that many.
     """
     kept = np.empty(boxes.shape[0], np.int64)
@@ -38,7 +39,7 @@ def greedy(boxes, threshold, eta, extra, most):
             break
         good = True
         for k in range(count):
-            if iou(boxes[i], boxes[kept[k]], extra) > threshold:
+            if not iou(boxes[i], boxes[kept[k]], extra) <= threshold:
                 good = False
                 break
         if good:
@@ -59,7 +60,8 @@ def matrix_decay(boxes, scores, extra, gaussian, sigma):
     for i in range(n):
         decay = 1.0
         for j in range(i):
-            overlaps[j] = iou(boxes[i], boxes[j], extra)
+            overlap = iou(boxes[i], boxes[j], extra)
+            overlaps[j] = 0.0 if np.isnan(overlap) else overlap
         for j in range(i):
             if gaussian:
                 d = np.exp((largest[j] * largest[j] - overlaps[j] * overlaps[j]) * sigma)

@@ -66,7 +66,13 @@ def _centres(boxes: torch.Tensor, extra: float) -> tuple[torch.Tensor, torch.Ten
     return boxes[..., :2] + size / 2, size
 
 
-@op("box_coder", slots="PriorBox, PriorBoxVar?, TargetBox -> OutputBox", infer=_infer_coder, lod="TargetBox", grad=False)
+def _coder_lod(lods, attrs, ins):
+    """The LoD of what lies along dimension 0."""
+    along_rows = attrs["code_type"] == "decode_center_size" and attrs["axis"] == 1
+    return {"OutputBox": lods["PriorBox" if along_rows else "TargetBox"]}
+
+
+@op("box_coder", slots="PriorBox, PriorBoxVar?, TargetBox -> OutputBox", infer=_infer_coder, lod=_coder_lod, grad=False)
 def box_coder(
     prior,
     var,

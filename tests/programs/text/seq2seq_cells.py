@@ -54,7 +54,7 @@ def training(fluid):
     trg = fluid.data(name="trg", shape=[None, TIME], dtype="int64")
     length = fluid.data(name="trg_length", shape=[None], dtype="int64")
     label = fluid.data(name="label", shape=[None, TIME, 1], dtype="int64")
-    out, _ = layers.rnn(net.decoder_cell, net.embed(trg, "target_embedding"), initial_states=final)
+    out, _ = layers.rnn(net.decoder_cell, net.embed(trg, "target_embedding"), initial_states=final, sequence_length=length)
     cost = layers.softmax_with_cross_entropy(logits=net.project(out), label=label)
     mask = layers.sequence_mask(length, maxlen=TIME, dtype="float32")
     loss = layers.reduce_mean(layers.elementwise_mul(layers.squeeze(cost, [2]), mask), dim=[0])
