@@ -24,13 +24,28 @@ def var(*shape, dtype="float32"):
 
 # constructor, inputs, state_dict as 1.8.5 has it, shape of the output
 CASES = {
-    "Conv2D": (lambda: dy.Conv2D(2, 4, 3, groups=2, act="relu"), [(1, 2, 5, 5)], {"weight": [4, 1, 3, 3], "bias": [4]}, [1, 4, 3, 3]),
-    "Conv3D": (lambda: dy.Conv3D(2, 3, 3), [(1, 2, 5, 5, 5)], {"weight": [3, 2, 3, 3, 3], "bias": [3]}, [1, 3, 3, 3, 3]),
-    "Conv2DTranspose": (lambda: dy.Conv2DTranspose(2, 3, 3), [(1, 2, 5, 5)], {"weight": [2, 3, 3, 3], "bias": [3]}, [1, 3, 7, 7]),
-    "Conv3DTranspose": (lambda: dy.Conv3DTranspose(2, 3, 3), [(1, 2, 5, 5, 5)], {"weight": [2, 3, 3, 3, 3], "bias": [3]}, [1, 3, 7, 7, 7]),
+    "Conv2D": (
+        lambda: dy.Conv2D(2, 4, 3, groups=2, act="relu"), [(1, 2, 5, 5)],
+        {"weight": [4, 1, 3, 3], "bias": [4]}, [1, 4, 3, 3],
+    ),
+    "Conv3D": (
+        lambda: dy.Conv3D(2, 3, 3), [(1, 2, 5, 5, 5)],
+        {"weight": [3, 2, 3, 3, 3], "bias": [3]}, [1, 3, 3, 3, 3],
+    ),
+    "Conv2DTranspose": (
+        lambda: dy.Conv2DTranspose(2, 3, 3), [(1, 2, 5, 5)],
+        {"weight": [2, 3, 3, 3], "bias": [3]}, [1, 3, 7, 7],
+    ),
+    "Conv3DTranspose": (
+        lambda: dy.Conv3DTranspose(2, 3, 3), [(1, 2, 5, 5, 5)],
+        {"weight": [2, 3, 3, 3, 3], "bias": [3]}, [1, 3, 7, 7, 7],
+    ),
     "Pool2D": (lambda: dy.Pool2D(2, "avg", 2), [(1, 2, 4, 4)], {}, [1, 2, 2, 2]),
     "Linear": (lambda: dy.Linear(3, 4, act="tanh"), [(2, 5, 3)], {"weight": [3, 4], "bias": [4]}, [2, 5, 4]),
-    "BatchNorm": (lambda: dy.BatchNorm(2, act="relu"), [(2, 2, 3, 3)], {"weight": [2], "bias": [2], "_mean": [2], "_variance": [2]}, [2, 2, 3, 3]),
+    "BatchNorm": (
+        lambda: dy.BatchNorm(2, act="relu"), [(2, 2, 3, 3)],
+        {"weight": [2], "bias": [2], "_mean": [2], "_variance": [2]}, [2, 2, 3, 3],
+    ),
     "Dropout": (lambda: dy.Dropout(0.5), [(2, 3)], {}, [2, 3]),
     "Embedding": (lambda: dy.Embedding([5, 3]), [(2, 1, "int64")], {"weight": [5, 3]}, [2, 1, 3]),
     "LayerNorm": (lambda: dy.LayerNorm([3, 4]), [(2, 3, 4)], {"weight": [12], "bias": [12]}, [2, 3, 4]),
@@ -42,11 +57,20 @@ CASES = {
     "PRelu all": (lambda: dy.PRelu("all"), [(2, 3)], {"weight": [1]}, [2, 3]),
     "PRelu channel": (lambda: dy.PRelu("channel", channel=3), [(2, 3, 2, 2)], {"weight": [1, 3, 1, 1]}, [2, 3, 2, 2]),
     "PRelu element": (lambda: dy.PRelu("element", input_shape=[2, 3]), [(2, 3)], {"weight": [1, 3]}, [2, 3]),
-    "Bilinear": (lambda: dy.BilinearTensorProduct(3, 4, 5), [(2, 3), (2, 4)], {"weight": [5, 3, 4], "bias": [1, 5]}, [2, 5]),
+    "Bilinear": (
+        lambda: dy.BilinearTensorProduct(3, 4, 5), [(2, 3), (2, 4)],
+        {"weight": [5, 3, 4], "bias": [1, 5]}, [2, 5],
+    ),
     "GRUUnit": (lambda: dy.GRUUnit(6), [(2, 6), (2, 2)], {"weight": [2, 6], "bias": [1, 6]}, [2, 2]),
     "NCE": (lambda: dy.NCE(10, 4), [(2, 4), (2, 1, "int64")], {"weight": [10, 4]}, [2, 1]),
-    "NCE bias": (lambda: dy.NCE(10, 4, bias_attr="b"), [(2, 4), (2, 1, "int64")], {"weight": [10, 4], "bias": [10, 1]}, [2, 1]),
-    "TreeConv": (lambda: dy.TreeConv(5, 6, 2, 2), [(1, 10, 5), (1, 9, 2, "int64")], {"weight": [5, 3, 6, 2]}, [1, 10, 6, 2]),
+    "NCE bias": (
+        lambda: dy.NCE(10, 4, bias_attr="b"), [(2, 4), (2, 1, "int64")],
+        {"weight": [10, 4], "bias": [10, 1]}, [2, 1],
+    ),
+    "TreeConv": (
+        lambda: dy.TreeConv(5, 6, 2, 2), [(1, 10, 5), (1, 9, 2, "int64")],
+        {"weight": [5, 3, 6, 2]}, [1, 10, 6, 2],
+    ),
 }  # fmt: skip
 
 
@@ -104,7 +128,8 @@ def test_names():
     assert Conv2DBNLayer().full_name() == "conv2dbn_layer_0"
     assert dy.Layer("abc").full_name() == "abc_0"
     linear = dy.Linear(2, 2)
-    assert [linear.create_parameter([2]).name, linear.create_parameter([2], is_bias=True).name] == ["linear_0.w_1", "linear_0.b_1"]
+    assert linear.create_parameter([2]).name == "linear_0.w_1"
+    assert linear.create_parameter([2], is_bias=True).name == "linear_0.b_1"
     assert linear.create_parameter([2], attr=False) is None
     assert linear.create_variable(name="v").name == "linear_0.v"
     assert dy.Embedding("scope", [3, 2]).weight.name == "scope_0.w_0"  # the form of 1.5

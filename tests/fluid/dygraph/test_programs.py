@@ -202,7 +202,7 @@ def test_programs_are_kept_by_kind_of_input():
 def test_program_translator(tmp_path):
     translator = dy.ProgramTranslator()
     assert translator is dy.ProgramTranslator.get_instance()
-    main, startup, inputs, outputs = translator.get_program(relu_like, X)
+    main, _, inputs, outputs = translator.get_program(relu_like, X)
     assert isinstance(main, fluid.Program) and len(inputs) == len(outputs) == 1
     assert "conditional_block" in [op.type for op in main.global_block().ops]
     assert "_convert.if_" in translator.get_code(relu_like)

@@ -197,7 +197,7 @@ def test_grad_refuses():
 
 
 def test_errors_name_operator_inputs_and_line():
-    with pytest.raises(OperatorError, match="(?s)matmul.*linear_0.w_0.*test_variables.py"):
+    with pytest.raises(OperatorError, match=r"(?s)matmul.*linear_0\.w_0.*test_variables\.py"):
         dy.Linear(2, 3)(var([[1, 2, 3]]))
 
 
