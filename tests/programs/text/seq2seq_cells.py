@@ -1,4 +1,4 @@
-"""Translation on cells: LSTM cells run by layers.rnn, decoded by BeamSearchDecoder in dynamic_decode (Sutskever et al., 2014)."""
+"""Translation on cells: GRU cells run by layers.rnn, decoded by BeamSearchDecoder in dynamic_decode (Cho et al., 2014)."""
 
 from program_model import Model, repeat
 
@@ -20,7 +20,7 @@ class Translator(object):
         self.fluid, self.layers = fluid, fluid.layers
         uniform = fluid.initializer.UniformInitializer(low=-0.3, high=0.3)
         self.encoder_cell, self.decoder_cell = (
-            fluid.layers.LSTMCell(
+            fluid.layers.GRUCell(
                 hidden_size=WIDTH,
                 param_attr=fluid.ParamAttr(initializer=uniform),
                 name=name,
