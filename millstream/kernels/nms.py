@@ -15,7 +15,7 @@ def _area(box, extra):
 
 @njit(cache=True, nogil=True)
 def iou(a, b, extra):
-    """Intersection over union of two boxes; `extra` is 1 for pixel boxes. Not a number for two touching boxes without area."""
+    """Intersection over union of two boxes; `extra` is 1 for pixel boxes. NaN for two touching boxes without area."""
     if b[0] > a[2] or b[2] < a[0] or b[1] > a[3] or b[3] < a[1]:
         return 0.0
     w = min(a[2], b[2]) - max(a[0], b[0]) + extra

@@ -144,7 +144,7 @@ def multiclass_nms(
 ):
     """Per class, boxes above `score_threshold`, best first, that overlap no better kept one by more than `nms_threshold`.
 
-    BBoxes [N, M, 4] (or 8, 16, 24, 32: polygons) and Scores [N, C, M]; or, BBoxes with LoD, [M, C, 4] and [M, C]. Out rows are
+    BBoxes [N, M, 4] (or 8, 16, 24, 32: polygons) and Scores [N, C, M]; or [M, C, 4], with LoD, and [M, C]. Out rows are
     (label, score, coordinates), at most `keep_top_k` an image, one sequence an image; a single -1 when there is none.
     """
     images = _multiclass(
