@@ -173,7 +173,10 @@ class LayerHelper:
         )
 
     def get_parameter(self, name: str) -> Parameter:
-        """The Parameter `name` of the main Program."""
+        """The Parameter `name` of the main Program (in eager mode: the one made last with this name)."""
+        eager: Any = mode.tracer()
+        if eager is not None:
+            return eager.parameter(name)
         param = self.main_program.global_block().var(name)
         if not isinstance(param, Parameter):
             raise ValueError(f"{self.layer_type}: {name!r} is not a Parameter but a plain variable")

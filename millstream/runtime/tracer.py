@@ -6,6 +6,7 @@ one that a Program would have. What can be known of an operator type beforehand 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -43,6 +44,7 @@ class _CallPlan:
         self.bridge = differentiable(definition)
         self.sparse_bridge = differentiable(definition, sparse=True) if "is_sparse" in definition.attrs else None
         self.inputs = [(s.name, s.many, s.ragged) for s in definition.inputs]
+        self.optional = frozenset(s.name for s in definition.inputs if s.optional)
         self.inouts = [s.name for s in definition.outputs if s.inout]
         self.outputs = [(s.name, s.many) for s in definition.outputs]
         self.defaults = {n: s.default for n, s in definition.attrs.items() if s.default is not REQUIRED}
@@ -71,6 +73,7 @@ class EagerTracer:
         self._rng: torch.Generator | None = None
         self._rng_seed = 0
         self._context: Context | None = None
+        self._parameters: weakref.WeakValueDictionary[str, ParamBase] = weakref.WeakValueDictionary()
 
     # ---- what LayerHelper asks -----------------------------------------------------------------
     def new_variable(self, name: str | None, dtype: Any, **kwargs: Any) -> VarBase:
@@ -89,7 +92,15 @@ class EagerTracer:
         kwargs.pop("seed", None)
         holder = VarBase(None, name, dtype=dtype, shape=shape)
         self.initialize(holder, initializer)
-        return ParamBase(holder.tensor, name, **kwargs)
+        param = self._parameters[name] = ParamBase(holder.tensor, name, **kwargs)
+        return param
+
+    def parameter(self, name: str) -> ParamBase:
+        """The living parameter made last with this name; ValueError when there is none."""
+        found = self._parameters.get(name)
+        if found is None:
+            raise ValueError(f"there is no parameter {name!r} in dygraph mode (it must be held by a layer or a variable)")
+        return found
 
     def initialize(self, var: VarBase, initializer: Any) -> None:
         """Fill `var`, which has a declared shape and dtype, by `initializer`."""
@@ -138,10 +149,13 @@ class EagerTracer:
         kwargs = self._keywords(plan, attrs, ins, outs)
         wants_grad = False
         if self.has_grad and not stop_gradient:
-            for variables in ins.values():
-                for var in variables:
-                    if not var._stop_gradient:
-                        wants_grad = True
+            try:
+                for variables in ins.values():
+                    for var in variables:
+                        if not var._stop_gradient:
+                            wants_grad = True
+            except AttributeError:
+                raise _not_eager(type, ins) from None
         try:
             args = _arguments(plan, ins, outs)
             kernel = plan.kernel
@@ -233,6 +247,8 @@ def _arguments(plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, l
             continue
         for var in variables:
             if var._ivar is None:
+                if name in plan.optional and var.persistable:  # a state that nothing has written yet
+                    continue
                 raise UninitializedError(f"eager variable {var.name!r} has no value")
         if ragged:
             values = [Ragged(v._ivar, v._lod) for v in variables]
@@ -297,6 +313,15 @@ def _lods(definition: OpDef, ins: dict[str, list[VarBase]], kwargs: dict[str, An
         values = {s: [v._ivar for v in vs] if many[s].many else vs[0]._ivar for s, vs in ins.items() if vs and s in many}
         return definition.lod(lods, {k: v for k, v in kwargs.items() if k in definition.attrs}, values)
     return {out: ins[src][0]._lod for out, src in lod_sources(definition).items() if ins.get(src)}
+
+
+def _not_eager(type: str, ins: dict[str, list[Any]]) -> Exception:
+    found = next(v for vs in ins.values() for v in vs if not isinstance(v, VarBase))
+    what = found.describe() if hasattr(found, "describe") else repr(found)[:60]
+    return InvalidProgramError(
+        f"operator {type}: {what} is a {found.__class__.__name__}, not an eager variable: it has no value in "
+        "dygraph mode"
+    )
 
 
 def _describe(ins: dict[str, list[VarBase]]) -> list[str]:

@@ -40,7 +40,7 @@ class AdamOptimizer(Optimizer):
                 (self._beta1_pow_acc_str, self._beta1, 0.9),
                 (self._beta2_pow_acc_str, self._beta2, 0.999),
             ):
-                fill = default if isinstance(beta, Variable) else beta
+                fill = default if (isinstance(beta, Variable) or hasattr(beta, "_ivar")) else beta
                 self._add_accumulator(name, p, fill_value=fill, shape=[1], device="cpu")
 
     def _slots(self, param_and_grad: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -66,7 +66,7 @@ class AdamOptimizer(Optimizer):
             "min_row_size_to_use_multithread": 1000,
         }
         for name, beta, slot in (("beta1", self._beta1, "Beta1Tensor"), ("beta2", self._beta2, "Beta2Tensor")):
-            if isinstance(beta, Variable):
+            if (isinstance(beta, Variable) or hasattr(beta, "_ivar")):
                 inputs[slot] = [beta]
             else:
                 attrs[name] = beta

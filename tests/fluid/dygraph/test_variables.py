@@ -229,3 +229,21 @@ def test_random_seed_repeats():
 
     for a, b in zip(draw(), draw()):
         np.testing.assert_array_equal(a, b)
+
+
+def test_variables_of_programs_are_refused():
+    static = fluid.default_main_program().global_block().create_var(name="s", shape=[2], dtype="float32")
+    with pytest.raises(InvalidProgramError, match="not an eager variable"):
+        layers.relu(static)
+
+
+def test_layers_with_states_of_their_own():
+    image = var(np.ones((2, 3, 8, 8)))
+    assert layers.random_crop(image, [3, 6, 6]).shape == [2, 3, 6, 6]
+    zeros = layers.fill_constant([1, 2, 4], "float32", 0.0)
+    assert layers.lstm(var(np.ones((5, 2, 4))), zeros, zeros, 20, 4, 1)[0].shape == [5, 2, 4]
+    scores = layers.fc(var([[1, 2, 3]]), 4)
+    scores._lod = (np.array([0, 1]),)
+    weight = layers.create_parameter([6, 4], "float32", name="transitions")
+    assert layers.crf_decoding(scores, fluid.ParamAttr(name="transitions")).shape == [1, 1]
+    assert weight.name == "transitions"
