@@ -132,7 +132,7 @@ def _check_loss(loss: Any) -> None:
     if loss.has_shape and size != 1:
         raise InvalidProgramError(
             f"append_backward: the loss must have one element, received {loss.describe()}; "
-            "take its mean first (fluid.layers.mean)"
+            f"take its mean first (fluid.layers.mean)\n    at {user_site()}"
         )
 
 
