@@ -46,6 +46,10 @@ def cudnn_lstm(
     """
     directions = 2 if is_bidirec else 1
     params = _unpack(w, x.shape[-1], hidden_size, num_layers, directions)
+    state = [num_layers * directions, x.shape[1], hidden_size]
+    for name, value in (("InitH", init_h), ("InitC", init_c)):  # torch.lstm itself reads past the end of a smaller one
+        if list(value.shape) != state:
+            raise ShapeError(f"{name} must have shape {state} for Input {list(x.shape)}, received {list(value.shape)}")
     train = not is_test and dropout_prob > 0
     return torch.lstm(
         x, [init_h.contiguous(), init_c.contiguous()], params, True, num_layers, dropout_prob, train, is_bidirec, False

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import millstream.fluid as fluid
-from millstream.errors import InvalidProgramError, OperatorError
+from millstream.errors import InvalidProgramError, OperatorError, ShapeError
 
 dy, layers = fluid.dygraph, fluid.layers
 
@@ -242,6 +242,8 @@ def test_layers_with_states_of_their_own():
     assert layers.random_crop(image, [3, 6, 6]).shape == [2, 3, 6, 6]
     zeros = layers.fill_constant([1, 2, 4], "float32", 0.0)
     assert layers.lstm(var(np.ones((5, 2, 4))), zeros, zeros, 20, 4, 1)[0].shape == [5, 2, 4]
+    with pytest.raises(ShapeError, match=r"InitH must have shape \[1, 5, 4\]"):
+        layers.lstm(var(np.ones((2, 5, 4))), zeros, zeros, 20, 4, 1)
     scores = layers.fc(var([[1, 2, 3]]), 4)
     scores._lod = (np.array([0, 1]),)
     weight = layers.create_parameter([6, 4], "float32", name="transitions")
