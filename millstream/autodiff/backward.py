@@ -11,6 +11,7 @@ from millstream.errors import InvalidProgramError
 from millstream.ir import names, walk
 from millstream.ir.block import Block
 from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR, ROLE_BACKWARD, ROLE_LOSS, ROLE_OPTIMIZE, Operator
+from millstream.ir.site import user_site
 from millstream.ir.variable import Parameter, Variable
 
 
