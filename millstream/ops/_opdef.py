@@ -230,7 +230,9 @@ def op(
         block: the kernel takes a BlockFrame and keyword attributes; it has a sub-Block.
         side_effect: must run even if nothing uses its outputs.
         **extra: what optional rooms know of the operator (onnx=, flops=, …); `traceable=True`: the kernel is torch
-            calls whose autograd gradient equals the declared one (tests/ops/test_traceable.py checks it).
+            calls whose autograd gradient equals the declared one (tests/ops/test_traceable.py checks it);
+            `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
+            `amp_slots`: the only slots that it may touch.
     """
 
     def declare(kernel: Callable[..., Any]) -> Callable[..., Any]:

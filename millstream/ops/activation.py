@@ -19,7 +19,7 @@ _BY_OUT = "Out, Out@GRAD -> X@GRAD"
 _BY_DOUT = "Out@GRAD -> X@GRAD"
 
 
-@op("relu", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("relu", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
 def relu(x):
     """max(X, 0)."""
     return torch.relu(x)
@@ -31,7 +31,7 @@ def relu_grad(out, dout):
     return _aten.threshold_backward(dout, out, 0)
 
 
-@op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
 def tanh(x):
     """Hyperbolic tangent."""
     return torch.tanh(x)
@@ -43,7 +43,7 @@ def tanh_grad(out, dout):
     return _aten.tanh_backward(dout, out)
 
 
-@op("sigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("sigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
 def sigmoid(x):
     """1 / (1 + exp(-X))."""
     return torch.sigmoid(x)
@@ -67,7 +67,7 @@ def logsigmoid_grad(x, dout):
     return dout * torch.sigmoid(-x)
 
 
-@op("exp", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("exp", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="black")
 def exp(x):
     """e ** X; integers go through float64 and are cut."""
     return torch.exp(x) if x.is_floating_point() else torch.exp(x.double()).to(x.dtype)
@@ -79,7 +79,7 @@ def exp_grad(out, dout):
     return dout * out
 
 
-@op("log", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("log", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="black")
 def log(x):
     """Natural logarithm."""
     return torch.log(x)
@@ -127,7 +127,7 @@ def rsqrt_grad(out, dout):
     return dout * -0.5 * (out * out * out)
 
 
-@op("square", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("square", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="black")
 def square(x):
     """X^2."""
     return x * x
@@ -347,7 +347,7 @@ def abs_grad(x, dout):
     return dout * torch.sign(x)
 
 
-@op("sign", slots=_SLOTS, infer="X", lod="X")
+@op("sign", slots=_SLOTS, infer="X", lod="X", amp="gray")
 def sign(x):
     """-1, 0 or 1."""
     return torch.sign(x)

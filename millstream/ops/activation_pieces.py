@@ -22,7 +22,7 @@ _threshold_backward = torch.ops.aten.threshold_backward
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
 
-@op("leaky_relu", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("leaky_relu", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
 def leaky_relu(x, *, alpha: float = 0.02):
     """max(X, alpha * X)."""
     return torch.maximum(x, x * alpha)
@@ -34,7 +34,7 @@ def leaky_relu_grad(out, dout, *, alpha: float = 0.02):
     return torch.where(out > 0, dout, dout * alpha)
 
 
-@op("relu6", slots=_SLOTS, infer="X", lod="X")
+@op("relu6", slots=_SLOTS, infer="X", lod="X", amp="gray")
 def relu6(x, *, threshold: float = 6.0):
     """min(max(X, 0), threshold)."""
     return torch.clamp(x, 0.0, threshold)
@@ -150,7 +150,7 @@ def hard_swish_grad(x, dout, *, threshold: float = 6.0, scale: float = 6.0, offs
     return dout * torch.where(shifted < threshold, middle, torch.ones_like(x))
 
 
-@op("soft_relu", slots=_SLOTS, infer="X", lod="X")
+@op("soft_relu", slots=_SLOTS, infer="X", lod="X", amp="gray")
 def soft_relu(x, *, threshold: float = 40.0):
     """log(1 + exp(X clipped to [-threshold, threshold]))."""
     return torch.log(1 + torch.exp(torch.clamp(x, -threshold, threshold)))
@@ -188,7 +188,7 @@ def _softmax_spec(x: Spec, *, axis: int, **rest: object) -> Spec:
     return x
 
 
-@op("softmax", slots=_SLOTS, infer=_softmax_spec, lod="X", traceable=True)
+@op("softmax", slots=_SLOTS, infer=_softmax_spec, lod="X", traceable=True, amp="black")
 def softmax(x, *, axis: int = -1):
     """exp(X) / sum of exp(X) along `axis`; logits more than 64 below the greatest count as 64 below."""
     return clipped_softmax(x, axis)

@@ -88,7 +88,7 @@ def _as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
     return t.reshape(math.prod(shape[:n]), math.prod(shape[n:]))
 
 
-@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X", traceable=True)
+@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X", traceable=True, amp="white")
 def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
     """Matrix product after X and Y are flattened to matrices: the first *_num_col_dims dims are the rows.
 
@@ -149,7 +149,7 @@ def _matrices(x: torch.Tensor, y: torch.Tensor, tx: bool, ty: bool) -> tuple[tor
     return x.transpose(-2, -1) if tx else x, y.transpose(-2, -1) if ty else y
 
 
-@op("matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X", traceable=True)
+@op("matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X", traceable=True, amp="white")
 def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0):
     """alpha * X Y over the last two dims; the dims before are a batch, over which a 2-D operand is shared.
 

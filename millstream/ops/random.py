@@ -36,7 +36,7 @@ def _keep_mask(x, p, rng):
     return (bits.view(torch.int32)[:n] >= limit).view(torch.uint8).reshape(x.shape)
 
 
-@op("dropout", slots="X, Seed? -> Out, Mask~", infer=_dropout_spec, lod="X", nodiff="Seed")
+@op("dropout", slots="X, Seed? -> Out, Mask~", infer=_dropout_spec, lod="X", nodiff="Seed", amp="gray")
 def dropout(
     x,
     seed_in,
@@ -98,7 +98,7 @@ def _normal(shape, mean, std, dtype, rng, device):
     return torch.empty(shape, dtype=torch_dtype(dtype), device=device).normal_(0, 1, generator=rng).mul_(std).add_(mean)
 
 
-@op("gaussian_random", slots=_SHAPED, infer=_gaussian_spec, grad=False)
+@op("gaussian_random", slots=_SHAPED, infer=_gaussian_spec, grad=False, amp="gray")
 def gaussian_random(
     shape_tensor,
     shape_list,
@@ -125,7 +125,7 @@ def _like_shape(x, shape, input_dim_idx, output_dim_idx):
     return shape
 
 
-@op("gaussian_random_batch_size_like", slots="Input -> Out", infer=_gaussian_like_spec, grad=False)
+@op("gaussian_random_batch_size_like", slots="Input -> Out", infer=_gaussian_like_spec, grad=False, amp="gray")
 def gaussian_random_batch_size_like(
     x,
     *,
@@ -210,7 +210,7 @@ def _uniform_like_spec(x, *, shape, input_dim_idx, output_dim_idx, min, max, see
     return like_spec(x, shape, input_dim_idx, output_dim_idx, dtype)
 
 
-@op("uniform_random_batch_size_like", slots="Input -> Out", infer=_uniform_like_spec, grad=False)
+@op("uniform_random_batch_size_like", slots="Input -> Out", infer=_uniform_like_spec, grad=False, amp="gray")
 def uniform_random_batch_size_like(
     x,
     *,

@@ -206,7 +206,7 @@ def _one(x: Spec, **attrs: object) -> Spec:
     return Spec((1,), x.dtype)
 
 
-@op("mean", slots=_SLOTS, infer=_one, traceable=True)
+@op("mean", slots=_SLOTS, infer=_one, traceable=True, amp="black")
 def mean(x):
     """Mean of all elements: [1]."""
     return x.mean().reshape(1)

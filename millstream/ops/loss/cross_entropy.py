@@ -59,7 +59,7 @@ def _cross_entropy_spec(x: Spec, label: Spec, *, soft_label: bool, ignore_index:
     return x.like(shape=label_spec(x, label, -1, soft_label))
 
 
-@op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", nodiff="Label")
+@op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", nodiff="Label", amp="black")
 def cross_entropy(x, label, *, soft_label: bool = False, ignore_index: int = -100):
     """-log X[label], or -sum of Label * log X with soft labels, along the last dim; log(0) counts as -1e20.
 
@@ -103,6 +103,7 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
     lod="Y=X",
     nodiff="Label",
     grad="cross_entropy_grad2",
+    amp="black",
 )
 def cross_entropy2(x, label, *, ignore_index: int = -100):
     """-log X[label]; MatchX is X[label] (0 where the label is ignored). Shapes as cross_entropy."""
@@ -132,6 +133,7 @@ def _softmax_ce_spec(logits: Spec, label: Spec, *, soft_label: bool, ignore_inde
     infer=_softmax_ce_spec,
     lod="Softmax=Logits, Loss=Logits",
     nodiff="Label",
+    amp="black",
 )
 def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1):
     """Cross entropy of the softmax along `axis` (see softmax, cross_entropy).
@@ -180,7 +182,9 @@ def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
     return x
 
 
-@op("sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label")
+@op(
+    "sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label", amp="black"
+)
 def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, ignore_index: int = -100):
     """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label is `ignore_index`.
 

@@ -221,7 +221,7 @@ def _pool_grad(
     return channels_back(dx) if last else dx
 
 
-@op("pool2d", slots="X -> Out", infer=_infer_pool, lod="X")
+@op("pool2d", slots="X -> Out", infer=_infer_pool, lod="X", amp="gray")
 def pool2d(
     x,
     *,
@@ -293,7 +293,7 @@ def pool2d_grad(
     )
 
 
-@op("pool3d", slots="X -> Out", infer=_infer_pool, lod="X")
+@op("pool3d", slots="X -> Out", infer=_infer_pool, lod="X", amp="gray")
 def pool3d(
     x,
     *,

@@ -26,7 +26,7 @@ def _cast_spec(x, *, in_dtype, out_dtype):
     return x.like(dtype=to_var_type(out_dtype))
 
 
-@op("cast", slots="X -> Out", infer=_cast_spec, lod="X", grad=unary_grad("cast", "X", "Out", _cast_attrs))
+@op("cast", slots="X -> Out", infer=_cast_spec, lod="X", grad=unary_grad("cast", "X", "Out", _cast_attrs), amp="gray")
 def cast(x, *, in_dtype: DType, out_dtype: DType):
     """X as `out_dtype`; floats are cut toward zero when they become integers."""
     return x.to(torch_dtype(out_dtype))
@@ -54,6 +54,7 @@ def _scaled(x, scale, bias, bias_after_scale):
     lod="X",
     nodiff="ScaleTensor",
     grad=unary_grad("scale", "X", "Out", _scale_attrs, ("ScaleTensor",)),
+    amp="gray",
 )
 def scale(x, scale_tensor, *, scale: float = 1.0, bias: float = 0.0, bias_after_scale: bool = True):
     """scale * X + bias, or scale * (X + bias); ScaleTensor goes before the attribute. X may be SelectedRows."""
@@ -124,7 +125,7 @@ def _sum_sparse(rows):
     )
 
 
-@op("sum", slots="X* -> Out", infer=_sum_spec, lod="X", grad=_sum_grad)
+@op("sum", slots="X* -> Out", infer=_sum_spec, lod="X", grad=_sum_grad, amp="black")
 def sum_(xs):
     """Sum of all inputs.
 

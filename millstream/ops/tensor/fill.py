@@ -53,7 +53,13 @@ def _fill_constant_spec(value_tensor, shape_tensor, shape_list, *, dtype, shape,
     return shape_spec(shape, shape_tensor, shape_list, dtype)
 
 
-@op("fill_constant", slots="ValueTensor?, ShapeTensor?, ShapeTensorList* -> Out", infer=_fill_constant_spec, grad=False)
+@op(
+    "fill_constant",
+    slots="ValueTensor?, ShapeTensor?, ShapeTensorList* -> Out",
+    infer=_fill_constant_spec,
+    grad=False,
+    amp="gray",
+)
 def fill_constant(
     value_tensor,
     shape_tensor,

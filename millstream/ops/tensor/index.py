@@ -37,7 +37,7 @@ def _gather_spec(x, index, *, overwrite):
     return Spec((index.shape[0], *x.shape[1:]), x.dtype)
 
 
-@op("gather", slots="X, Index -> Out", infer=_gather_spec, nodiff="Index")
+@op("gather", slots="X, Index -> Out", infer=_gather_spec, nodiff="Index", amp="gray")
 def gather(x, index, *, overwrite: bool = True):
     """Rows of X by Index: Out[i] = X[Index[i]].
 

@@ -162,7 +162,7 @@ def _stack_spec(xs, *, axis):
     return Spec(tuple(shape), xs[0].dtype, xs[0].lod_level)
 
 
-@op("stack", slots="X* -> Y", infer=_stack_spec, lod="X", traceable=True)
+@op("stack", slots="X* -> Y", infer=_stack_spec, lod="X", traceable=True, amp="gray")
 def stack(xs, *, axis: int = 0):
     """Tensors of one shape along a new axis."""
     return torch.stack(xs, axis)
@@ -185,7 +185,7 @@ def _unstack_spec(x, *, axis, num):
     return [part] * num
 
 
-@op("unstack", slots="X -> Y*", infer=_unstack_spec, traceable=True)
+@op("unstack", slots="X -> Y*", infer=_unstack_spec, traceable=True, amp="gray")
 def unstack(x, *, axis: int = 0, num: int):
     """X taken apart along `axis`."""
     return list(x.unbind(axis))

@@ -65,7 +65,7 @@ def _table_grad_spec(w, ids, dout, *, is_sparse, **attrs):
     return Spec(w.shape, w.dtype, 0, kind)
 
 
-@op("lookup_table", slots="W, Ids -> Out", infer=_lookup_spec, lod="Ids", nodiff="Ids", traceable=True)
+@op("lookup_table", slots="W, Ids -> Out", infer=_lookup_spec, lod="Ids", nodiff="Ids", traceable=True, amp="gray")
 def lookup_table(
     w, ids, *, is_sparse: bool = False, padding_idx: Long = -1, is_distributed: bool = False, remote_prefetch: bool = False
 ):
@@ -129,7 +129,7 @@ def _values_spec(x):
     return Spec(x.shape, x.dtype)
 
 
-@op("get_tensor_from_selected_rows", slots="X -> Out", infer=_values_spec, grad=False)
+@op("get_tensor_from_selected_rows", slots="X -> Out", infer=_values_spec, grad=False, amp="gray")
 def get_tensor_from_selected_rows(x):
     """The values of SelectedRows as they are, [number of rows, …]."""
     return x.values

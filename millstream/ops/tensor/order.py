@@ -32,7 +32,7 @@ def _top_k_spec(x, k_tensor, *, k):
     return x.like(shape=shape), Spec(shape, VarType.INT64, x.lod_level)
 
 
-@op("top_k", slots="X, K? -> Out, Indices", infer=_top_k_spec, lod="X", nodiff="K")
+@op("top_k", slots="X, K? -> Out, Indices", infer=_top_k_spec, lod="X", nodiff="K", amp="gray")
 def top_k(x, k_tensor, *, k: int = 1):
     """The k largest of the last dim, largest first, and their positions (int64); K goes before the attribute.
 

@@ -88,6 +88,7 @@ def _reshaped(x, shape_in, shape_tensors, shape):
     lod=keep_lod_if(_reshape_stays),
     nodiff="Shape, ShapeTensor",
     traceable=True,
+    amp="gray",
 )
 def reshape2(x, shape_in, shape_tensors, *, shape: list[int] = []):
     """X's elements in another shape: 0 copies X's dim, one -1 is inferred.
@@ -268,7 +269,7 @@ def _flatten_stays(x_shape, attrs, ins):
     return _flat(x_shape, attrs["axis"])[0] == x_shape[0]
 
 
-@op("flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), traceable=True)
+@op("flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), traceable=True, amp="gray")
 def flatten2(x, *, axis: int = 1):
     """X as a matrix [product of dims before `axis`, product of the rest]."""
     return x.reshape(_flat(x.shape, axis)), xshape(x)
@@ -310,7 +311,7 @@ def _inverse(axis):
     return tuple(inverse)
 
 
-@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec, traceable=True)
+@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec, traceable=True, amp="gray")
 def transpose2(x, *, axis: list[int]):
     """Out's dim i is X's dim axis[i]."""
     return x.permute(axis), xshape(x)

@@ -85,6 +85,7 @@ def _axis0_stays(shape, attrs, ins):
     lod=keep_lod_if(_axis0_stays, "Input"),
     nodiff=_SLICE_NODIFF,
     traceable=True,
+    amp="gray",
 )
 def slice_(
     x,
