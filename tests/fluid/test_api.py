@@ -27,7 +27,6 @@ ABSENT = {
     "paddle.fluid.contrib.QuantizeTranspiler": "not written yet",
     "paddle.fluid.contrib.QuantizeTranspiler.freeze_program": "not written yet",
     "paddle.fluid.contrib.QuantizeTranspiler.training_transpile": "not written yet",
-    "paddle.fluid.contrib.mixed_precision.decorate": "not written yet",
 }
 # name -> why its signature differs
 OTHERWISE = {

@@ -1,6 +1,14 @@
 """``fluid.contrib``: layers and tools apart from the core."""
 
-from millstream.fluid.contrib import decoder, extend_optimizer, layers, memory_usage_calc, op_frequence, reader
+from millstream.fluid.contrib import (
+    decoder,
+    extend_optimizer,
+    layers,
+    memory_usage_calc,
+    mixed_precision,
+    op_frequence,
+    reader,
+)
 from millstream.fluid.contrib.decoder import BeamSearchDecoder, InitState, StateCell, TrainingDecoder
 from millstream.fluid.contrib.extend_optimizer import extend_with_decoupled_weight_decay
 from millstream.fluid.contrib.layers import (
@@ -48,6 +56,7 @@ __all__ = [
     "match_matrix_tensor",
     "memory_usage",
     "memory_usage_calc",
+    "mixed_precision",
     "multiclass_nms2",
     "op_freq_statistic",
     "op_frequence",
