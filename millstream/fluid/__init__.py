@@ -7,6 +7,7 @@ from millstream.fluid import (
     average,
     backward,
     clip,
+    compiler,
     contrib,
     core,
     data_feeder,
@@ -15,6 +16,7 @@ from millstream.fluid import (
     debugger,
     dygraph,
     evaluator,
+    executor,
     framework,
     incubate,
     initializer,
@@ -25,6 +27,7 @@ from millstream.fluid import (
     metrics,
     nets,
     optimizer,
+    parallel_executor,
     profiler,
     reader,
     regularizer,
@@ -39,6 +42,8 @@ from millstream.fluid.dygraph import (
     disable_imperative,
     enable_dygraph,
     enable_imperative,
+    load_dygraph,
+    save_dygraph,
 )
 from millstream.fluid.framework import (
     cpu_places,
@@ -51,7 +56,7 @@ from millstream.fluid.framework import (
     require_version,
 )
 from millstream.fluid.input import embedding, one_hot
-from millstream.fluid.io import load, save
+from millstream.fluid.io import load, load_program_state, save, set_program_state
 from millstream.fluid.layers.math_op_patch import monkey_patch_variable
 from millstream.fluid.memory_optimization import memory_optimize, release_memory
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr

@@ -1,0 +1,33 @@
+"""Modules that user code of 1.1 to 1.8 imports from by name."""
+
+import importlib
+
+import pytest
+
+import millstream.fluid as fluid
+
+NAMES = {
+    "executor": ["Executor", "global_scope", "scope_guard"],
+    "compiler": ["BuildStrategy", "CompiledProgram", "ExecutionStrategy"],
+    "parallel_executor": ["ParallelExecutor"],
+    "layers.rnn": ["BeamSearchDecoder", "GRUCell", "LSTMCell", "RNNCell", "dynamic_decode", "dynamic_lstm", "rnn"],
+    "layers.sequence_lod": ["sequence_conv", "sequence_pool"],
+}
+
+
+@pytest.mark.parametrize("module", sorted(NAMES))
+def test_modules(module):
+    loaded = importlib.import_module(f"millstream.fluid.{module}")
+    home = fluid.layers if module.startswith("layers.") else fluid
+    for name in NAMES[module]:
+        assert getattr(loaded, name) is getattr(home, name)
+
+
+def test_the_function_rnn_is_not_hidden_by_its_module():
+    importlib.import_module("millstream.fluid.layers.rnn")
+    assert callable(fluid.layers.rnn)
+
+
+@pytest.mark.parametrize("name", ["load_program_state", "set_program_state", "load_dygraph", "save_dygraph"])
+def test_functions_of_fluid(name):
+    assert callable(getattr(fluid, name))
