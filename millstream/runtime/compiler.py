@@ -168,9 +168,10 @@ class CompiledProgram:
         replicas = self._replicas
         if replicas is None or replicas.version != self._program._version or replicas.scope is not scope:
             replicas = self._replicas = _Replicas(self, executor, scope, len(places))
-        per_place = replicas.run(_split_feed(feed, len(places)), fetch_names(fetch_list))
-        if not return_merged:
-            return [[as_result(v, lod, return_numpy) for v, lod in values] for values in per_place]
+        feeds = _split_feed(feed, len(places), few=self._loss_name is None)
+        per_place = replicas.run(feeds, fetch_names(fetch_list))
+        if not return_merged:  # one list a fetch, its values in the order of the places
+            return [[as_result(v, lod, return_numpy) for v, lod in values] for values in zip(*per_place)]
         return [as_result(*_merge(list(values)), return_numpy) for values in zip(*per_place)]
 
     def _devices(self, executor: Executor) -> list[Any]:
@@ -360,35 +361,43 @@ def _shadow(scope: Scope, program: Program) -> Scope:
     return kid
 
 
-def _split_feed(feed: Any, n: int) -> list[dict[str, Any]]:
+def _split_feed(feed: Any, n: int, few: bool) -> list[dict[str, Any]]:
+    """Shares of the feed for each place; with `few` a small batch may leave the last places without work."""
     if feed is None:
         return [{} for _ in range(n)]
     if isinstance(feed, (list, tuple)):
         if len(feed) != n:
             raise FeedError(f"feed: {n} places need a list of {n} dicts, received {len(feed)}")
         return [dict(f) for f in feed]
-    parts: list[dict[str, Any]] = [{} for _ in range(n)]
-    for name, value in feed.items():
-        for part, piece in zip(parts, _split_value(name, value, n)):
-            part[name] = piece
-    return parts
+    pieces = {name: _split_value(name, value, n, few) for name, value in feed.items()}
+    counts = {name: len(shares) for name, shares in pieces.items()}
+    if len(set(counts.values())) > 1:
+        raise FeedError(f"feed: the batches fill different numbers of the {n} places: {counts}")
+    used = max(counts.values(), default=n)
+    return [{name: shares[k] for name, shares in pieces.items()} for k in range(used)]
 
 
-def _split_value(name: str, value: Any, n: int) -> list[Any]:
+def _bounds(name: str, what: str, count: int, n: int, few: bool) -> list[int]:
+    """Shares of ceil(count / n), the last one smaller: Fluid's way, so uneven batches weigh as they did there."""
+    step = -(-count // n)
+    bounds = [*range(0, count, step), count] if count else [0]
+    if len(bounds) - 1 < (1 if few else n):
+        raise FeedError(
+            f"feed {name}: {count} {what} can't be split over {n} places (shares of {step}); "
+            "hint: feed more, leave out the small last batch, or set CPU_NUM"
+        )
+    return bounds
+
+
+def _split_value(name: str, value: Any, n: int, few: bool) -> list[Any]:
     if isinstance(value, LoDTensor) and value._lod:
-        return _split_sequences(name, value, n)
+        return _split_sequences(name, value, n, few)
     array = value.torch() if isinstance(value, LoDTensor) else np.asarray(value)
-    if array.shape[0] < n:
-        raise FeedError(f"feed {name}: a batch of {array.shape[0]} can't be split over {n} places")
-    bounds = [round(k * array.shape[0] / n) for k in range(n + 1)]
-    return [array[a:b] for a, b in pairwise(bounds)]
+    return [array[a:b] for a, b in pairwise(_bounds(name, "rows", array.shape[0], n, few))]
 
 
-def _split_sequences(name: str, value: LoDTensor, n: int) -> list[LoDTensor]:
-    count = value._lod[0].size - 1
-    if count < n:
-        raise FeedError(f"feed {name}: {count} sequences can't be split over {n} places")
-    bounds = [round(k * count / n) for k in range(n + 1)]
+def _split_sequences(name: str, value: LoDTensor, n: int, few: bool) -> list[LoDTensor]:
+    bounds = _bounds(name, "sequences", value._lod[0].size - 1, n, few)
     parts = []
     for a, b in pairwise(bounds):
         lod = []

@@ -93,3 +93,34 @@ def test_batch_norm_statistics_are_those_of_the_first_place():
     data = np.concatenate([np.zeros((4, 3)), np.ones((4, 3))]).astype("float32")
     exe.run(program, feed={"x": data}, fetch_list=[out])
     np.testing.assert_allclose(np.array(fluid.global_scope().find_var("mean").get_tensor()), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "places", "shares"),
+    [(3, 4, [1, 1, 1]), (5, 2, [3, 2]), (5, 4, [2, 2, 1]), (7, 3, [3, 3, 1]), (7, 4, [2, 2, 2, 1])],
+)
+def test_uneven_batches_are_shared_as_in_fluid_and_unmerged_fetches_come_by_fetch(rows, places, shares):
+    with fluid.program_guard(fluid.Program(), fluid.Program()):
+        x = fluid.data("x", [None, 1])
+        twice, thrice = fluid.layers.scale(x, 2.0), fluid.layers.scale(x, 3.0)
+        both = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(places=fluid.cpu_places(places))
+    feed = {"x": np.arange(rows, dtype="float32").reshape(rows, 1)}
+    out = fluid.Executor(fluid.CPUPlace()).run(both, feed=feed, fetch_list=[twice, thrice], return_merged=False)
+    assert [[len(v) for v in fetch] for fetch in out] == [shares, shares]
+    np.testing.assert_array_equal(np.concatenate(out[1]), feed["x"] * 3)
+
+
+def test_training_averages_uneven_shares_by_place():
+    """Recorded: five rows on two places give losses 1 and 3.5, and a weight of -1.25."""
+    with fluid.program_guard(fluid.Program(), fluid.Program()), fluid.scope_guard(fluid.Scope()):
+        x = fluid.data("x", [None, 1])
+        weight = fluid.ParamAttr(name="w", initializer=fluid.initializer.Constant(1.0))
+        loss = fluid.layers.mean(fluid.layers.fc(x, 1, param_attr=weight))
+        fluid.optimizer.SGD(1.0).minimize(loss)
+        exe = fluid.Executor(fluid.CPUPlace())
+        exe.run(fluid.default_startup_program())
+        prog = fluid.CompiledProgram(fluid.default_main_program())
+        prog.with_data_parallel(loss_name=loss.name, places=fluid.cpu_places(2))
+        feed = {"x": np.arange(5, dtype="float32").reshape(5, 1)}
+        np.testing.assert_allclose(exe.run(prog, feed=feed, fetch_list=[loss])[0], [1.0, 3.5])
+        np.testing.assert_allclose(np.array(fluid.global_scope().find_var("w").get_tensor()), [[-1.25]])
