@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
+from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 
@@ -97,6 +98,8 @@ def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
     if x.dim() == 2 and y.dim() == 2:
         return _mm(x, y)
     out = _mm(_as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims))
+    if x.dtype is torch.float16 and slow_half(x):
+        return mul(x.float(), y.float(), x_num_col_dims=x_num_col_dims, y_num_col_dims=y_num_col_dims).half()
     return out.reshape(*x.shape[:x_num_col_dims], *y.shape[y_num_col_dims:])
 
 
@@ -106,6 +109,9 @@ def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, wa
     if x.dim() == 2 and y.dim() == 2:
         return torch.mm(dout, y.t()) if want[0] else None, torch.mm(x.t(), dout) if want[1] else None
     x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
+    if x.dtype is torch.float16 and slow_half(x):
+        n, m = x_num_col_dims, y_num_col_dims
+        return halved(*mul_grad(x.float(), y.float(), dout.float(), x_num_col_dims=n, y_num_col_dims=m, want=want))
     d = dout.reshape(x2.shape[0], y2.shape[1])
     return (
         torch.mm(d, y2.t()).reshape(x.shape) if want[0] else None,
@@ -158,6 +164,8 @@ def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha:
     a, b = _matrices(x, y, transpose_X, transpose_Y)
     out = torch.matmul(a, b)
     if x.dim() == 1 or y.dim() == 1:
+    if x.dtype is torch.float16 and slow_half(x):
+        return matmul(x.float(), y.float(), transpose_X=transpose_X, transpose_Y=transpose_Y, alpha=alpha).half()
         out = _drop_vector_dims(out, x, y, transpose_X, transpose_Y)
     return out if alpha == 1.0 else out * alpha
 
@@ -178,6 +186,9 @@ def matmul_grad(x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = Fa
     a, b = _matrices(x, y, transpose_X, transpose_Y)
     batch = a.shape[:-2] or b.shape[:-2]
     d = dout.reshape(*batch, a.shape[-2], b.shape[-1])
+    if x.dtype is torch.float16 and slow_half(x):
+        form = {"transpose_X": transpose_X, "transpose_Y": transpose_Y, "alpha": alpha}
+        return halved(*matmul_grad(x.float(), y.float(), dout.float(), **form, want=want))
     if alpha != 1.0:
         d = d * alpha
     dx = _operand_grad(d, b.transpose(-2, -1), False, x, transpose_X) if want[0] else None

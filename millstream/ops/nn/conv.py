@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn._window import (
@@ -83,7 +84,12 @@ def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, l
             paddings = [a for a, _ in pairs]
         else:
             x, paddings = pad_input(x, pairs), _ZEROS[rank]
+    half = x.dtype is torch.float16 and slow_half(x)
+    if half:
+        x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
     out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
+    if half:
+        out = out.half()
     return channels_back(out) if last else out
 
 
@@ -101,7 +107,12 @@ def _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups,
         else:
             x, paddings = pad_input(x, pairs), _ZEROS[rank]
     sizes = None if bias is None else [w.shape[0]]
+    half = x.dtype is torch.float16 and slow_half(x)
+    if half:
+        dout, x, w = dout.float(), x.float(), w.float()
     dx, dw, db = _backward(dout, x, w, sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want)
+    if half:
+        dx, dw, db = halved(dx, dw, db)
     if dx is not None:
         if pairs is not None:
             dx = unpad(dx, pairs)

@@ -191,8 +191,8 @@ def decorate(
     Args:
         amp_lists: which operators run in half precision; the defaults when None.
         init_loss_scaling: what the loss is multiplied with, so that small gradients are not lost.
-        use_dynamic_loss_scaling: adapt it: times `incr_ratio` after `incr_every_n_steps` steps in a row with finite
-            gradients, times `decr_ratio` after `decr_every_n_nan_or_inf` steps in a row with others.
+        use_dynamic_loss_scaling: adapt it: times `incr_ratio` when more than `incr_every_n_steps` steps in a row had
+            finite gradients, times `decr_ratio` (not below 1) when more than `decr_every_n_nan_or_inf` had others.
         dtype: (not in Fluid) float16, or bfloat16: float32's range with 8 bits of precision, fast on more CPUs; there
             init_loss_scaling=1.0 with use_dynamic_loss_scaling=False will do.
     """

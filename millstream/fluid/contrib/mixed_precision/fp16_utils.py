@@ -128,11 +128,11 @@ class _Rewrite:
         for var in sources:
             if var.dtype is not have:
                 continue
-            name = self.casts.get((var.name, want))
-            if name is None:
-                name = self.casts[var.name, want] = self._cast(position, var, op, want)
+            key = (var.name, want)
+            if key not in self.casts:
+                self.casts[key] = self._cast(position, var, op, want)
                 count += 1
-            _rename_reads(op, var.name, name)
+            _rename_reads(op, var.name, self.casts[key])
         if op.attrs.get("in_dtype") == have:
             op._set_attr("in_dtype", want)
         return count
@@ -228,9 +228,9 @@ def update_loss_scaling(
 ) -> None:
     """Append what adapts the loss scaling to a step, in place.
 
-    After `incr_every_n_steps` finite steps in a row it grows by `incr_ratio` (if that is finite); after
-    `decr_every_n_nan_or_inf` others, without `incr_every_n_steps` good ones between, it shrinks by `decr_ratio`, to 1
-    at least. All Variables have shape [1]: bool, float32, four times int32.
+    When more than `incr_every_n_steps` steps in a row were finite it is multiplied with `incr_ratio` (if the result is
+    finite), when more than `decr_every_n_nan_or_inf` in a row were not, with `decr_ratio` (to 1 at least); either way
+    counting starts again. All Variables have shape [1]: bool, float32, four times int32.
     """
     zero = layers.fill_constant(shape=[1], dtype="int32", value=0)
     with layers.Switch() as switch:

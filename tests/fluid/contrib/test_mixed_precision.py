@@ -1,0 +1,299 @@
+"""Mixed precision: which operators are lowered, training in both half types, loss scaling, saving."""
+
+import numpy as np
+import pytest
+
+from millstream import fluid
+from millstream.ir.types import VarType
+
+L = fluid.layers
+AMP = fluid.contrib.mixed_precision
+STATIC = {"use_dynamic_loss_scaling": False, "init_loss_scaling": 8.0}
+
+
+def conv_net(x, y):
+    h = L.batch_norm(L.conv2d(x, 8, 3, bias_attr=False), act="relu")
+    h = L.pool2d(h, 2, pool_stride=2)
+    h = L.pool2d(L.conv2d(h, 8, 3, act="relu"), 2, pool_type="avg", global_pooling=True)
+    h = L.dropout(h, 0.1)
+    return L.mean(L.softmax_with_cross_entropy(L.fc(h, 4), y))
+
+
+def attention_net(x, y):
+    h = L.fc(L.reshape(x, [-1, 12, 12]), 16, num_flatten_dims=2, act="tanh")
+    h = L.layer_norm(h, begin_norm_axis=2)
+    h = L.matmul(L.softmax(L.matmul(h, L.transpose(h, [0, 2, 1]), alpha=0.25)), h)
+    h = L.concat([L.slice(h, [1], [0], [6]), L.slice(h, [1], [6], [12])], 1)
+    h = L.reduce_mean(L.sigmoid(h), 1)
+    h = L.elementwise_mul(h, L.fc(h, 16, act="leaky_relu"))
+    return L.mean(L.cross_entropy(L.softmax(L.fc(h, 4)), y))
+
+
+class Net:
+    """A network with its Programs, Scope and optimizer."""
+
+    def __init__(self, build, dtype="float32", rate=0.01, **how):
+        self.main, self.startup, self.scope = fluid.Program(), fluid.Program(), fluid.Scope()
+        self.main.random_seed = self.startup.random_seed = 7
+        with fluid.program_guard(self.main, self.startup), fluid.unique_name.guard():
+            x = L.data("x", [1, 12, 12])
+            y = L.data("y", [1], dtype="int64")
+            self.loss = build(x, y)
+            self.optimizer = fluid.optimizer.Adam(rate)
+            if dtype != "float32":
+                self.optimizer = AMP.decorate(self.optimizer, dtype=dtype, **how)
+            self.result = self.optimizer.minimize(self.loss)
+        self.exe = fluid.Executor(fluid.CPUPlace())
+        with fluid.scope_guard(self.scope):
+            self.exe.run(self.startup)
+
+    def step(self, feed, *fetches):
+        with fluid.scope_guard(self.scope):
+            return self.exe.run(self.main, feed=feed, fetch_list=list(fetches) or [self.loss])
+
+    def value(self, name):
+        return np.array(self.scope.find_var(name).get_tensor())
+
+
+def batches(count):
+    rng = np.random.RandomState(0)
+    for _ in range(count):
+        y = rng.randint(0, 4, (16, 1)).astype("int64")
+        x = rng.rand(16, 1, 12, 12).astype("float32")
+        for i, k in enumerate(y[:, 0]):
+            x[i, 0, :, 3 * k : 3 * k + 3] += 1
+        yield {"x": x, "y": y}
+
+
+def losses(net, count=40):
+    return np.array([float(net.step(feed)[0][0]) for feed in batches(count)])
+
+
+@pytest.mark.parametrize("build", [conv_net, attention_net])
+@pytest.mark.parametrize(("dtype", "how"), [("bfloat16", STATIC), ("float16", STATIC), ("bfloat16", {}), ("float16", {})])
+def test_training_stays_close_to_float32(build, dtype, how):
+    want = losses(Net(build))
+    net = Net(build, dtype, **how)
+    got = losses(net)
+    assert np.isfinite(got).all()
+    assert got[-5:].mean() < 0.75 * got[:5].mean()
+    np.testing.assert_allclose(got, want, rtol=0.03 if dtype == "bfloat16" else 0.01)
+    for p in net.main.all_parameters():
+        assert p.dtype is VarType.FP32
+        assert net.value(p.name).dtype == np.float32
+
+
+@pytest.mark.parametrize(("dtype", "half"), [("float16", VarType.FP16), ("bfloat16", VarType.BF16)])
+def test_white_and_gray_operators_are_lowered(dtype, half):
+    net = Net(conv_net, dtype, **STATIC)
+    block = net.main.global_block()
+    made = {op.type: block.var(op.output_arg_names[0]).dtype for op in block.ops if op.role & 3 == 0}
+    for kind in ("conv2d", "relu", "pool2d", "dropout", "mul", "elementwise_add"):
+        assert made[kind] is half, kind
+    for kind in ("softmax_with_cross_entropy", "mean"):
+        assert made[kind] is VarType.FP32, kind
+    norm = next(op for op in block.ops if op.type == "batch_norm")
+    assert block.var(norm.output("Y")[0]).dtype is half
+    assert block.var(norm.output("SavedMean")[0]).dtype is VarType.FP32
+    assert all(block.var(n).dtype is VarType.FP32 for n in norm.input("Scale") + norm.output("MeanOut"))
+    name = "conv2d_0.w_0.cast_" + {"float16": "fp16", "bfloat16": "bf16"}[dtype]
+    assert block.var(name).dtype is half
+    assert net.value("conv2d_0.w_0").dtype == np.float32
+
+
+def test_lists():
+    lists = AMP.AutoMixedPrecisionLists()
+    assert lists.white_list == {"conv2d", "matmul", "mul"}
+    assert "softmax" in lists.black_list
+    assert {"batch_norm", "reshape2", "relu"} <= lists.gray_list
+    lists = AMP.AutoMixedPrecisionLists(["exp", "mine"], ["mul", "relu"])
+    assert {"exp", "mine"} <= lists.white_list
+    assert "exp" not in lists.black_list
+    assert "relu" not in lists.gray_list
+    assert "mul" in lists.black_list
+    assert "mul" not in lists.white_list
+    with pytest.raises(ValueError, match="both have tanh"):
+        AMP.AutoMixedPrecisionLists(["tanh"], ["tanh"])
+    with pytest.raises(TypeError, match="custom_black_varnames"):
+        AMP.AutoMixedPrecisionLists(custom_black_varnames="fc_0.w_0")
+
+
+def test_black_variables_and_operators():
+    lists = AMP.AutoMixedPrecisionLists(custom_black_list=["conv2d"], custom_black_varnames=["fc_0.w_0"])
+    net = Net(conv_net, "bfloat16", amp_lists=lists, **STATIC)
+    assert not [op for op in net.main.global_block().ops if op.type == "cast"]
+
+
+def linear(x, y):
+    return L.mean(L.fc(x, 2, bias_attr=False, param_attr=fluid.initializer.Constant(0.01)))
+
+
+def scaling_of(net):
+    return [float(net.value(n)[0]) for n in ("loss_scaling_0", "num_good_steps_0", "num_bad_steps_0")]
+
+
+def test_dynamic_scaling_follows_overflow():
+    net = Net(linear, "float16", init_loss_scaling=1024.0, incr_every_n_steps=2, decr_every_n_nan_or_inf=1, decr_ratio=0.25)
+    good = next(batches(1))
+    bad = {"x": np.full((16, 1, 12, 12), np.inf, "float32"), "y": good["y"]}
+    seen = []
+    for feed in (good, good, good, bad, bad, good, bad):
+        before = net.value("fc_0.w_0")
+        net.step(feed)
+        after = net.value("fc_0.w_0")
+        assert np.isfinite(after).all()
+        if feed is good:
+            assert (before != after).any()
+        seen.append(scaling_of(net))
+    assert seen == [
+        [1024.0, 1, 0],
+        [1024.0, 2, 0],
+        [2048.0, 0, 0],
+        [2048.0, 0, 1],
+        [512.0, 0, 0],  # as in 1.8.5, a number of steps has to be exceeded
+        [512.0, 1, 0],
+        [512.0, 0, 1],
+    ]
+
+
+def test_scaling_that_overflows_float16_comes_down():
+    net = Net(linear, "float16", init_loss_scaling=2.0**24, decr_every_n_nan_or_inf=1, decr_ratio=0.5)
+    feed = next(batches(1))
+    start = net.value("fc_0.w_0")
+    net.step(feed)
+    np.testing.assert_array_equal(net.value("fc_0.w_0"), start)  # an update with zeros
+    for _ in range(20):
+        net.step(feed)
+    scaling, good, _ = scaling_of(net)
+    assert 1.0 <= scaling < 2.0**24
+    assert good > 0
+    assert (net.value("fc_0.w_0") != start).all()
+
+
+def test_scaling_never_falls_below_one():
+    net = Net(linear, "float16", init_loss_scaling=1.5, decr_every_n_nan_or_inf=1, decr_ratio=0.1)
+    feed = next(batches(1))
+    feed["x"] = np.full((16, 1, 12, 12), np.nan, "float32")
+    for _ in range(3):
+        net.step(feed)
+    assert scaling_of(net)[0] == 1.0
+
+
+def test_small_gradients_need_scaling():
+    def tiny(x, y):
+        return L.scale(linear(x, y), 1e-8)
+
+    def moved(scaling):
+        net = Net(tiny, "float16", use_dynamic_loss_scaling=False, init_loss_scaling=scaling)
+        grad = net.result[1][0][1]
+        return net.step(next(batches(1)), grad)[0]
+
+    assert not moved(1.0).any()
+    got = moved(2.0**15)
+    x = next(batches(1))["x"].reshape(16, -1)
+    np.testing.assert_allclose(got, np.repeat(x.sum(0)[:, None] / 32 * 1e-8, 2, 1), rtol=2e-3)
+
+
+def test_scaled_loss_and_pairs():
+    net = Net(linear, "bfloat16", **STATIC)
+    loss, scaled, scaling = net.step(
+        next(batches(1)), net.loss, net.optimizer.get_scaled_loss(), net.optimizer.get_loss_scaling()
+    )
+    assert scaling[0] == 8.0
+    assert scaled[0] == loss[0] * 8
+    assert [p.name for p, _ in net.result[1]] == ["fc_0.w_0"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_saving_keeps_master_weights(tmp_path, dtype):
+    net = Net(conv_net, dtype)
+    feeds = list(batches(6))
+    for feed in feeds[:3]:
+        net.step(feed)
+    with fluid.scope_guard(net.scope):
+        fluid.io.save_persistables(net.exe, str(tmp_path / "all"), net.main)
+        fluid.io.save_inference_model(
+            str(tmp_path / "model"), ["x", "y"], [net.loss], net.exe, net.main.clone(for_test=True)
+        )
+    want = [float(net.step(feed)[0][0]) for feed in feeds[3:]]
+    again = Net(conv_net, dtype)
+    with fluid.scope_guard(again.scope):
+        fluid.io.load_persistables(again.exe, str(tmp_path / "all"), again.main)
+    assert again.value("conv2d_0.w_0").dtype == np.float32
+    assert scaling_of(again)[:2] == [32768.0, 3]
+    got = [float(again.step(feed)[0][0]) for feed in feeds[3:]]
+    np.testing.assert_allclose(got, want, rtol=0.1)  # dropout draws other elements
+    with fluid.scope_guard(fluid.Scope()):
+        program, names, targets = fluid.io.load_inference_model(str(tmp_path / "model"), again.exe)
+        loss = again.exe.run(program, feed=dict(zip(names, (feeds[3]["x"], feeds[3]["y"]))), fetch_list=targets)[0]
+    assert np.isfinite(loss).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_loops_keep_float32(dtype):
+    def loop(x, y):
+        h = L.fc(x, 4, act="tanh")
+        count, end = L.fill_constant([1], "int64", 0), L.fill_constant([1], "int64", 2)
+        outer = L.fc(x, 4)  # read inside only
+        _, h = L.while_loop(
+            lambda i, h: L.less_than(i, end), lambda i, h: [i + 1, L.tanh(L.fc(h, 4, param_attr="w") + outer)], [count, h]
+        )
+        return L.mean(L.softmax_with_cross_entropy(L.fc(h, 4), y))
+
+    np.testing.assert_allclose(losses(Net(loop, dtype), 10), losses(Net(loop), 10), rtol=0.02)
+
+
+def test_clipping_and_decay_see_unscaled_gradients():
+    def trained(dtype):
+        main, startup, scope = fluid.Program(), fluid.Program(), fluid.Scope()
+        with fluid.program_guard(main, startup), fluid.unique_name.guard():
+            loss = linear(L.data("x", [4]), None)
+            optimizer = fluid.optimizer.SGD(
+                0.5, regularization=fluid.regularizer.L2Decay(0.1), grad_clip=fluid.clip.GradientClipByGlobalNorm(0.25)
+            )
+            (optimizer if dtype == "float32" else AMP.decorate(optimizer, None, 256.0, dtype=dtype)).minimize(loss)
+        exe = fluid.Executor(fluid.CPUPlace())
+        with fluid.scope_guard(scope):
+            exe.run(startup)
+            exe.run(main, feed={"x": np.arange(8, dtype="float32").reshape(2, 4)})
+        return np.array(scope.find_var("fc_0.w_0").get_tensor())
+
+    np.testing.assert_allclose(trained("float16"), trained("float32"), rtol=2e-3)
+    np.testing.assert_allclose(trained("bfloat16"), trained("float32"), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"dtype": "float64"}, "float16"),
+        ({"init_loss_scaling": 0}, "init_loss_scaling"),
+        ({"incr_every_n_steps": 0}, "incr_every_n_steps"),
+        ({"decr_every_n_nan_or_inf": 1.5}, "decr_every_n_nan_or_inf"),
+        ({"incr_ratio": 0.5}, "incr_ratio"),
+        ({"decr_ratio": 2.0}, "decr_ratio"),
+    ],
+)
+def test_wrong_arguments(how, message):
+    with fluid.program_guard(fluid.Program(), fluid.Program()), pytest.raises(ValueError, match=message):
+        AMP.decorate(fluid.optimizer.SGD(0.1), **how)
+
+
+def test_gradients_first_is_refused():
+    with fluid.program_guard(fluid.Program(), fluid.Program()):
+        loss = linear(L.data("x", [4]), None)
+        fluid.backward.append_backward(loss)
+        with pytest.raises(ValueError, match="gradient operators already"):
+            AMP.decorate(fluid.optimizer.SGD(0.1)).minimize(loss)
+
+
+def test_decorated_elsewhere():
+    """Decorated under one Program, used under another."""
+    optimizer = AMP.decorate(fluid.optimizer.SGD(0.1))
+    main, startup, scope = fluid.Program(), fluid.Program(), fluid.Scope()
+    with fluid.program_guard(main, startup):
+        loss = linear(L.data("x", [4]), None)
+        optimizer.minimize(loss)
+    exe = fluid.Executor(fluid.CPUPlace())
+    with fluid.scope_guard(scope):
+        exe.run(startup)
+        assert np.isfinite(exe.run(main, feed={"x": np.ones((2, 4), "float32")}, fetch_list=[loss])[0]).all()
