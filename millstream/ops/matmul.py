@@ -95,23 +95,23 @@ def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
 
     Out has the shape (rows of X) + (columns of Y).
     """
+    if x.dtype is torch.float16 and slow_half(x):
+        return mul(x.float(), y.float(), x_num_col_dims=x_num_col_dims, y_num_col_dims=y_num_col_dims).half()
     if x.dim() == 2 and y.dim() == 2:
         return _mm(x, y)
     out = _mm(_as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims))
-    if x.dtype is torch.float16 and slow_half(x):
-        return mul(x.float(), y.float(), x_num_col_dims=x_num_col_dims, y_num_col_dims=y_num_col_dims).half()
     return out.reshape(*x.shape[:x_num_col_dims], *y.shape[y_num_col_dims:])
 
 
 @op("mul_grad", slots=_GRAD)
 def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, want):
     """dX = dOut Y^T, dY = X^T dOut, on the flattened matrices."""
-    if x.dim() == 2 and y.dim() == 2:
-        return torch.mm(dout, y.t()) if want[0] else None, torch.mm(x.t(), dout) if want[1] else None
-    x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
     if x.dtype is torch.float16 and slow_half(x):
         n, m = x_num_col_dims, y_num_col_dims
         return halved(*mul_grad(x.float(), y.float(), dout.float(), x_num_col_dims=n, y_num_col_dims=m, want=want))
+    if x.dim() == 2 and y.dim() == 2:
+        return torch.mm(dout, y.t()) if want[0] else None, torch.mm(x.t(), dout) if want[1] else None
+    x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
     d = dout.reshape(x2.shape[0], y2.shape[1])
     return (
         torch.mm(d, y2.t()).reshape(x.shape) if want[0] else None,
@@ -161,11 +161,11 @@ def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha:
 
     A vector X is a row and a vector Y a column (its dim of 1 leaves the result unless transposed).
     """
+    if x.dtype is torch.float16 and slow_half(x):
+        return matmul(x.float(), y.float(), transpose_X=transpose_X, transpose_Y=transpose_Y, alpha=alpha).half()
     a, b = _matrices(x, y, transpose_X, transpose_Y)
     out = torch.matmul(a, b)
     if x.dim() == 1 or y.dim() == 1:
-    if x.dtype is torch.float16 and slow_half(x):
-        return matmul(x.float(), y.float(), transpose_X=transpose_X, transpose_Y=transpose_Y, alpha=alpha).half()
         out = _drop_vector_dims(out, x, y, transpose_X, transpose_Y)
     return out if alpha == 1.0 else out * alpha
 
@@ -183,12 +183,12 @@ def _drop_vector_dims(out, x, y, tx, ty):
 @op("matmul_grad", slots=_GRAD)
 def matmul_grad(x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, want):
     """dX = alpha * dOut Y^T, dY = alpha * X^T dOut, in the layout each operand came in."""
-    a, b = _matrices(x, y, transpose_X, transpose_Y)
-    batch = a.shape[:-2] or b.shape[:-2]
-    d = dout.reshape(*batch, a.shape[-2], b.shape[-1])
     if x.dtype is torch.float16 and slow_half(x):
         form = {"transpose_X": transpose_X, "transpose_Y": transpose_Y, "alpha": alpha}
         return halved(*matmul_grad(x.float(), y.float(), dout.float(), **form, want=want))
+    a, b = _matrices(x, y, transpose_X, transpose_Y)
+    batch = a.shape[:-2] or b.shape[:-2]
+    d = dout.reshape(*batch, a.shape[-2], b.shape[-1])
     if alpha != 1.0:
         d = d * alpha
     dx = _operand_grad(d, b.transpose(-2, -1), False, x, transpose_X) if want[0] else None
