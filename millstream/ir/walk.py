@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from millstream.ir.block import Block
     from millstream.ir.program import Program
 
-_READ_OPS = frozenset({"read", "create_py_reader", "create_double_buffer_reader", "create_custom_reader"})
+_READ_OPS = frozenset(
+    {
+        "read",
+        "create_py_reader",
+        "create_double_buffer_reader",
+        "create_custom_reader",
+        "create_shuffle_reader",
+        "create_batch_reader",
+    }
+)
 
 
 def reads_of(op: Operator) -> list[str]:

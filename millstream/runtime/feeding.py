@@ -161,6 +161,11 @@ class QueueReader:
             for k, (shape, dtype, level, check) in enumerate(slots)
         ]
         self._ahead: Prefetch | None = None
+        self.over: dict[str, Any] = {}  # readers made over this one
+
+    @property
+    def epoch(self) -> int:
+        return self.queue.epoch
 
     def buffered(self) -> QueueReader | Prefetch:
         """The same batches, brought to the device ahead of their use (main memory needs no copy, so no thread)."""
@@ -190,6 +195,11 @@ class Prefetch:
         self.slots = source.slots
         self._turn = threading.Lock()
         self._next: _Job | None = None
+        self.over: dict[str, Any] = {}
+
+    @property
+    def epoch(self) -> int:
+        return self.source.epoch
 
     def buffered(self) -> Prefetch:
         return self

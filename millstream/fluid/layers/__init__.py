@@ -123,6 +123,7 @@ from millstream.fluid.layers.io import (
     data,
 )
 from millstream.fluid.layers.learning_rate_scheduler import (
+    append_LARS,
     cosine_decay,
     exponential_decay,
     inverse_time_decay,
@@ -351,12 +352,15 @@ from millstream.fluid.layers.ops import (
     thresholded_relu,
 )
 from millstream.fluid.layers.reader_io import (
+    batch,
     create_py_reader_by_data,
     double_buffer,
     load,
     monkey_patch_reader_methods,
     py_reader,
+    random_data_generator,
     read_file,
+    shuffle,
 )
 from millstream.fluid.layers.recurrent import (
     beam_search,

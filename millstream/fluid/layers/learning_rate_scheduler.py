@@ -17,10 +17,13 @@ from millstream.fluid.layers._eager import eager_form, schedule
 from millstream.fluid.layers.control_flow import Switch
 from millstream.fluid.layers.nn.elementwise import elementwise_min
 from millstream.fluid.layers.nn.host import autoincreased_step_counter
+from millstream.fluid.layers.nn.reduce import reduce_sum
+from millstream.fluid.layers.ops import sqrt, square
 from millstream.fluid.layers.tensor import assign, cast, create_global_var, fill_constant
 from millstream.ir.program import default_main_program
 
 __all__ = [
+    "append_LARS",
     "cosine_decay",
     "exponential_decay",
     "inverse_time_decay",
@@ -174,3 +177,22 @@ def linear_lr_warmup(learning_rate: Any, warmup_steps: int, start_lr: float, end
                     after = fill_constant([1], "float32", after)
                 assign(after, rate)
         return rate
+
+
+def append_LARS(params_grads: Any, learning_rate: Any, weight_decay: float) -> list[Any]:
+    """Layer-wise rates (You, Gitman, Ginsburg, 2017, arXiv:1708.03888) for (parameter, gradient) pairs; form of Fluid 1.1.
+
+    The rate of each parameter becomes learning_rate * |p| / (|g| + weight_decay * |p|), times its ParamAttr's; returns
+    these Variables of shape [1]. Call it before the optimizer's apply_gradients.
+    """
+    rates = []
+    for param, gradient in params_grads:
+        with default_main_program()._optimized_guard([param, gradient]):
+            size, slope = sqrt(reduce_sum(square(param))), sqrt(reduce_sum(square(gradient)))
+            rate: Any = learning_rate * size / (slope + (size if weight_decay == 1.0 else size * float(weight_decay)))
+            factor = param.optimize_attr["learning_rate"]
+            if is_variable(factor) or factor != 1.0:
+                rate = rate * factor
+        param.optimize_attr["learning_rate"] = rate
+        rates.append(rate)
+    return rates

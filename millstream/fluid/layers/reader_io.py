@@ -19,12 +19,15 @@ from millstream.ir.walk import copy_var
 from millstream.runtime.place import CPUPlace
 
 __all__ = [
+    "batch",
     "create_py_reader_by_data",
     "double_buffer",
     "load",
     "monkey_patch_reader_methods",
     "py_reader",
+    "random_data_generator",
     "read_file",
+    "shuffle",
 ]
 
 
@@ -168,22 +171,71 @@ def double_buffer(reader: Variable, place: Any = None, name: str | None = None) 
         place: the device; that of the Executor when None.
     """
     _check_reader(reader, "double_buffer")
+    attrs = {"place": "AUTO" if place is None else str(place).upper()}
+    return _over(reader, "create_double_buffer_reader", attrs, name)
+
+
+def shuffle(reader: Variable, buffer_size: int) -> Variable:
+    """A reader of the batches of `reader` in random order, drawn from `buffer_size` at a time (form of Fluid 1.1)."""
+    return _over(reader, "create_shuffle_reader", {"buffer_size": _count(reader, buffer_size, "buffer_size", "shuffle")})
+
+
+def batch(reader: Variable, batch_size: int) -> Variable:
+    """A reader that lays `batch_size` batches of `reader` one after another; a rest is dropped (form of Fluid 1.1)."""
+    return _over(reader, "create_batch_reader", {"batch_size": _count(reader, batch_size, "batch_size", "batch")})
+
+
+def _count(reader: Any, value: Any, argument: str, layer: str) -> int:
+    _check_reader(reader, layer)
+    check_type(value, argument, int, layer)
+    if value < 1:
+        refuse(layer, f"{argument} must be positive, received {value}")
+    return int(value)
+
+
+def _over(reader: Variable, op_type: str, attrs: dict[str, Any], name: str | None = None) -> Variable:
     block = default_main_program().current_block()
     var = block.create_var(
-        name=name if name is not None else names.generate("create_double_buffer_reader"),
+        name=name if name is not None else names.generate(op_type),
         type=VarType.READER,
         persistable=True,
         stop_gradient=True,
     )
     var.reader_slots = reader.reader_slots
-    block.append_op(
-        type="create_double_buffer_reader",
-        inputs={"UnderlyingReader": [reader]},
-        outputs={"Out": [var]},
-        attrs={"place": "AUTO" if place is None else str(place).upper()},
-    )
+    block.append_op(type=op_type, inputs={"UnderlyingReader": [reader]}, outputs={"Out": [var]}, attrs=attrs)
     _carry_methods(var, reader)
     return var
+
+
+def random_data_generator(
+    low: float, high: float, shapes: Sequence[Sequence[int]], lod_levels: Sequence[int], for_parallel: bool = True
+) -> Variable:
+    """A reader of float32 tensors of the given shapes, uniform in [low, high), without end (form of Fluid 1.1).
+
+    Args:
+        shapes: complete ones, one for each thing that ``read_file`` returns.
+        lod_levels: as many; only 0 can be.
+        for_parallel: has no meaning.
+    """
+    layer = "random_data_generator"
+    check_type(shapes, "shapes", (list, tuple), layer)
+    check_type(lod_levels, "lod_levels", (list, tuple), layer)
+    if len(shapes) != len(lod_levels) or any(lod_levels):
+        refuse(layer, f"expected one lod_level of 0 for each of {len(shapes)} shapes, received {list(lod_levels)}")
+    if any(d < 1 for shape in shapes for d in shape) or not low < high:
+        refuse(layer, f"expected positive dims and low < high, received shapes {list(shapes)}, low {low}, high {high}")
+    startup = default_startup_program().global_block()
+    made = startup.create_var(name=names.generate("create_random_data_generator"), type=VarType.READER, persistable=True)
+    made.reader_slots = tuple((tuple(shape), VarType.FP32, 0) for shape in shapes)
+    attrs = {
+        "low": float(low),
+        "high": float(high),
+        "shape_concat": [int(d) for shape in shapes for d in shape],
+        "ranks": [len(shape) for shape in shapes],
+        "lod_levels": list(lod_levels),
+    }
+    startup.append_op(type="create_random_data_generator", inputs={}, outputs={"Out": [made]}, attrs=attrs)
+    return _in_main(made)
 
 
 def read_file(reader: Variable) -> Any:
