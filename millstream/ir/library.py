@@ -21,6 +21,9 @@ class OpLibrary(Protocol):
     def attr_default(self, op_type: str, name: str) -> Any:
         """Declared default of an attribute; raises KeyError when there is none."""
 
+    def slot_errors(self, op: Operator) -> list[str]:
+        """What is wrong with the operator's type and slots (empty: nothing)."""
+
 
 class _Installed:
     library: OpLibrary | None = None

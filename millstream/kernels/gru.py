@@ -6,9 +6,11 @@ reset r, candidate c, each of width D; h = (1 - u) h_prev + u c, or u h_prev + (
 
 from __future__ import annotations
 
-from numba import njit
+from numba import carray, njit, types
+from numba.extending import intrinsic
 
 from millstream.kernels.gates import FAST, activate, add_product, add_three, through
+from millstream.kernels.tiles import few_rows_at, one_row_at
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
@@ -72,6 +74,63 @@ def sequences(x, bias, w, wc, offsets, reverse, gates, reset, hidden, first_h, c
             activate(c, code)
             _mix(g[:d], c, h, hidden[i], origin)
             h = hidden[i]
+
+
+@intrinsic
+def _pointer(typing_context, address):
+    """The float32 pointer of an address."""
+    del typing_context, address
+
+    def emit(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.intp), emit
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def projected(
+    x, weight_x, bias_x, weight, bias, first_h, hidden, scratch, offsets, depth, d, reverse, code_gate, code, origin
+):
+    """All sequences, one after another, from the unprojected input: arrays come as addresses (0: there is none).
+
+    float32, C-contiguous: x [rows, depth], weight_x [depth, 3D], bias_x and bias [3D], weight [D, 3D] in gru's layout,
+    first_h [sequences, D], hidden [rows, D], scratch [rows + 1, 3D]. D is a multiple of
+    the processor's float32 lanes.
+    """
+    total = offsets[len(offsets) - 1]
+    width = 3 * d
+    z = carray(_pointer(scratch), (total + 1, width))
+    h = carray(_pointer(hidden), (total, d))
+    sums = z[total]
+    sums[:] = 0
+    if bias_x != 0:
+        sums += carray(_pointer(bias_x), width)
+    if bias != 0:
+        sums += carray(_pointer(bias), width)
+    few_rows_at(x, weight_x, scratch + total * width * 4, scratch, total, depth, width)
+    rh, zero = z[total, :d], z[total, d : 2 * d]
+    at_rh, at_zero = scratch + total * width * 4, scratch + (total * width + d) * 4
+    zero[:] = 0
+    for q in range(len(offsets) - 1):
+        first, last = offsets[q], offsets[q + 1]
+        before = at_zero
+        if first_h != 0:
+            before = first_h + q * d * 4
+        for t in range(last - first):
+            i = last - 1 - t if reverse else first + t
+            at_z = scratch + i * width * 4
+            g = z[i]
+            one_row_at(before, weight, at_z, at_z, d, 2 * d)
+            activate(g[: 2 * d], code_gate)
+            h_before = carray(_pointer(before), d)
+            r = g[d : 2 * d]
+            for j in range(d):
+                rh[j] = r[j] * h_before[j]
+            one_row_at(at_rh, weight + 2 * d * d * 4, at_z + 2 * d * 4, at_z + 2 * d * 4, d, d)
+            c = g[2 * d :]
+            activate(c, code)
+            _mix(g[:d], c, h_before, h[i], origin)
+            before = hidden + i * d * 4
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")

@@ -45,6 +45,16 @@ class _Library:
             raise KeyError(f"operator {op_type} has no attribute {name!r}")
         return found.attrs[name].default
 
+    def slot_errors(self, op: Operator) -> list[str]:
+        definition = REGISTRY.find(op.type)
+        if definition is None:
+            return ["it is not in the operator library"]
+        try:
+            _check_slots(definition, op)
+        except MillstreamError as error:
+            return [_first_line(error)]
+        return []
+
 
 library.install(_Library())
 

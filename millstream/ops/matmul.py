@@ -34,15 +34,18 @@ def _zeros(n: int) -> tuple[torch.Tensor, int]:
     return held, held.data_ptr()
 
 
-def _mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b for matrices."""
+def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """a @ b + bias for matrices and a vector over the columns of b."""
     m, k = a.shape
     n = b.shape[1]
     if m <= _TILES_ROWS and n >= _TILES_COLUMNS and _TILES_FROM <= m * k * n <= _TILES_TO and _tiled(a, b):
-        out = torch.empty((m, n))
-        _tiles().few_rows_at(a.data_ptr(), b.data_ptr(), _zeros(n)[1], out.data_ptr(), m, k, n)
-        return out
-    return torch.mm(a, b)
+        plain = bias is None or (bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous())
+        if plain and (bias is None or bias.numel() == n):
+            out = torch.empty((m, n))
+            first = _zeros(n)[1] if bias is None else bias.data_ptr()
+            _tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
+            return out
+    return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
 
 
 def _tiled(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -313,7 +316,7 @@ def fc(x, w, bias, *, in_num_col_dims: int = 1, activation_type: str = "", paddi
     if padding_weights:
         w = w[:-4, :-4]
     x2 = _as_matrix(x, in_num_col_dims)
-    out = torch.mm(x2, w) if bias is None else torch.addmm(bias.reshape(-1), x2, w)
+    out = _mm(x2, w, bias if bias is None or bias.dim() == 1 else bias.reshape(-1))
     if activation_type == "relu":
-        out = torch.relu(out)
+        out = torch.relu(out) if out.requires_grad else out.relu_()
     return out if x.dim() == 2 else out.reshape(*x.shape[:in_num_col_dims], w.shape[1])

@@ -17,6 +17,7 @@ from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD, SelectedRows, TensorArray
+from millstream.passes import pipelines
 from millstream.runtime import profiler
 from millstream.runtime.dataset_run import run_from_dataset
 from millstream.runtime.fetched import fetched
@@ -44,6 +45,7 @@ class Executor:
         self._device = self.place.torch_device()
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._rngs: WeakKeyDictionary[Program, _SeededGenerator] = WeakKeyDictionary()
+        self.passes = pipelines.PLAN  # names of the passes that Plans made from now on go through
         self._closed = False
 
     # ---- running -------------------------------------------------------------------------------
@@ -167,11 +169,13 @@ class Executor:
             use_prune,
             flag("check_nan_inf"),
             profiler.active() is not None,
+            self.passes,
         )
         plan = self._plans.get(key)
         if plan is None:
             feeds = {n: bool(lod) for n, lod in zip(names, lods)}
-            options = Options(False, bool(flag("check_nan_inf")), profiler.active() is not None, self._device)
+            profiled = profiler.active() is not None
+            options = Options(False, bool(flag("check_nan_inf")), profiled, self._device, tuple(self.passes))
             source = program._prune_with_input(names, fetches) if use_prune and fetches else program
             plan = Plan(source, feeds, fetches, scope, options)
             plan.owner = (program, scope)  # type: ignore[attr-defined]  # ids in the key must stay taken

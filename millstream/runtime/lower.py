@@ -23,6 +23,7 @@ from millstream.ops._grad import differentiable, taped
 from millstream.ops._infer import lod_sources
 from millstream.ops._opdef import OpDef, Slot
 from millstream.ops._values import BlockFrame, Ragged
+from millstream.passes.pipelines import PLAN as PLAN_PASSES
 from millstream.runtime.liveness import Pairing, definition_of, live_ops, pair_gradients
 
 
@@ -54,12 +55,15 @@ class Options:
         tape: emit a sub-Block for autograd (its operators stay connected).
         check_nan: check every output for NaN and Inf.
         profile: time every operator.
+        device: where new tensors are made.
+        passes: names of the passes that change a Plan's copy of the global Block first.
     """
 
     tape: bool = False
     check_nan: bool = False
     profile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    passes: tuple[str, ...] = PLAN_PASSES
 
 
 class Emitter:

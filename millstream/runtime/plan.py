@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from millstream import passes
 from millstream.errors import EOFException, InvalidProgramError, MillstreamError, OperatorError, UninitializedError
 from millstream.ir.block import Block
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
 from millstream.ops._grad import rebuild
 from millstream.ops._values import LoD, SelectedRows
+from millstream.runtime.liveness import live_ops
 from millstream.runtime.lower import Code, Options, lower_body, lower_global
 from millstream.runtime.place import CPUPlace, CUDAPlace, Place
 from millstream.runtime.scope import Scope, ScopeVar
@@ -108,7 +110,12 @@ class Plan:
         self.program = program  # keeps ids in the cache key alive
         self.options = options
         self.bodies: list[Body] = []
-        self.code = lower_global(program.global_block(), feeds, fetches, scope, options, self._make_body)
+        root = program.global_block()
+        self.work = passes.work_on(program, live_ops(root, fetches), {*feeds, *fetches})
+        if not options.check_nan:
+            passes.run(self.work, options.passes)
+        block = self.work.block if any(count for _, count in self.work.done) else root
+        self.code = lower_global(block, feeds, fetches, scope, options, self._make_body)
         self.function = _compile(self.code, "step")
         self._bound: tuple[Scope, int, tuple[Any, ...], tuple[ScopeVar, ...]] | None = None
 

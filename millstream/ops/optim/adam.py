@@ -8,6 +8,7 @@ import torch
 
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import SelectedRows
+from millstream.ops.optim import _onepass
 from millstream.ops.optim._sparse import dense, put_rows, scalar
 
 _IN_PLACE = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
@@ -17,6 +18,11 @@ def _moments(m1, m2, grad, beta1, beta2, in_place=False):
     m1 = (m1.mul_(beta1) if in_place else torch.mul(m1, beta1)).add_(grad, alpha=1.0 - beta1)
     m2 = (m2.mul_(beta2) if in_place else torch.mul(m2, beta2)).addcmul_(grad, grad, value=1.0 - beta2)
     return m1, m2
+
+
+def adam_rate(lr: float, beta1_pow: float, beta2_pow: float) -> float:
+    """The learning rate with both moments' corrections."""
+    return lr * math.sqrt(1.0 - beta2_pow) / (1.0 - beta1_pow)
 
 
 @op(
@@ -44,7 +50,7 @@ def adam(
         beta2 = scalar(beta2_tensor)
     pows = beta1_pow * beta1, beta2_pow * beta2
     at = pows if isinstance(grad, SelectedRows) else (beta1_pow, beta2_pow)  # Fluid's sparse path has them advanced
-    rate = scalar(lr) * math.sqrt(1.0 - scalar(at[1])) / (1.0 - scalar(at[0]))
+    rate = adam_rate(scalar(lr), scalar(at[0]), scalar(at[1]))
     if lazy_mode and isinstance(grad, SelectedRows):
         grad = grad.merged()
         rows = grad.rows
@@ -55,7 +61,11 @@ def adam(
             return param.index_copy_(0, rows, part), *moments, *pows
         return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
     in_place = aliased >= _IN_PLACE
-    m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2, in_place)
+    grad = dense(grad)
+    if in_place and _onepass.ready((param, grad, moment1, moment2)):
+        _onepass.adam([param], [grad], [moment1], [moment2], rate, beta1, beta2, epsilon)
+        return param, moment1, moment2, *pows
+    m1, m2 = _moments(moment1, moment2, grad, beta1, beta2, in_place)
     root = m2.sqrt().add_(epsilon)
     return (param.addcdiv_ if in_place else param.addcdiv)(m1, root, value=-rate), m1, m2, *pows
 

@@ -1,0 +1,45 @@
+"""Updates in place that read and write each number once, through torch's fused optimizer kernels.
+
+They take lists; each is of the formulas in adam.py and descent.py with equal rounding but for the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+# Bias correction is in our rate: with this many steps torch's own powers of beta are 0, and its corrections 1.
+_ENDLESS = torch.tensor(1e30)
+
+
+def ready(*columns: Sequence[torch.Tensor]) -> bool:
+    """Whether the kernels can take these tensors: contiguous, of one dtype (float32 or float64), in main memory."""
+    dtype = columns[0][0].dtype
+    if dtype is not torch.float32 and dtype is not torch.float64:
+        return False
+    return all(
+        isinstance(t, torch.Tensor) and t.dtype is dtype and t.is_cpu and t.is_contiguous() for c in columns for t in c
+    )
+
+
+def adam(
+    params: list[torch.Tensor], grads: list[torch.Tensor], m: list[torch.Tensor], v: list[torch.Tensor], rate: float,
+    beta1: float, beta2: float, epsilon: float,
+) -> None:
+    """params -= rate * m / (sqrt(v) + epsilon) after m and v took in the gradients; all :func:`ready`."""
+    torch._fused_adam_(
+        params, grads, m, v, [], [_ENDLESS] * len(params), lr=rate, beta1=beta1, beta2=beta2, weight_decay=0.0,
+        eps=epsilon, amsgrad=False, maximize=False,
+    )  # fmt: skip
+
+
+def momentum(
+    params: list[torch.Tensor], grads: list[torch.Tensor], velocity: list[torch.Tensor], rate: float, mu: float,
+    nesterov: bool,
+) -> None:
+    """velocity = mu * velocity + grad; params -= rate * velocity (or Nesterov's step); all :func:`ready`."""
+    torch._fused_sgd_(
+        params, grads, velocity, weight_decay=0.0, momentum=mu, lr=rate, dampening=0.0, nesterov=nesterov,
+        maximize=False, is_first_step=False,
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""Updates of many parameters in one operator. Plans make them (passes/fuse_optimizers.py); Programs do not have them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+
+from millstream.ops._opdef import op
+from millstream.ops._values import SelectedRows
+from millstream.ops.optim import _onepass
+from millstream.ops.optim._sparse import scalar
+from millstream.ops.optim.adam import adam, adam_rate
+from millstream.ops.optim.descent import momentum, sgd
+
+
+@op("fused_sgd", slots="Param*, Grad*, LearningRate -> ParamOut*", infer=lambda p, g, lr: p, grad=False)
+def fused_sgd(params, grads, lr):
+    """sgd of each Param, in place."""
+    if any(isinstance(g, SelectedRows) for g in grads):
+        return [sgd(p, lr, g, aliased=frozenset({"ParamOut"})) for p, g in zip(params, grads)]
+    torch._foreach_add_(params, grads, alpha=-scalar(lr))
+    return params
+
+
+@op(
+    "fused_momentum", slots="Param*, Grad*, Velocity*, LearningRate -> ParamOut*, VelocityOut*",
+    infer=lambda p, g, v, lr, **_: (p, v), grad=False,
+)  # fmt: skip
+def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False):
+    """momentum of each Param, in place."""
+    if _onepass.ready(params, grads, velocity):
+        _onepass.momentum(params, grads, velocity, scalar(lr), mu, use_nesterov)
+    else:
+        both = frozenset({"ParamOut", "VelocityOut"})
+        for p, g, v in zip(params, grads, velocity):
+            momentum(p, g, v, lr, mu=mu, use_nesterov=use_nesterov, aliased=both)
+    return params, velocity
+
+
+@op(
+    "fused_adam",
+    slots="Param*, Grad*, LearningRate, Moment1*, Moment2*, Beta1Pow*, Beta2Pow* "
+    "-> ParamOut*, Moment1Out*, Moment2Out*, Beta1PowOut*, Beta2PowOut*",
+    infer=lambda p, g, lr, m1, m2, b1, b2, **_: (p, m1, m2, b1, b2), grad=False,
+)  # fmt: skip
+def fused_adam(
+    params, grads, lr, moment1, moment2, beta1_pows, beta2_pows, *,
+    beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,
+):  # fmt: skip
+    """adam of each Param, in place."""
+    if not _onepass.ready(params, grads, moment1, moment2):
+        both = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
+        rows = [
+            adam(p, g, lr, m, v, b1, b2, None, None, beta1=beta1, beta2=beta2, epsilon=epsilon, aliased=both)
+            for p, g, m, v, b1, b2 in zip(params, grads, moment1, moment2, beta1_pows, beta2_pows)
+        ]
+        return tuple(list(column) for column in zip(*rows))
+    groups = defaultdict(list)  # parameters that joined later have other powers of beta
+    first = torch.cat([b.reshape(-1) for b in beta1_pows]).tolist()
+    second = torch.cat([b.reshape(-1) for b in beta2_pows]).tolist()
+    for k, powers in enumerate(zip(first, second)):
+        groups[powers].append(k)
+    for powers, members in groups.items():
+        columns = ([c[k] for k in members] for c in (params, grads, moment1, moment2))
+        _onepass.adam(*columns, adam_rate(scalar(lr), *powers), beta1, beta2, epsilon)
+    powers = torch._foreach_mul(beta1_pows, beta1), torch._foreach_mul(beta2_pows, beta2)
+    return params, moment1, moment2, *(list(p) for p in powers)

@@ -1,0 +1,101 @@
+"""Updates of one kind (sgd, momentum, adam) with the same attributes and learning rate -> one operator over lists."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.types import VarType
+from millstream.ops._opdef import REGISTRY
+from millstream.passes._pass import Uses, Work, program_pass
+
+
+class _Kind(NamedTuple):
+    lists: tuple[str, ...]  # input slots that become lists; each has an output slot <slot>Out
+    attrs: tuple[str, ...]
+
+
+_KINDS = {
+    "sgd": _Kind(("Param",), ()),
+    "momentum": _Kind(("Param", "Velocity"), ("mu", "use_nesterov")),
+    "adam": _Kind(
+        ("Param", "Moment1", "Moment2", "Beta1Pow", "Beta2Pow"), ("beta1", "beta2", "epsilon")
+    ),
+}  # fmt: skip
+
+
+@program_pass("fuse_optimizers")
+def fuse_optimizers(work: Work) -> int:
+    """Group the updates; the new operator stands where the last of its group stood."""
+    uses = Uses(work.block)
+    groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for i, op in enumerate(work.block.ops):
+        kind = _KINDS.get(op.type)
+        if kind is None:
+            continue
+        why = _why_not(work, uses, op, kind)
+        if why is not None:
+            work.refused.append(("fuse_optimizers", op, why))
+            continue
+        key = (op.type, op.input("LearningRate")[0], *(op.attr(a) for a in kind.attrs), _dtype(work, op))
+        groups[key].append(i)
+    replaced: dict[int, Operator | None] = {}
+    for key, positions in groups.items():
+        if len(positions) < 2:
+            continue
+        why = _in_the_way(uses, positions)
+        if why is not None:
+            work.refused.append(("fuse_optimizers", uses.ops[positions[0]], why))
+            continue
+        replaced.update(dict.fromkeys(positions))
+        replaced[positions[-1]] = _build(work, key[0], [uses.ops[p] for p in positions])
+    if replaced:
+        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
+        work.program._touch()
+    return sum(op is not None for op in replaced.values())
+
+
+def _dtype(work: Work, op: Operator) -> Any:
+    var = work.block._find_var_recursive(op.input("Param")[0])
+    return var.dtype if var is not None and var.has_dtype else None
+
+
+def _why_not(work: Work, uses: Uses, op: Operator, kind: _Kind) -> str | None:
+    for slot in kind.lists:
+        if op.input(slot) != op.output(slot + "Out") or len(op.input(slot)) != 1:
+            return f"{slot} is not updated in place"
+    extra = [s for s, names in op.inputs.items() if names and s not in (*kind.lists, "Grad", "LearningRate")]
+    if extra or op.attrs.get("lazy_mode"):
+        return f"it has {', '.join(extra) or 'lazy_mode'}"
+    grad = work.block._find_var_recursive(op.input("Grad")[0])
+    if grad is None or grad.type is not VarType.LOD_TENSOR:
+        return "its gradient is not dense"
+    touched = [n for s in kind.lists for n in op.input(s)]
+    if len(set(touched)) != len(touched) or any(len(uses.writers[n]) > 1 for n in touched):
+        return "it, or another operator too, updates one of its variables twice"
+    return None
+
+
+def _in_the_way(uses: Uses, positions: list[int]) -> str | None:
+    """Why the updates can't wait for the last of them."""
+    mine = set(positions)
+    for p in positions:
+        op = uses.ops[p]
+        changed = uses.written_between([n for n in op.input_arg_names if n not in op.output_arg_names], p, positions[-1])
+        if changed is not None:
+            return f"{changed!r} is overwritten between the updates"
+        for name in op.output_arg_names:
+            if any(p < r <= positions[-1] and (r not in mine or r != p) for r in uses.readers.get(name, ())):
+                return f"{name!r} is read between the updates"
+    return None
+
+
+def _build(work: Work, kind_name: str, ops: list[Operator]) -> Operator:
+    kind, last = _KINDS[kind_name], ops[-1]
+    inputs = {slot: [op.input(slot)[0] for op in ops] for slot in (*kind.lists, "Grad")}
+    inputs["LearningRate"] = last.input("LearningRate")
+    outputs = {slot + "Out": list(inputs[slot]) for slot in kind.lists}
+    attrs = {a: last.attr(a) for a in kind.attrs}
+    assert REGISTRY.find("fused_" + kind_name) is not None
+    return Operator(work.block, "fused_" + kind_name, inputs, outputs, {**attrs, OP_ROLE: last.role}, last.site)

@@ -1,0 +1,111 @@
+"""fuse_optimizers, and the kernels it leads to."""
+
+import numpy as np
+import pytest
+from pass_programs import compare, types
+
+import millstream.fluid as fluid
+
+RNG = np.random.RandomState(5)
+FEED = {"x": RNG.randn(8, 6).astype("float32"), "y": RNG.randn(8, 1).astype("float32")}
+
+OPTIMIZERS = {
+    "sgd": lambda rate: fluid.optimizer.SGD(rate),
+    "momentum": lambda rate: fluid.optimizer.Momentum(rate, 0.9),
+    "nesterov": lambda rate: fluid.optimizer.Momentum(rate, 0.9, use_nesterov=True),
+    "decayed": lambda rate: fluid.optimizer.Momentum(rate, 0.9, regularization=fluid.regularizer.L2Decay(0.1)),
+    "adam": lambda rate: fluid.optimizer.Adam(rate, beta1=0.8, beta2=0.99, epsilon=1e-3),
+}
+
+
+def regression(dtype="float32"):
+    x, y = fluid.data("x", [None, 6], dtype), fluid.data("y", [None, 1], dtype)
+    hidden = fluid.layers.fc(x, 16, act="tanh")
+    return fluid.layers.mean(fluid.layers.square_error_cost(fluid.layers.fc(hidden, 1), y))
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_stays(name, dtype):
+    def make():
+        loss = regression(dtype)
+        OPTIMIZERS[name](0.1).minimize(loss)
+        return [loss]
+
+    feed = {k: v.astype(dtype) for k, v in FEED.items()}
+    found = types(compare(make, feed, steps=6, rtol=1e-4, atol=1e-5))
+    assert sum(t.startswith("fused_") for t in found) == 1
+    assert not {"sgd", "momentum", "adam"} & set(found)
+
+
+def test_a_schedule_and_clipping():
+    def make():
+        loss = regression()
+        rate = fluid.layers.exponential_decay(0.1, 2, 0.5)
+        fluid.optimizer.Adam(rate, grad_clip=fluid.clip.GradientClipByGlobalNorm(0.5)).minimize(loss)
+        return [loss]
+
+    assert "fused_adam" in types(compare(make, FEED, steps=5, rtol=1e-4, atol=1e-5))
+
+
+def test_rates_of_their_own_make_groups():
+    def make():
+        x = fluid.data("x", [None, 6])
+        slow = fluid.ParamAttr(learning_rate=0.1)
+        hidden = fluid.layers.fc(x, 16, act="tanh", param_attr=slow, bias_attr=slow)
+        loss = fluid.layers.mean(fluid.layers.fc(hidden, 1))
+        fluid.optimizer.Momentum(0.1, 0.9).minimize(loss)
+        return [loss]
+
+    found = types(compare(make, {"x": FEED["x"]}, steps=3))
+    assert found.count("fused_momentum") + found.count("momentum") >= 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_sparse_gradients_stay_single(lazy):
+    def make():
+        words = fluid.data("w", [None, 1], "int64")
+        vectors = fluid.layers.embedding(words, [30, 8], is_sparse=True)
+        loss = fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(vectors, 4, act="tanh"), 1))
+        fluid.optimizer.Adam(0.1, lazy_mode=lazy).minimize(loss)
+        return [loss]
+
+    plan = compare(make, {"w": RNG.randint(0, 30, (9, 1))}, steps=4, rtol=1e-4, atol=1e-5)
+    assert "adam" in types(plan)
+    assert "lazy_mode" if lazy else "not dense" in plan.work.explain()
+
+
+def test_a_parameter_that_is_read_between_the_updates_stays():
+    def make():
+        loss = regression()
+        first, *rest = fluid.backward.append_backward(loss)
+        optimizer = fluid.optimizer.SGD(0.1)
+        optimizer.apply_gradients([first])
+        seen = fluid.layers.scale(first[0], 1.0)
+        optimizer.apply_gradients(rest)
+        return [loss, seen]
+
+    plan = compare(make, FEED, steps=2)
+    assert "fused_sgd" not in types(plan)
+    assert "is read between the updates" in plan.work.explain()
+
+
+def test_parameters_that_joined_later_keep_their_powers():
+    main, startup = fluid.Program(), fluid.Program()
+    with fluid.unique_name.guard(), fluid.program_guard(main, startup):
+        loss = regression()
+        fluid.optimizer.Adam(0.1).minimize(loss)
+    values = {}
+    for passes in ((), fluid.Executor().passes):
+        exe, scope = fluid.Executor(), fluid.Scope()
+        exe.passes = passes
+        with fluid.scope_guard(scope):
+            main.random_seed = startup.random_seed = 9
+            exe.run(startup)
+            powers = sorted(v.name for v in main.list_vars() if "beta1_pow" in v.name)
+            scope.find_var(powers[0]).get_tensor().set(np.array([0.5], "float32"), fluid.CPUPlace())
+            for _ in range(3):
+                value = exe.run(main, feed=FEED, fetch_list=[loss])[0]
+        values[passes] = [value, *(np.asarray(scope.find_var(p.name).get_tensor()) for p in main.all_parameters())]
+    for a, b in zip(*values.values()):
+        np.testing.assert_allclose(b, a, 1e-4, 1e-6)
