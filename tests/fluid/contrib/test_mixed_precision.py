@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from millstream import fluid
+from millstream.errors import NotSupportedError
 from millstream.ir.types import VarType
 
 L = fluid.layers
@@ -297,3 +298,21 @@ def test_decorated_elsewhere():
     with fluid.scope_guard(scope):
         exe.run(startup)
         assert np.isfinite(exe.run(main, feed={"x": np.ones((2, 4), "float32")}, fetch_list=[loss])[0]).all()
+
+
+def test_sparse_gradients_are_refused():
+    with fluid.program_guard(fluid.Program(), fluid.Program()):
+        ids = fluid.data("ids", [None, 1], "int64")
+        loss = L.mean(L.embedding(ids, [10, 4], is_sparse=True, param_attr="table"))
+        with pytest.raises(NotSupportedError, match="'table' is sparse"):
+            AMP.decorate(fluid.optimizer.SGD(0.1)).minimize(loss)
+
+
+def test_data_parallel():
+    net = Net(linear, "bfloat16", init_loss_scaling=64.0, incr_every_n_steps=1)
+    places = [fluid.CPUPlace()] * 2
+    program = fluid.CompiledProgram(net.main).with_data_parallel(loss_name=net.loss.name, places=places)
+    with fluid.scope_guard(net.scope):
+        got = [net.exe.run(program, feed=feed, fetch_list=[net.loss])[0] for feed in batches(4)]
+    assert np.isfinite(got).all()
+    assert scaling_of(net)[0] == 256.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import InvalidProgramError, NotSupportedError
 from millstream.fluid import layers
 from millstream.fluid.contrib.mixed_precision.fp16_lists import AutoMixedPrecisionLists
 from millstream.fluid.contrib.mixed_precision.fp16_utils import (
@@ -20,6 +20,7 @@ from millstream.fluid.optimizer.eager import refuse_eager
 from millstream.ir import names
 from millstream.ir.operator import ROLE_OPTIMIZE, Operator
 from millstream.ir.program import default_main_program, default_startup_program, program_guard
+from millstream.ir.types import VarType
 from millstream.ir.variable import Variable
 
 __all__ = ["OptimizerWithMixedPrecision", "decorate"]
@@ -98,7 +99,8 @@ class OptimizerWithMixedPrecision:
     ) -> Pairs:
         """Rewrite the Program of `loss` and append gradients; returns (parameter, gradient without the scaling) pairs.
 
-        Arguments are those of Optimizer.backward. Raises InvalidProgramError when the Program has gradients already.
+        Arguments are those of Optimizer.backward. Raises InvalidProgramError when
+        the Program has gradients already, NotSupportedError for sparse gradients.
         """
         if not isinstance(loss, Variable):
             raise TypeError(f"mixed precision: the loss must be a Variable, received {type(loss).__name__}")
@@ -113,6 +115,7 @@ class OptimizerWithMixedPrecision:
             found = self._optimizer.backward(self._scaled_loss, startup, parameter_list, no_grad_set, callbacks)
             if not found:
                 raise InvalidProgramError(f"mixed precision: the loss {loss.name!r} depends on no trainable parameter")
+            _refuse_sparse(found)
             update_role_var_grad(program, found)
             pairs = []
             for param, gradient in found:
@@ -156,6 +159,15 @@ class OptimizerWithMixedPrecision:
         """:meth:`backward` and :meth:`apply_gradients`; returns (update operators, (parameter, gradient) pairs)."""
         pairs = self.backward(loss, startup_program, parameter_list, no_grad_set)
         return self.apply_optimize(loss, startup_program, pairs), pairs
+
+
+def _refuse_sparse(params_grads: Pairs) -> None:
+    for param, gradient in params_grads:
+        if gradient.type is VarType.SELECTED_ROWS:
+            raise NotSupportedError(
+                f"mixed precision: the gradient of {param.name!r} is sparse, and the loss scaling takes dense ones only "
+                "(as in Fluid); use is_sparse=False in the embedding"
+            )
 
 
 def _check_positive(**values: Any) -> None:
