@@ -109,6 +109,9 @@ _RPC = "no effect: communication has its own time limits"
 _IR = "no effect: the order and fusion of operators is decided by the Plan"
 
 KNOWN: dict[str, Flag] = {
+    "lstm_state_gradient": Flag(
+        False, "True: the whole gradient of lstm and lstmp; False: that of 1.8.5's CPU kernels (see docs/migration.md)", True
+    ),
     "check_nan_inf": Flag(False, "stop at the first operator whose output holds NaN or infinity", True),
     "benchmark": Flag(False, "no effect: operators run one after the other, so timings need no synchronisation"),
     "paddle_num_threads": Flag(1, "threads inside one operator when the program sets it; see the Executor", True),

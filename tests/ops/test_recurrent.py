@@ -244,3 +244,29 @@ def test_compiled_kernels_are_kept_on_disk(tmp_path):
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     found = [subprocess.check_output([sys.executable, "-c", script], env=env, text=True).split() for _ in range(2)]
     assert found == [["0", "1"], ["1", "0"]]
+
+
+@pytest.mark.parametrize("width, dtype, whole", [(8, "float32", False), (16, "float32", False), (7, "float32", True), (8, "float64", True)])
+def test_lstm_gradient_is_that_of_the_cpu_kernels_or_the_whole_one(width, dtype, whole):
+    """1.8.5's AVX kernels leave the cell state out of the gradient; a flag asks for the derivative."""
+    import millstream.fluid as fluid
+
+    rows = fluid.layers.data("rows", [4 * width], dtype=dtype, lod_level=1)
+    rows.stop_gradient = False
+    hidden, _ = fluid.layers.dynamic_lstm(rows, 4 * width, dtype=dtype)
+    (gradient,) = fluid.gradients(fluid.layers.reduce_sum(fluid.layers.square(hidden)), [rows])
+    exe = fluid.Executor()
+    exe.run(fluid.default_startup_program())
+    data = np.random.RandomState(0).uniform(-1, 1, (5, 4 * width)).astype(dtype)
+    feed = {"rows": fluid.create_lod_tensor(data, [[2, 3]], fluid.CPUPlace())}
+
+    def run():
+        return exe.run(feed=feed, fetch_list=[gradient])[0]
+
+    state, output = np.abs(run()[:, : 3 * width]).max(), np.abs(run()[:, 3 * width :]).max()
+    assert output > 0 and (state > 0) == whole
+    fluid.set_flags({"FLAGS_lstm_state_gradient": True})
+    try:
+        assert np.abs(run()[:, : 3 * width]).max() > 0
+    finally:
+        fluid.set_flags({"FLAGS_lstm_state_gradient": False})

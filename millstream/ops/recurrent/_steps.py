@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from millstream.config import flag
 from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 from millstream.ops._values import Ragged, Spec
 
@@ -126,3 +127,12 @@ def need(ok: bool, what: str, *shapes: Spec | None) -> None:
 def fits(actual: Sequence[int], *expected: int) -> bool:
     """Whether a shape is the expected one, -1 standing for anything on either side."""
     return len(actual) == len(expected) and all(a == e or a < 0 or e < 0 for a, e in zip(actual, expected))
+
+
+def drops_state_gradient(hidden: torch.Tensor, width: int) -> bool:
+    """Whether the gradient through the cell state is left out, as 1.8.5 does on every CPU with AVX.
+
+    Its vectorised float32 kernels (cell widths divisible by 8) send a gradient to the output gate only: candidate,
+    input and forget gates, peepholes of these and C0 get zeros. FLAGS_lstm_state_gradient asks for the derivative.
+    """
+    return width % 8 == 0 and hidden.dtype is torch.float32 and not flag("lstm_state_gradient")

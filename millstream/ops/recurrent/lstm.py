@@ -16,6 +16,7 @@ from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
     code,
     codes,
+    drops_state_gradient,
     few,
     fits,
     hidden_before,
@@ -157,6 +158,7 @@ def lstm_grad(
     times_transposed = Factor(weight.t())
     back_step = lstm_kernels().step_back
     s = hidden.shape[0]
+    output_gate_only = drops_state_gradient(hidden, d)
     for t in range(len(steps.counts) - 1, -1, -1):
         m = steps.counts[t]
         s -= m
@@ -164,8 +166,14 @@ def lstm_grad(
             dhidden_, steps.rows, s, m, steps.back if t else 0, gates_, cell_, cell_act_, c_first, dh_, dc_, dg_, dx_,
             peep, dpeep, gates_.dtype.type(0), acts,
         )
+        if output_gate_only:
+            dgates[:, : 3 * d] = 0
+            dc.zero_()
         if t or want[1]:
             dh[:m] = times_transposed(dgates, m)[:m]
+    if output_gate_only:
+        dx[:, : 3 * d] = 0
+        dpeep[: 2 * d] = 0
     dbias = None
     if want[4]:
         dbias = torch.zeros_like(bias, memory_format=torch.contiguous_format).view(-1)

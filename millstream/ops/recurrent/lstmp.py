@@ -12,6 +12,7 @@ from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
     code,
     codes,
+    drops_state_gradient,
     fits,
     hidden_before,
     initial,
@@ -137,6 +138,7 @@ def lstmp_grad(
     times_transposed = Factor(weight.t())
     back_step, none_ = lstm_kernels().step_back, none.numpy()
     s = hidden.shape[0]
+    output_gate_only = drops_state_gradient(hidden, d)
     for t in range(len(steps.counts) - 1, -1, -1):
         m = steps.counts[t]
         s -= m
@@ -147,7 +149,13 @@ def lstmp_grad(
         dlinear[here] = linear
         torch.mm(linear, proj.t(), out=dh[:m])
         back_step(none_, steps.rows, s, m, steps.back if t else 0, *saved, c_first, *state, peep, dpeep, clip, acts)
+        if output_gate_only:
+            dgates[:, : 3 * d] = 0
+            dc.zero_()
         dr[:m] = times_transposed(dgates, m)[:m]
+    if output_gate_only:
+        dx[:, : 3 * d] = 0
+        dpeep[: 2 * d] = 0
     dbias = None
     if want[5]:
         flat = torch.cat([dx.sum(0), torch.from_numpy(dpeep)])
