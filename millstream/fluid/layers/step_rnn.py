@@ -11,7 +11,7 @@ from millstream.fluid.layer_helper import LayerHelper
 from millstream.ir import names, walk
 from millstream.ir.block import Block
 from millstream.ir.types import VarType
-from millstream.ir.variable import Parameter, Variable
+from millstream.ir.variable import Variable
 
 __all__ = ["DynamicRNN", "StaticRNN"]
 
@@ -281,8 +281,8 @@ class DynamicRNN:
     def block(self) -> Iterator[None]:
         """The step Block."""
         from millstream.fluid.layers.array import array_to_lod_tensor, array_write
-        from millstream.fluid.layers.control_flow import While, increment
         from millstream.fluid.layers.compare import less_than
+        from millstream.fluid.layers.control_flow import While, increment
         from millstream.fluid.layers.tensor import fill_constant
 
         if self.status != DynamicRNN.BEFORE_RNN:
