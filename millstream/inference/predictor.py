@@ -24,7 +24,6 @@ from millstream.ir.types import VarType
 from millstream.ops._values import TORCH_DTYPE, LoD
 from millstream.runtime import stored
 from millstream.runtime.lower import Options
-from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.plan import Context, Plan
 from millstream.runtime.scope import Scope
 
@@ -35,7 +34,6 @@ class Model:
     """What clones of a predictor share: the Program, the Scope with its parameters, and the Plans."""
 
     def __init__(self, program: Program, source: str, device: torch.device, profile: bool) -> None:
-        keep_freed_memory()
         self.program = program
         self.scope = Scope()
         self.device = device
