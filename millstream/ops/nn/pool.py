@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -106,39 +104,18 @@ def _fits(paddings, ksize) -> bool:
     return all(2 * p <= k for p, k in zip(paddings, ksize))
 
 
-@cache
-def _kernels() -> ModuleType:
-    from millstream.kernels import pool as module
-
-    return module
-
-
-_TWO, _FLOATS = [2, 2], (torch.float32, torch.float64)
-
-
-def _maxima(x, ksize, strides, pads):
-    """(maximum of each window, its flat position in the image)."""
-    quarters = list(ksize) == list(strides) == _TWO and not any(pads) and x.numel() > 0 and min(x.shape[2:]) > 1
-    if not quarters or x.dtype not in _FLOATS or not (x.is_cpu and x.is_contiguous()) or torch.is_grad_enabled():
-        return _MAX[len(ksize)](x, ksize, strides, pads)
-    n, c, h, w = x.shape
-    out, index = x.new_empty((n, c, h // 2, w // 2)), x.new_empty((n, c, h // 2, w // 2), dtype=torch.int64)
-    _kernels().quarters(*(t.view(n * c, *t.shape[2:]).numpy() for t in (x, out, index)))
-    return out, index
-
-
 def _max_windows(x, ksize, strides, paddings, algorithm, ceil_mode):
     """(out, flat indices into the padded input, padding pairs or None)."""
     rank = len(ksize)
     if algorithm == "EXPLICIT" and not ceil_mode and len(paddings) == rank and _fits(paddings, ksize):
-        out, index = _maxima(x, ksize, strides, paddings)
+        out, index = _MAX[rank](x, ksize, strides, paddings)
         return out, index, None, paddings
     asked, full, plain = _plan(x, ksize, strides, paddings, algorithm, ceil_mode)
     if plain:
         pads = [a for a, _ in asked]
-        out, index = _maxima(x, ksize, strides, pads)
+        out, index = _MAX[rank](x, ksize, strides, pads)
         return out, index, None, pads
-    out, index = _maxima(pad_input(x, full, torch.finfo(x.dtype).min), ksize, strides, _NONE[rank])
+    out, index = _MAX[rank](pad_input(x, full, torch.finfo(x.dtype).min), ksize, strides, _NONE[rank])
     return out, index, full, _NONE[rank]
 
 
