@@ -246,7 +246,9 @@ def test_compiled_kernels_are_kept_on_disk(tmp_path):
     assert found == [["0", "1"], ["1", "0"]]
 
 
-@pytest.mark.parametrize("width, dtype, whole", [(8, "float32", False), (16, "float32", False), (7, "float32", True), (8, "float64", True)])
+@pytest.mark.parametrize(
+    "width, dtype, whole", [(8, "float32", False), (16, "float32", False), (7, "float32", True), (8, "float64", True)]
+)
 def test_lstm_gradient_is_that_of_the_cpu_kernels_or_the_whole_one(width, dtype, whole):
     """1.8.5's AVX kernels leave the cell state out of the gradient; a flag asks for the derivative."""
     import millstream.fluid as fluid

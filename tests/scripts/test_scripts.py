@@ -25,7 +25,11 @@ def test_script_prints_what_1_8_5_printed(name, tmp_path):
     path = os.path.join(HERE, name + ".py")
     done = subprocess.run(
         [sys.executable, "-m", "millstream.cli", "run", path],
-        env=dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS="1"), cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS="1"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     with open(os.path.join(HERE, name + ".txt"), encoding="utf-8") as recorded:
