@@ -155,7 +155,7 @@ _SLOTS = (
 )
 _GRAD_SLOTS = "X, Scale, Bias?, SavedMean, SavedVariance, ReserveSpace?, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD"
 for _name in ("batch_norm", "sync_batch_norm"):
-    _tag = {"amp": "gray", "amp_slots": ("X", "Y")} if _name == "batch_norm" else {}
+    _tag: dict[str, Any] = {"amp": "gray", "amp_slots": ("X", "Y")} if _name == "batch_norm" else {}
     op(_name, slots=_SLOTS, infer=_infer, lod="Y=X", nodiff="Mean, Variance, MomentumTensor", **_tag)(_batch_norm)
     op(_name + "_grad", slots=_GRAD_SLOTS)(_batch_norm_grad)
 

@@ -62,7 +62,7 @@ def fused_adam(
     for k, powers in enumerate(zip(first, second)):
         groups[powers].append(k)
     for powers, members in groups.items():
-        columns = ([c[k] for k in members] for c in (params, grads, moment1, moment2))
-        _onepass.adam(*columns, adam_rate(scalar(lr), *powers), beta1, beta2, epsilon)
+        p, g, m1, m2 = ([c[k] for k in members] for c in (params, grads, moment1, moment2))
+        _onepass.adam(p, g, m1, m2, adam_rate(scalar(lr), *powers), beta1, beta2, epsilon)
     powers = torch._foreach_mul(beta1_pows, beta1), torch._foreach_mul(beta2_pows, beta2)
     return params, moment1, moment2, *(list(p) for p in powers)
