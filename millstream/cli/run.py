@@ -1,4 +1,4 @@
-"""The command ``millstream``: ``millstream run script.py …`` runs a Fluid program unmodified."""
+"""``millstream run script.py …`` runs a Fluid program unmodified."""
 
 from __future__ import annotations
 
@@ -7,44 +7,11 @@ import os
 import runpy
 import sys
 import types
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from millstream import paddle_alias, version
-
-
-class Command(NamedTuple):
-    """One subcommand; append another to `COMMANDS` to extend the tool.
-
-    Attributes:
-        arguments: declares its arguments on a parser.
-        run: takes the parsed arguments, returns the exit status.
-    """
-
-    name: str
-    help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+from millstream import paddle_alias
+from millstream.cli._command import Command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="millstream", description="PaddlePaddle Fluid programs on PyTorch.")
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for command in COMMANDS:
-        sub = commands.add_parser(command.name, help=command.help, description=command.help)
-        command.arguments(sub)
-        sub.set_defaults(run=command.run)
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return int(arguments.run(arguments))
-
-
-def _version() -> str:
-    return f"millstream {version.millstream} (the interface of PaddlePaddle Fluid {version.full_version})"
-
-
-# ---- run -------------------------------------------------------------------------------------------
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "millstream run [-h] (script.py | -m module) [arguments of the program ...]"
     parser.add_argument("-m", dest="module", action="store_true", help="the program is a module's name, not a file")
@@ -103,9 +70,4 @@ def _show(error: BaseException) -> None:
     sys.stderr.flush()
 
 
-COMMANDS: list[Command] = [
-    Command("run", "run a Fluid program; `import paddle` gives millstream", _run_arguments, _run),
-]
-
-if __name__ == "__main__":
-    sys.exit(main())
+COMMAND = Command("run", "run a Fluid program; `import paddle` gives millstream", _run_arguments, _run)

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def millstream(*arguments, cwd=None):
@@ -66,7 +66,7 @@ def test_traceback_is_the_programs_own(tmp_path):
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert lines[0].startswith("Traceback") and f'File "{path}", line 5' in lines[1] and lines[-1] == "ValueError: boom"
-    assert "cli.py" not in done.stderr and "runpy" not in done.stderr
+    assert "millstream/cli" not in done.stderr and "runpy" not in done.stderr
     plain = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=60)
     assert done.stderr == plain.stderr
 
@@ -74,7 +74,7 @@ def test_traceback_is_the_programs_own(tmp_path):
 def test_syntax_error(tmp_path):
     path = script(tmp_path, "def (\n")
     done = millstream("run", path)
-    assert done.returncode == 1 and "SyntaxError" in done.stderr and "cli.py" not in done.stderr
+    assert done.returncode == 1 and "SyntaxError" in done.stderr and "millstream/cli" not in done.stderr
 
 
 def test_missing_file(tmp_path):
