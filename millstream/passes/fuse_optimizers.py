@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from millstream.ir.operator import OP_ROLE, Operator
 from millstream.ir.types import VarType
 from millstream.ops._opdef import REGISTRY
-from millstream.passes._pass import Uses, Work, program_pass
+from millstream.passes._pass import program_pass
+from millstream.passes._uses import Uses
+from millstream.passes._work import Work
 
 
 class _Kind(NamedTuple):

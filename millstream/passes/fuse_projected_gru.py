@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from millstream.ir.operator import Operator
-from millstream.passes._pass import Match, Rule, register
+from millstream.passes._pass import register
+from millstream.passes._rule import Match, Rule
 
 
 def _why_not(found: Match) -> str | None:

@@ -46,7 +46,7 @@ def test_a_fetched_product_stays():
 
     plan = compare(make, {"x": X})
     assert types(plan) == ["mul", "elementwise_add"]
-    assert "is fetched, fed or persistable" in plan.work.explain()
+    assert "is fetched, fed or persistable, or leaves its block" in plan.work.explain()
 
 
 def test_a_product_with_two_readers_stays():

@@ -1,0 +1,64 @@
+"""Who reads and writes each variable of a Block, and which of them somebody outside the Block sees."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from millstream.ir import walk
+from millstream.ir.block import Block
+from millstream.ir.names import forward_name, strip_grad
+from millstream.ir.operator import Operator
+
+
+class Uses:
+    """Who reads and writes each variable of a Block, by position.
+
+    Attributes:
+        keep: variables that must keep their values although nobody in the Block may read them.
+    """
+
+    def __init__(self, block: Block, keep: frozenset[str] = frozenset()) -> None:
+        self.readers: defaultdict[str, list[int]] = defaultdict(list)
+        self.writers: defaultdict[str, list[int]] = defaultdict(list)
+        self.block = block
+        self.ops = block.ops
+        self.keep = keep
+        self._forwards: set[int] = set()
+        self._graded: set[str] = set()
+        for i, op in enumerate(block.ops):
+            reads = walk.reads_of(op)
+            for name in dict.fromkeys(reads):
+                self.readers[name].append(i)
+            for name in dict.fromkeys(walk.writes_of(op)):
+                self.writers[name].append(i)
+            if op.forward is not None:
+                self._forwards.add(id(op.forward))
+            self._graded.update(g for n in reads if "@GRAD" in n for g in (strip_grad(n), forward_name(n)))
+
+    def has_gradient(self, op: Operator) -> bool:
+        """Whether an operator computes the gradient of `op`."""
+        return id(op) in self._forwards or any(n in self._graded for n in op.output_arg_names)
+
+    def written_between(self, names: Iterable[str], first: int, last: int) -> str | None:
+        """A variable of `names` that an operator after `first` and before `last` writes, or None."""
+        for name in names:
+            if any(first < w < last for w in self.writers.get(name, ())):
+                return name
+        return None
+
+    def seen_outside(self, name: str) -> bool:
+        """Whether `name` is fetched, fed, persistable, or (in a sub-Block) a variable of a Block around this one."""
+        if name in self.keep or (self.block.parent_idx >= 0 and name not in self.block.vars):
+            return True
+        var = self.block._find_var_recursive(name)
+        return var is not None and var.persistable
+
+    def producer(self, name: str, before: int) -> int | None:
+        """The position of the operator whose `name` an operator at `before` reads, or None."""
+        found = None
+        for position in self.writers.get(name, ()):
+            if position >= before:
+                break
+            found = position
+        return found

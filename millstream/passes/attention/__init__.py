@@ -1,0 +1,1 @@
+"""Passes over attention and layer normalisation."""

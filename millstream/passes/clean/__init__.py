@@ -1,0 +1,1 @@
+"""Passes that take away what need not be computed."""

@@ -1,0 +1,1 @@
+"""Passes over products of matrices and elementwise operators."""
