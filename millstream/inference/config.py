@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from millstream.errors import NotSupportedError
+from millstream.passes import find, pipelines
 
 
 class PaddlePassBuilder:
@@ -45,6 +46,12 @@ class PaddlePassBuilder:
     def set_passes(self, passes: Sequence[str]) -> None:
         self._passes = list(passes)
 
+    def known_passes(self) -> list[str]:
+        """The list, every pass looked up; InvalidProgramError for a name that is none."""
+        for name in self._passes:
+            find(name)
+        return list(self._passes)
+
     def turn_on_debug(self) -> None:
         """Have the passes' results printed."""
         self._debug = True
@@ -54,7 +61,10 @@ class PaddlePassBuilder:
 
 
 class PassStrategy(PaddlePassBuilder):
-    """The list of an AnalysisConfig."""
+    """The list of an AnalysisConfig: at first the passes of ``millstream.passes.pipelines.INFER``."""
+
+    def __init__(self, passes: Iterable[str] = pipelines.INFER) -> None:
+        super().__init__(passes)
 
     def enable_mkldnn(self) -> None:
         """Accepted: torch's kernels use oneDNN where it is faster, without passes."""

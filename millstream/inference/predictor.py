@@ -4,76 +4,53 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from millstream.errors import EnforceNotMet, FeedError, MissingFileError
+from millstream.errors import EnforceNotMet, FeedError, NotSupportedError
 from millstream.files.atomic import write_bytes
-from millstream.files.source import Source
-from millstream.inference.config import AnalysisConfig, NativeConfig, check_gpu
+from millstream.inference.config import AnalysisConfig, NativeConfig
+from millstream.inference.loading import device_of, load_model
+from millstream.inference.model import Model, threads_set
+from millstream.inference.profile import Times
 from millstream.inference.tensors import PaddleTensor, ZeroCopyTensor, check_lod
-from millstream.ir import walk
-from millstream.ir.operator import Operator
 from millstream.ir.program import Program
-from millstream.ir.proto import program_from_bytes, program_to_bytes
-from millstream.ir.types import VarType
-from millstream.ops._values import TORCH_DTYPE, LoD
+from millstream.ir.proto import program_to_bytes
+from millstream.ops._values import LoD
 from millstream.runtime import stored
-from millstream.runtime.lower import Options
-from millstream.runtime.plan import Context, Plan
 from millstream.runtime.scope import Scope
 
-_NO_DATA = frozenset({VarType.FEED_MINIBATCH, VarType.FETCH_LIST, VarType.READER, VarType.RAW})
 
+class _ModelDir:
+    """The config that every kind of predictor understands (``PaddlePredictor.Config``)."""
 
-class Model:
-    """What clones of a predictor share: the Program, the Scope with its parameters, and the Plans."""
-
-    def __init__(self, program: Program, source: str, device: torch.device, profile: bool) -> None:
-        self.program = program
-        self.scope = Scope()
-        self.device = device
-        self.profile = profile
-        self.feeds, self.fetches = walk.ends(program, source)
-        block = program.global_block()
-        self.vars = [block.var(name) for name in self.feeds]
-        self.dtypes = [TORCH_DTYPE.get(v.dtype) if v.has_dtype else None for v in self.vars]
-        self.plans: dict[tuple[bool, ...], Plan] = {}
-
-    def persistables(self) -> list[Any]:
-        return list({v.name: v for v in self.program.list_vars() if v.persistable and v.type not in _NO_DATA}.values())
-
-    def plan(self, key: tuple[bool, ...]) -> Plan:
-        """The Plan for inputs of which `key` says whether they have a LoD."""
-        found = self.plans.get(key)
-        if found is None:
-            options = Options(False, False, self.profile, self.device)
-            found = self.plans[key] = Plan(
-                self.program, dict(zip(self.feeds, key)), self.fetches, self.scope, options
-            )
-        return found
+    def __init__(self) -> None:
+        self.model_dir = ""
 
 
 class PaddlePredictor:
-    """Runs one model; predictors made by :meth:`clone` share its parameters and may run in other threads."""
+    """Runs one model; predictors made by :meth:`clone` share its parameters and may run in other threads.
+
+    A predictor holds its inputs and results, so it serves one thread at a time.
+    """
+
+    Config = _ModelDir
 
     def __init__(self, model: Model, by_name: bool, threads: int | None) -> None:
         self._model = model
+        self._form = model.native
         self._by_name = by_name
         self._threads = threads
         self._device = model.device
         self._index = {name: i for i, name in enumerate(model.feeds)}
         self._inputs: list[tuple[torch.Tensor, LoD] | None] = [None] * len(model.feeds)
         self._outputs: list[tuple[Any, LoD]] | None = None
-        rng = torch.Generator(device=model.device)
-        rng.manual_seed(int(torch.randint(2**62, (1,)).item()))
-        self._ctx = Context(model.scope, rng, None, model.device)
+        self._ctx = model.context()
         if model.profile:
-            self._ctx.recorder = _Times()
+            self._ctx.recorder = Times()
 
     # ---- running -----------------------------------------------------------------------------
     def run(self, inputs: Sequence[PaddleTensor]) -> list[PaddleTensor]:
@@ -107,16 +84,8 @@ class PaddlePredictor:
         return True
 
     def _execute(self, values: list[torch.Tensor], lods: list[LoD]) -> list[tuple[Any, LoD]]:
-        plan = self._model.plan(tuple([bool(lod) for lod in lods]))
-        threads = self._threads
-        if threads is None or threads == torch.get_num_threads():
-            return plan.run(values, lods, self._ctx)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            return plan.run(values, lods, self._ctx)
-        finally:
-            torch.set_num_threads(before)
+        with threads_set(self._threads):
+            return self._form.run(values, lods, self._ctx)
 
     # ---- inputs ------------------------------------------------------------------------------
     def _counted(self, inputs: Sequence[PaddleTensor]) -> Sequence[PaddleTensor]:
@@ -207,26 +176,76 @@ class PaddlePredictor:
 
     def __del__(self) -> None:
         ctx = getattr(self, "_ctx", None)
-        if ctx is not None and isinstance(ctx.recorder, _Times):
-            ctx.recorder.print()
+        if ctx is not None and isinstance(ctx.recorder, Times):
+            sys.stderr.write(ctx.recorder.table())
 
 
 class AnalysisPredictor(PaddlePredictor):
     """A predictor made from an AnalysisConfig."""
 
     def __init__(self, config: AnalysisConfig) -> None:
-        model = _load(
-            config._model_dir, config._prog, config._params, config.use_gpu(), config.gpu_device_id(), config._profile
-        )
+        self._take(config)
+
+    def _take(self, config: AnalysisConfig) -> None:
+        device = device_of(config.use_gpu(), config.gpu_device_id())
+        model = load_model(
+            config._model_dir, config._prog, config._params, device, config._profile, config.ir_optim(),
+            config._passes.known_passes(),
+        )  # fmt: skip
         super().__init__(model, config._specify_input_names, config._threads)
+
+    # ---- names that 1.8.5 shows and its own loading calls ------------------------------------
+    def init(self, scope: Scope | None) -> bool:
+        """Take over the parameters that `scope` holds (None: as loaded). Returns True.
+
+        Raises UninitializedError: `scope` lacks a parameter; nothing has changed then.
+        """
+        if scope is not None:
+            names = [v.name for v in self._model.persistables()]
+            stored.assign(self._model.scope, {name: stored.value_of(scope, name) for name in names})
+            self.optimize_inference_program()
+        return True
+
+    def create_feed_fetch_var(self, scope: Scope) -> None:
+        """Make the variables ``feed`` and ``fetch`` in `scope`."""
+        for name in ("feed", "fetch"):
+            scope.var(name)
+
+    def prepare_feed_fetch(self) -> None:
+        """Read the names of inputs and results out of the Program again."""
+        self._index = {name: i for i, name in enumerate(self._model.feeds)}
+
+    def optimize_inference_program(self) -> None:
+        """Run the passes again, over the parameters as they are now."""
+        self._model.forget_forms()
+        self._form = self._model.native
+
+    def prepare_argument(self) -> None:
+        raise NotSupportedError("AnalysisPredictor.prepare_argument: passes have no Argument here; see pass_builder()")
+
+    def analysis_argument(self) -> None:
+        raise NotSupportedError("AnalysisPredictor.analysis_argument: passes have no Argument here; see pass_builder()")
+
+    def mkldnn_quantize(self) -> bool:
+        raise NotSupportedError(
+            "AnalysisPredictor.mkldnn_quantize: use millstream.load(dir, precision='int8', calibration=batches, max_error=…)"
+        )
 
 
 class NativePaddlePredictor(PaddlePredictor):
     """A predictor made from a NativeConfig."""
 
     def __init__(self, config: NativeConfig) -> None:
-        model = _load(config.model_dir, config.prog_file, config.param_file, config.use_gpu, config.device, False)
+        device = device_of(config.use_gpu, config.device)
+        model = load_model(config.model_dir, config.prog_file, config.param_file, device, optimize=False)
         super().__init__(model, config.specify_input_name, config._threads)
+
+    def init(self, scope: Scope | None) -> bool:
+        """Take over the parameters that `scope` holds (None: as loaded). Returns True; errors as AnalysisPredictor.init."""
+        if scope is not None:
+            names = [v.name for v in self._model.persistables()]
+            stored.assign(self._model.scope, {name: stored.value_of(scope, name) for name in names})
+        return True
 
 
 def create_paddle_predictor(config: AnalysisConfig | NativeConfig) -> PaddlePredictor:
@@ -243,37 +262,6 @@ def create_paddle_predictor(config: AnalysisConfig | NativeConfig) -> PaddlePred
     )
 
 
-def _load(
-    folder: str, prog: str | bytes, params: str | bytes, use_gpu: bool, gpu: int, profile: bool
-) -> Model:
-    if use_gpu:
-        check_gpu(gpu)
-    device = torch.device("cuda", gpu) if use_gpu else torch.device("cpu")
-    if not folder and not (prog and params):
-        raise EnforceNotMet("the config names no model: either model_dir or (prog_file, params_file) should be set")
-    if isinstance(prog, bytes):
-        data, source = prog, "<program buffer>"
-    else:
-        source = os.path.join(folder, "__model__") if folder else prog
-        if not os.path.isfile(source):
-            raise MissingFileError(
-                f"Cannot open file {source}: there is no such program file. A directory with another name for it "
-                "is given as AnalysisConfig(prog_file, params_file)"
-            )
-        with open(source, "rb") as fh:
-            data = fh.read()
-    model = Model(program_from_bytes(data, source), source, device, profile)
-    variables = model.persistables()
-    if folder:
-        values = stored.read_separate(folder, variables, device)
-    elif isinstance(params, bytes):
-        values = stored.read_combined(Source(params, "<parameter buffer>"), variables, device)
-    else:
-        values = stored.combined_file(params, variables, device)
-    stored.assign(model.scope, values)
-    return model
-
-
 def _as_array(value: Any) -> np.ndarray:
     """A new array of a fetched tensor."""
     if not isinstance(value, torch.Tensor):
@@ -281,27 +269,3 @@ def _as_array(value: Any) -> np.ndarray:
     if value.dtype is torch.bfloat16:
         value = value.float()
     return np.array(value.cpu().numpy(), order="C")
-
-
-class _Times:
-    """Time per operator type."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.calls: dict[str, int] = {}
-        self.stack: list[float] = []
-
-    def enter(self, op: Operator) -> None:
-        self.stack.append(time.perf_counter())
-
-    def leave(self, op: Operator, outs: tuple[Any, ...]) -> None:
-        spent = time.perf_counter() - self.stack.pop()
-        self.seconds[op.type] = self.seconds.get(op.type, 0.0) + spent
-        self.calls[op.type] = self.calls.get(op.type, 0) + 1
-
-    def print(self) -> None:
-        total = sum(self.seconds.values()) or 1.0
-        lines = [f"{'operator':<32}{'calls':>8}{'total ms':>12}{'share':>8}"]
-        for name, spent in sorted(self.seconds.items(), key=lambda item: -item[1]):
-            lines.append(f"{name:<32}{self.calls[name]:>8}{spent * 1e3:>12.3f}{spent / total:>8.1%}")
-        sys.stderr.write("\n".join(lines) + "\n")

@@ -8,8 +8,16 @@ import pytest
 import torch
 
 import millstream.fluid as fluid
-from millstream.errors import EnforceNotMet, FeedError, FileFormatError, MissingFileError, NotSupportedError
+from millstream.errors import (
+    EnforceNotMet,
+    FeedError,
+    FileFormatError,
+    InvalidProgramError,
+    MissingFileError,
+    NotSupportedError,
+)
 from millstream.fluid import core
+from millstream.passes import pipelines
 
 X = np.arange(8, dtype="float32").reshape(2, 4)
 W = np.ones((2, 3), "float32")
@@ -204,14 +212,44 @@ def test_config_accessors():
     twin = core.AnalysisConfig(config)
     assert not twin.ir_optim() and twin.mkldnn_enabled() and twin.glog_info_disabled()
     assert twin.cpu_math_library_num_threads() == 2 and twin.to_native_config().model_dir == "folder"
-    builder = config.pass_builder()
+    builder, first = config.pass_builder(), twin.pass_builder().all_passes()
+    assert first == list(pipelines.INFER)
     builder.append_pass("one")
     builder.insert_pass(0, "zero")
     config.delete_pass("one")
     config.delete_pass("never there")
-    assert builder.all_passes() == ["zero"] and twin.pass_builder().all_passes() == []
+    config.delete_pass("fuse_fc")
+    assert builder.all_passes() == ["zero"] + [n for n in first if n != "fuse_fc"]
+    assert twin.pass_builder().all_passes() == first
     with pytest.raises(ValueError, match="at least 1"):
         config.set_cpu_math_library_num_threads(0)
+
+
+def test_the_list_of_passes_is_what_runs(saved):
+    config = core.AnalysisConfig(str(saved[0] / "sep"))
+    config.pass_builder().append_pass("no_such_pass")
+    with pytest.raises(InvalidProgramError, match="no_such_pass"):
+        core.create_paddle_predictor(config)
+    config.pass_builder().set_passes(["fuse_fc"])
+    made = core.create_paddle_predictor(config)
+    assert [name for name, _ in made._form.work.done] == ["fuse_fc"]
+    check(made.run([core.PaddleTensor(X), core.PaddleTensor(W)]), saved[1])
+
+
+def test_init_takes_parameters_over(saved):
+    made = core.create_paddle_predictor(core.AnalysisConfig(str(saved[0] / "sep")))
+    scope = fluid.Scope()
+    for var in made._model.persistables():
+        scope.var(var.name).get_tensor().set(np.zeros(var.shape, "float32"))
+    assert made.init(scope) is True
+    assert not made.run([core.PaddleTensor(X), core.PaddleTensor(W)])[0].as_ndarray().any()
+    with pytest.raises(EnforceNotMet, match="holds nothing"):
+        made.init(fluid.Scope())
+    made.create_feed_fetch_var(scope)
+    assert scope.find_var("feed") is not None
+    for call in (made.prepare_argument, made.analysis_argument, made.mkldnn_quantize):
+        with pytest.raises(NotSupportedError):
+            call()
 
 
 def test_threads_are_put_back(saved):
