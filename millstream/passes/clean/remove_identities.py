@@ -32,7 +32,9 @@ def _one(work: Work, block: Block) -> bool:
         if op.type not in _SAME or len(op.input("X")) != 1:
             continue
         x, out = block._find_var_recursive(op.input("X")[0]), block._find_var_recursive(op.output("Out")[0])
-        if x is None or out is None or x.type is not VarType.LOD_TENSOR or not _SAME[op.type](op, uses, at):
+        if x is None or out is None or x is out or x.type is not VarType.LOD_TENSOR:
+            continue
+        if not _SAME[op.type](op, uses):
             continue
         why = _bypass(block, uses, at, x.name, out.name)
         if why is None:
@@ -42,16 +44,16 @@ def _one(work: Work, block: Block) -> bool:
 
 
 # ---- which operators -----------------------------------------------------------------------------------
-def _scale(op: Operator, uses: Uses, at: int) -> bool:
+def _scale(op: Operator, uses: Uses) -> bool:
     return op.attr("scale") == 1.0 and op.attr("bias") == 0.0 and not op.input("ScaleTensor")
 
 
-def _cast(op: Operator, uses: Uses, at: int) -> bool:
+def _cast(op: Operator, uses: Uses) -> bool:
     x = uses.block._find_var_recursive(op.input("X")[0])
     return x is not None and x.has_dtype and int(x.dtype) == op.attr("out_dtype") == op.attr("in_dtype")
 
 
-def _dropout(op: Operator, uses: Uses, at: int) -> bool:
+def _dropout(op: Operator, uses: Uses) -> bool:
     if any(uses.readers.get(n) or uses.seen_outside(n) for n in op.output("Mask")) or not op.attr("is_test"):
         return False
     return bool(op.attr("dropout_prob") == 0 or op.attr("dropout_implementation") == "upscale_in_train")
@@ -67,34 +69,34 @@ def _no_lod(op: Operator, uses: Uses) -> bool:
     return x is not None and x.lod_level == 0
 
 
-def _transpose(op: Operator, uses: Uses, at: int) -> bool:
+def _transpose(op: Operator, uses: Uses) -> bool:
     axis = op.attr("axis")
     return axis == list(range(len(axis))) and _no_shape_read(op, uses) and _no_lod(op, uses)
 
 
-def _reshape(op: Operator, uses: Uses, at: int) -> bool:
+def _reshape(op: Operator, uses: Uses) -> bool:
     x, out = (uses.block._find_var_recursive(n) for n in (op.input("X")[0], op.output("Out")[0]))
     if x is None or out is None or not x.has_shape or not out.has_shape or not _no_shape_read(op, uses):
         return False
     if any(op.input(slot) for slot in ("Shape", "ShapeTensor")):
         return False
     asked = op.attr("shape")
-    if len(x.shape) != len(asked) or x.shape != out.shape:
+    if len(x.shape) != len(asked) or x.shape != out.shape or max(len(uses.writers[n]) for n in (x.name, out.name)) > 1:
         return False
     # 0 copies a dim; of the others, at most one may be open: the number of elements then settles it
     return sum(d < 0 and a != 0 for d, a in zip(x.shape, asked)) <= 1
 
 
-def _flatten(op: Operator, uses: Uses, at: int) -> bool:
+def _flatten(op: Operator, uses: Uses) -> bool:
     x = uses.block._find_var_recursive(op.input("X")[0])
     return x is not None and x.has_shape and len(x.shape) == 2 and op.attr("axis") == 1 and _no_shape_read(op, uses)
 
 
-def _always(op: Operator, uses: Uses, at: int) -> bool:
+def _always(op: Operator, uses: Uses) -> bool:
     return True
 
 
-_SAME: dict[str, Callable[[Operator, Uses, int], bool]] = {
+_SAME: dict[str, Callable[[Operator, Uses], bool]] = {
     "scale": _scale, "cast": _cast, "dropout": _dropout, "transpose": _transpose, "transpose2": _transpose,
     "reshape": _reshape, "reshape2": _reshape, "flatten": _flatten, "flatten2": _flatten, "assign": _always,
     "sum": _always, "concat": _always,
@@ -104,9 +106,6 @@ _SAME: dict[str, Callable[[Operator, Uses, int], bool]] = {
 # ---- how -------------------------------------------------------------------------------------------------
 def _bypass(block: Block, uses: Uses, at: int, x: str, out: str) -> str | None:
     """Take the operator at `at` out: readers of `out` read `x`, or the maker of `x` writes `out`. Why not, or None."""
-    if x == out:
-        del block.ops[at]
-        return None
     if not uses.seen_outside(out) and len(uses.writers[out]) == 1:
         readers = uses.readers[out]
         if any(uses.ops[r].sub_blocks() for r in readers):
