@@ -26,6 +26,21 @@ def channels_back(x: torch.Tensor) -> torch.Tensor:
     return x.permute(0, 2, 3, 1) if x.dim() == 4 else x.movedim(1, -1)
 
 
+# What oneDNN's convolutions take; other types go through loops that want NCHW in memory.
+_FAST_DTYPES = frozenset({torch.float32, torch.bfloat16})
+
+
+def nearby_channels(x: torch.Tensor) -> torch.Tensor:
+    """`x` [N, C, H, W] with the channels of a pixel side by side in memory, where convolutions are faster so.
+
+    The shape stays. oneDNN's results keep that order and so do torch's pointwise operators, batch norm and pooling:
+    a network is reordered once, at its first convolution (figures: docs/design.md, "Channels last").
+    """
+    if x.dtype in _FAST_DTYPES and x.is_cpu and x.dim() == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
 def check_layout(layout: str) -> None:
     """AttributeTypeError unless `layout` is one of Fluid's."""
     if layout not in _LAYOUTS:

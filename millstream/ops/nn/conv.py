@@ -17,6 +17,7 @@ from millstream.ops.nn._window import (
     channels_second,
     conv_size,
     join_layout,
+    nearby_channels,
     pad_input,
     positive,
     resolve,
@@ -87,6 +88,7 @@ def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, l
     half = x.dtype is torch.float16 and slow_half(x)
     if half:
         x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
+    x = nearby_channels(x)
     out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
     if half:
         out = out.half()
@@ -110,9 +112,12 @@ def _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups,
     half = x.dtype is torch.float16 and slow_half(x)
     if half:
         dout, x, w = dout.float(), x.float(), w.float()
+    x = nearby_channels(x)
     dx, dw, db = _backward(dout, x, w, sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want)
     if half:
         dx, dw, db = halved(dx, dw, db)
+    if dw is not None:
+        dw = dw.contiguous()  # as the parameter is: updates go through both side by side
     if dx is not None:
         if pairs is not None:
             dx = unpad(dx, pairs)
@@ -285,6 +290,7 @@ def _transpose_forward(x, w, bias, strides, paddings, dilations, groups, algorit
     if last:
         x = channels_second(x)
     pads, extra, dilations, targets = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
+    x = nearby_channels(x)
     out = _fit(_convolution(x, w, None, strides, pads, dilations, True, extra, groups), targets)
     if bias is not None:
         out = out + bias.reshape(-1, *[1] * len(strides))
@@ -302,8 +308,9 @@ def _transpose_backward(x, w, dout, want, strides, paddings, dilations, groups, 
             for i in range(len(strides))
         ]
         dout = _fit(dout, natural)
+    x = nearby_channels(x)
     dx, dw, _ = _backward(dout, x, w, None, strides, pads, dilations, True, extra, groups, (want[0], want[1], False))
-    return (channels_back(dx) if last and dx is not None else dx), dw
+    return (channels_back(dx) if last and dx is not None else dx), (None if dw is None else dw.contiguous())
 
 
 def _conv2d_transpose(

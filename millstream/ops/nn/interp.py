@@ -17,6 +17,16 @@ _SLOTS = "X, OutSize?, SizeTensor?*, Scale? -> Out"
 _GRAD_SLOTS = "X, OutSize?, SizeTensor?*, Scale?, Out@GRAD -> X@GRAD"
 
 
+_METHODS = {2: ("nearest", "bilinear", "bicubic"), 3: ("trilinear",)}
+
+
+def _check_method(method: str, rank: int) -> None:
+    if method not in _METHODS[rank]:
+        raise AttributeTypeError(
+            f"interp_method must be {' or '.join(_METHODS[rank])} for {rank} spatial dimensions, received {method!r}"
+        )
+
+
 # ---- sizes -----------------------------------------------------------------------------------------------
 def _infer(method: str, rank: int) -> Any:
     def infer(
@@ -25,8 +35,7 @@ def _infer(method: str, rank: int) -> Any:
     ) -> Spec:  # fmt: skip
         if len(x.shape) != rank + 2:
             raise ShapeError(f"X must have {rank + 2} dimensions for {method} interpolation, received {list(x.shape)}")
-        if align_mode not in (0, 1):
-            raise AttributeTypeError(f"align_mode must be 0 or 1, received {align_mode}")
+        _check_method(interp_method, rank)
         n, c, sizes = split_layout(x, data_layout)
         given = [out_d, out_h, out_w][3 - rank :]
         if size_tensor:
