@@ -19,7 +19,7 @@ _BY_OUT = "Out, Out@GRAD -> X@GRAD"
 _BY_DOUT = "Out@GRAD -> X@GRAD"
 
 
-@op("relu", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
+@op("relu", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray", onnx="Relu")
 def relu(x):
     """max(X, 0)."""
     return torch.relu(x)
@@ -31,7 +31,7 @@ def relu_grad(out, dout):
     return _aten.threshold_backward(dout, out, 0)
 
 
-@op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
+@op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray", onnx="Tanh")
 def tanh(x):
     """Hyperbolic tangent."""
     return torch.tanh(x)
@@ -43,7 +43,7 @@ def tanh_grad(out, dout):
     return _aten.tanh_backward(dout, out)
 
 
-@op("sigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
+@op("sigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray", onnx="Sigmoid")
 def sigmoid(x):
     """1 / (1 + exp(-X))."""
     return torch.sigmoid(x)
@@ -79,7 +79,7 @@ def exp_grad(out, dout):
     return dout * out
 
 
-@op("log", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="black")
+@op("log", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="black", onnx="Log")
 def log(x):
     """Natural logarithm."""
     return torch.log(x)
@@ -103,7 +103,7 @@ def log1p_grad(x, dout):
     return dout / (x + 1)
 
 
-@op("sqrt", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("sqrt", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Sqrt")
 def sqrt(x):
     """Square root."""
     return torch.sqrt(x)
@@ -139,7 +139,7 @@ def square_grad(x, dout):
     return dout * x * 2
 
 
-@op("reciprocal", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("reciprocal", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Reciprocal")
 def reciprocal(x):
     """1 / X."""
     return torch.reciprocal(x)
@@ -169,7 +169,7 @@ def pow_grad(x, factor_tensor, dout, *, factor: float = 1.0):
     return dout * factor * torch.pow(x, factor - 1)
 
 
-@op("sin", slots=_SLOTS, infer="X", lod="X")
+@op("sin", slots=_SLOTS, infer="X", lod="X", onnx="Sin")
 def sin(x):
     """Sine."""
     return torch.sin(x)
@@ -181,7 +181,7 @@ def sin_grad(x, dout):
     return dout * torch.cos(x)
 
 
-@op("cos", slots=_SLOTS, infer="X", lod="X")
+@op("cos", slots=_SLOTS, infer="X", lod="X", onnx="Cos")
 def cos(x):
     """Cosine."""
     return torch.cos(x)
@@ -193,7 +193,7 @@ def cos_grad(x, dout):
     return -dout * torch.sin(x)
 
 
-@op("asin", slots=_SLOTS, infer="X", lod="X")
+@op("asin", slots=_SLOTS, infer="X", lod="X", onnx="Asin")
 def asin(x):
     """Arc sine."""
     return torch.asin(x)
@@ -205,7 +205,7 @@ def asin_grad(x, dout):
     return dout / torch.sqrt(1 - x * x)
 
 
-@op("acos", slots=_SLOTS, infer="X", lod="X")
+@op("acos", slots=_SLOTS, infer="X", lod="X", onnx="Acos")
 def acos(x):
     """Arc cosine."""
     return torch.acos(x)
@@ -217,7 +217,7 @@ def acos_grad(x, dout):
     return -dout / torch.sqrt(1 - x * x)
 
 
-@op("atan", slots=_SLOTS, infer="X", lod="X")
+@op("atan", slots=_SLOTS, infer="X", lod="X", onnx="Atan")
 def atan(x):
     """Arc tangent."""
     return torch.atan(x)
@@ -229,7 +229,7 @@ def atan_grad(x, dout):
     return dout / (1 + x * x)
 
 
-@op("erf", slots=_SLOTS, infer="X", lod="X")
+@op("erf", slots=_SLOTS, infer="X", lod="X", onnx="Erf")
 def erf(x):
     """Gauss error function."""
     return torch.erf(x)
@@ -253,7 +253,7 @@ def gelu_grad(x, dout, *, approximate: bool = False):
     return _aten.gelu_backward(dout, x, approximate="tanh" if approximate else "none")
 
 
-@op("softplus", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("softplus", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Softplus")
 def softplus(x):
     """log(1 + exp(X)), without overflow."""
     return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
@@ -265,7 +265,7 @@ def softplus_grad(x, dout):
     return dout * torch.sigmoid(x)
 
 
-@op("softsign", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("softsign", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Softsign")
 def softsign(x):
     """X / (1 + |X|)."""
     return x / (x.abs() + 1)
@@ -335,7 +335,7 @@ def _capped_softplus(x: torch.Tensor, threshold: float) -> torch.Tensor:
     return torch.where(x > threshold, x, torch.where(x < -threshold, e, torch.log1p(e)))
 
 
-@op("abs", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("abs", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Abs")
 def abs_(x):
     """|X|."""
     return torch.abs(x)
@@ -347,19 +347,19 @@ def abs_grad(x, dout):
     return dout * torch.sign(x)
 
 
-@op("sign", slots=_SLOTS, infer="X", lod="X", amp="gray")
+@op("sign", slots=_SLOTS, infer="X", lod="X", amp="gray", onnx="Sign")
 def sign(x):
     """-1, 0 or 1."""
     return torch.sign(x)
 
 
-@op("ceil", slots=_SLOTS, infer="X", lod="X")
+@op("ceil", slots=_SLOTS, infer="X", lod="X", onnx="Ceil")
 def ceil(x):
     """Least integer not below X."""
     return torch.ceil(x)
 
 
-@op("floor", slots=_SLOTS, infer="X", lod="X")
+@op("floor", slots=_SLOTS, infer="X", lod="X", onnx="Floor")
 def floor(x):
     """Greatest integer not above X."""
     return torch.floor(x)

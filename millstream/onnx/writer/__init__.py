@@ -1,0 +1,1 @@
+"""Programs to ONNX graphs: one emitter an operator type, grouped in families."""
