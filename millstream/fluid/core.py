@@ -7,6 +7,8 @@ import enum
 import numpy as np
 
 from millstream.errors import EnforceNotMet, EOFException, NotSupportedError
+from millstream.fluid import eager_ops as ops
+from millstream.fluid.graph.node import Graph, Node
 from millstream.inference import (
     AnalysisConfig,
     AnalysisPredictor,
@@ -107,6 +109,16 @@ class Place:
         return self._place.get_device_id()
 
 
+class ParallelStrategy:
+    """How many processes there are, and which one this is."""
+
+    def __init__(self) -> None:
+        self.nranks = 1
+        self.local_rank = 0
+        self.trainer_endpoints: list[str] = []
+        self.current_endpoint = ""
+
+
 _Scope = Scope
 Variable = ScopeVar
 Tensor = LoDTensor
@@ -120,18 +132,21 @@ __all__ = [
     "CUDAPlace",
     "EOFException",
     "EnforceNotMet",
+    "Graph",
     "LoDTensor",
     "LoDTensorArray",
     "LoDTensorBlockingQueue",
     "MkldnnQuantizerConfig",
     "NativeConfig",
     "NativePaddlePredictor",
+    "Node",
     "PaddleBuf",
     "PaddleDType",
     "PaddlePassBuilder",
     "PaddlePlace",
     "PaddlePredictor",
     "PaddleTensor",
+    "ParallelStrategy",
     "PassStrategy",
     "Place",
     "Scope",
@@ -146,6 +161,7 @@ __all__ = [
     "init_lod_tensor_blocking_queue",
     "is_compiled_with_cuda",
     "op_proto_and_checker_maker",
+    "ops",
     "paddle_dtype_size",
     "paddle_tensor_to_bytes",
     "size_of_dtype",

@@ -11,6 +11,7 @@ from millstream import config, version
 from millstream.errors import NotSupportedError, VersionError
 from millstream.fluid import unique_name
 from millstream.fluid.core import CPUPlace, CUDAPinnedPlace, CUDAPlace, is_compiled_with_cuda
+from millstream.fluid.graph import IrGraph, IrNode, IrOpNode, IrVarNode
 from millstream.ir.block import Block
 from millstream.ir.mode import in_dygraph_mode, tracer
 from millstream.ir.names import EMPTY_VAR, GRAD_SUFFIX, TEMP_VAR, grad_name
@@ -29,6 +30,10 @@ from millstream.ir.variable import Parameter, Variable
 
 __all__ = [
     "Block",
+    "IrGraph",
+    "IrNode",
+    "IrOpNode",
+    "IrVarNode",
     "Operator",
     "Parameter",
     "Program",

@@ -12,24 +12,9 @@ from millstream.fluid import framework
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# name -> why it is not here (yet)
-ABSENT = {
-    "paddle.fluid.Variable.backward": "of eager variables: VarBase has it",
-    "paddle.fluid.Variable.numpy": "of eager variables: VarBase has it",
-    "paddle.fluid.core.Graph": "passes work on Programs; there is no graph of another kind",
-    "paddle.fluid.core.ParallelStrategy": "of several machines",
-    "paddle.fluid.core.ops.conv2d": "eager operators by position: use fluid.layers or fluid.dygraph",
-    "paddle.fluid.framework.IrGraph": "passes work on Programs; there is no graph of another kind",
-    "paddle.fluid.framework.IrGraph.to_program": "passes work on Programs; there is no graph of another kind",
-    "paddle.fluid.layers.collective._allreduce": "of several machines",
-    "paddle.fluid.contrib.HDFSClient": "a client of Hadoop's command line",
-    "paddle.fluid.contrib.multi_download": "a client of Hadoop's command line",
-    "paddle.fluid.contrib.QuantizeTranspiler": "not written yet",
-    "paddle.fluid.contrib.QuantizeTranspiler.freeze_program": "not written yet",
-    "paddle.fluid.contrib.QuantizeTranspiler.training_transpile": "not written yet",
-}
 # name -> why its signature differs
 OTHERWISE = {
+    "paddle.fluid.Variable.backward": "eager variables have the signature; a Program's only the explanation",
     "paddle.fluid.Variable": "made by a Block, which names it: (block, name, ...)",
     "paddle.fluid.framework.Parameter": "made by a Block, which names it: (block, name, ...)",
 }
@@ -131,8 +116,6 @@ def difference(want, got):
 
 @pytest.mark.parametrize(("name", "kind", "signature"), rows(), ids=[row[0] for row in rows()])
 def test_name(name, kind, signature):
-    if name in ABSENT:
-        pytest.skip(ABSENT[name])
     found = find(name)
     want = wanted(signature)
     if want is None or name in OTHERWISE or kind in ("property", "module_attribute", "private_function"):
@@ -143,10 +126,3 @@ def test_name(name, kind, signature):
         got = inspect.signature(found)
     problem = difference(want, got)
     assert problem is None, f"{name}{signature}: {problem}; here {got}"
-
-
-def test_exceptions_are_needed():
-    """An absence that is no more must leave the list."""
-    for name in ABSENT:
-        with pytest.raises(AttributeError):
-            find(name)

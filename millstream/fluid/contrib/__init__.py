@@ -7,7 +7,9 @@ from millstream.fluid.contrib import (
     memory_usage_calc,
     mixed_precision,
     op_frequence,
+    quantize,
     reader,
+    utils,
 )
 from millstream.fluid.contrib.decoder import BeamSearchDecoder, InitState, StateCell, TrainingDecoder
 from millstream.fluid.contrib.extend_optimizer import extend_with_decoupled_weight_decay
@@ -34,13 +36,17 @@ from millstream.fluid.contrib.layers import (
 )
 from millstream.fluid.contrib.memory_usage_calc import memory_usage
 from millstream.fluid.contrib.op_frequence import op_freq_statistic
+from millstream.fluid.contrib.quantize import QuantizeTranspiler
 from millstream.fluid.contrib.reader import distributed_batch_reader
+from millstream.fluid.contrib.utils import HDFSClient, multi_download, multi_upload
 
 __all__ = [
     "BasicGRUUnit",
     "BasicLSTMUnit",
     "BeamSearchDecoder",
+    "HDFSClient",
     "InitState",
+    "QuantizeTranspiler",
     "StateCell",
     "TrainingDecoder",
     "basic_gru",
@@ -57,11 +63,14 @@ __all__ = [
     "memory_usage",
     "memory_usage_calc",
     "mixed_precision",
+    "multi_download",
+    "multi_upload",
     "multiclass_nms2",
     "op_freq_statistic",
     "op_frequence",
     "partial_concat",
     "partial_sum",
+    "quantize",
     "rank_attention",
     "reader",
     "search_pyramid_hash",
@@ -70,5 +79,6 @@ __all__ = [
     "tdm_child",
     "tdm_sampler",
     "tree_conv",
+    "utils",
     "var_conv_2d",
 ]

@@ -7,21 +7,12 @@ from typing import Any
 
 from millstream.config import cluster, environment
 from millstream.errors import NotSupportedError
+from millstream.fluid.core import ParallelStrategy
 from millstream.fluid.dygraph.base import _need_eager
 from millstream.fluid.dygraph.layers import Layer
 from millstream.runtime.eager import VarBase
 
 __all__ = ["DataParallel", "Env", "ParallelEnv", "ParallelStrategy", "prepare_context"]
-
-
-class ParallelStrategy:
-    """How many processes there are, and which one this is."""
-
-    def __init__(self) -> None:
-        self.nranks = 1
-        self.local_rank = 0
-        self.trainer_endpoints: list[str] = []
-        self.current_endpoint = ""
 
 
 class ParallelEnv:

@@ -6,6 +6,7 @@ import importlib
 from millstream.fluid.layers import (
     array,
     cells,
+    collective,
     compare,
     control_flow,
     detection,

@@ -311,6 +311,21 @@ def monkey_patch_variable() -> None:
     patched: Any = Variable
     patched.__iter__ = _no_iteration
     patched.__bool__ = _truth
+    for name in ("backward", "clear_gradient", "detach", "gradient", "numpy", "set_value"):
+        setattr(patched, name, _of_eager_variables(name))
+
+
+def _of_eager_variables(name: str) -> Any:
+    def refuse_it(self: Any, *args: Any, **kwargs: Any) -> Any:
+        refuse(
+            "Variable",
+            f"{name}() is of eager variables, and {self.describe()} belongs to a Program: run the Program with an Executor "
+            "and fetch it (gradients: fluid.gradients), or use fluid.dygraph.guard()",
+        )
+
+    refuse_it.__name__ = refuse_it.__qualname__ = name
+    refuse_it.__doc__ = f"{name}() of eager variables; InvalidProgramError while a Program is built."
+    return refuse_it
 
 
 def _truth(self: Any) -> bool:
