@@ -12,7 +12,20 @@ EXPORT = CLEAN
 """For other engines, which fuse by themselves."""
 
 _CONVOLUTION = ("fuse_conv_bias", "fuse_conv_residual", "fuse_conv_activation")
-_DENSE = ("fuse_fc", "fuse_fc_relu")
+_DENSE = ("fuse_fc", "fuse_matmul_fc", "fuse_fc_relu")
+_SEQUENCE = ("fuse_seqconv_relu", "fuse_seqexpand_concat_fc")
+_ATTENTION = (
+    "fuse_layer_norm", "fuse_attention", "fuse_attention_heads", "fuse_embedding_layer_norm", "fuse_add_layer_norm",
+)  # fmt: skip
+_LSTM = ("fold_embedding_fc", "fuse_embedding_lstm", "fuse_fc_lstm")
 
-INFER = (*CLEAN, *_CONVOLUTION, *_DENSE, "remove_dead")
+FLUID = (
+    *CLEAN, *_CONVOLUTION, *_DENSE, *_LSTM, "fuse_fc_gru", *_SEQUENCE, "fuse_repeated_fc_relu", "remove_dead",
+)  # fmt: skip
+"""All that can be said in Fluid's own operators, so that PaddlePaddle reads the result too."""
+
+INFER = (
+    *CLEAN, *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", *_SEQUENCE, "fuse_seqpool_concat",
+    "fuse_repeated_fc_relu", "remove_dead",
+)  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

@@ -3,12 +3,12 @@
 import os
 
 import numpy as np
+from families import Rounds, load, set_initial
+from program_model import Built, one_step_feed
 
 import millstream.fluid as fluid
-from families import Rounds, load, set_initial
 from millstream import passes
 from millstream.passes import pipelines
-from program_model import Built, one_step_feed
 
 
 def ends(built):
@@ -20,15 +20,14 @@ def ends(built):
         return program, feed, [block.var(v) if isinstance(v, str) else v for v in fetches]
     if isinstance(model, Rounds):
         _, program = sorted(model.programs.items())[-1]
-        return program, model.feeds[0], [last_result(program)]
+        return program, model.feeds[0], [first_loss(program)]
     fetches = list(model.fetch) or [model.loss]
     return built.main, model.feeds[0], fetches
 
 
-def last_result(program):
-    """The last floating-point result of a Program that nobody reads."""
+def first_loss(program):
+    """The first mean of a Program: a loss before any gradient."""
     block = program.global_block()
-    read = {n for op in block.ops for n in op.input_arg_names}
     loss = next(i for i, op in enumerate(block.ops) if "mean" in op.type and i > 3)
     return block.var(block.ops[loss].output_arg_names[0])
 

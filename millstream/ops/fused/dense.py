@@ -7,6 +7,7 @@ import torch
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._broadcast import align, broadcast_shape
 from millstream.ops._opdef import op
+from millstream.ops.matmul import fc
 
 BINARY = ("elementwise_add", "elementwise_mul")
 UNARY = ("scale", "relu", "tanh", "sigmoid")
@@ -69,7 +70,7 @@ def fusion_repeated_fc_relu(x, ws, biases):
     """relu(… relu(X W_0 + b_0) … W_n + b_n); ReluOut: the results before the last."""
     outs = []
     for w, b in zip(ws, biases):
-        x = torch.addmm(b.reshape(1, -1), x, w).relu_()
+        x = fc(x, w, b, activation_type="relu")
         outs.append(x)
     return outs[:-1], x
 
@@ -82,8 +83,7 @@ def _squared_spec(x, y, *, scalar):
 
 
 @op(
-    "fusion_squared_mat_sub", slots="X, Y -> SquaredX~, SquaredY~, SquaredXY~, Out", infer=_squared_spec, lod="Out=X",
-    grad=False,
+    "fusion_squared_mat_sub", slots="X, Y -> SquaredX~, SquaredY~, SquaredXY~, Out", infer=_squared_spec, grad=False,
 )
 def fusion_squared_mat_sub(x, y, *, scalar: float = 1.0):
     """((X Y)^2 - X^2 Y^2) * scalar, squares elementwise: the pairwise term of factorization machines (Rendle 2010)."""

@@ -47,6 +47,17 @@ def fusion_seqpool_concat(xs, *, pooltype: str = "SUM", axis: int = 1):
     return _row_each(torch.cat(_pooled(xs, pooltype), 1))
 
 
+def _joined_spec(xs, *, pooltype, pad_value):
+    return Spec((-1, _pooled_width(xs, pooltype, 1)), xs[0].dtype)
+
+
+@op("fused_seqpool_concat", slots="X*# -> Out", infer=_joined_spec, grad=False)
+def fused_seqpool_concat(xs, *, pooltype: str = "SUM", pad_value: float = 0.0):
+    """fusion_seqpool_concat whose result has no LoD, like the concat that it stands for; an empty sequence gives
+    `pad_value`. Each X: [rows, D_k] with LoD; Out: [sequences, sum D_k]. Passes make it."""
+    return torch.cat([sequence_pool(x, pooltype=pooltype, pad_value=pad_value)[0].values for x in xs], 1)
+
+
 def _cvm_spec(xs, cvm, *, pooltype, use_cvm, axis):
     if not use_cvm:
         raise NotSupportedError("use_cvm must be true")
