@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from millstream.batch import batch
 from millstream.version import full_version as __version__
 
-__all__ = ["__version__", "batch", "compat", "dataset", "fluid", "reader", "version"]
+__all__ = ["__version__", "batch", "compat", "dataset", "fluid", "load", "reader", "version"]
 
 _LAZY = frozenset({"compat", "complex", "dataset", "distributed", "fluid", "incubate", "reader", "sysconfig", "utils"})
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Sub-packages are imported at their first use: ``fluid`` brings torch with it."""
+def __getattr__(name: str) -> Any:
+    """Sub-packages are imported at their first use: ``fluid`` brings torch with it, and so does ``load``."""
+    if name == "load":
+        from millstream.inference.session import load
+
+        return load
     if name in _LAZY:
         try:
             return importlib.import_module(f"millstream.{name}")

@@ -7,6 +7,7 @@ Fluid programs catch (``ValueError``, ``TypeError``, ``RuntimeError``).
 from __future__ import annotations
 
 __all__ = [
+    "AccuracyError",
     "AttributeTypeError",
     "ComposeNotAligned",
     "DatasetError",
@@ -15,6 +16,7 @@ __all__ = [
     "FeedError",
     "FileFormatError",
     "InvalidProgramError",
+    "MemoryLimitError",
     "MillstreamError",
     "MissingFileError",
     "NotSupportedError",
@@ -81,6 +83,14 @@ class StateMismatchError(ShapeError, AssertionError):
 
 class NotSupportedError(EnforceNotMet, NotImplementedError):
     """The request is understood and cannot be honoured here."""
+
+
+class AccuracyError(EnforceNotMet, ValueError):
+    """Results in a reduced precision are further from float32's than the user allows."""
+
+
+class MemoryLimitError(EnforceNotMet, MemoryError):
+    """A request would need more memory than the user allows; nothing was computed."""
 
 
 class DatasetError(MillstreamError, RuntimeError):

@@ -24,7 +24,7 @@ ALLOWED = {
     "reader": FOUNDATION,
     "batch": FOUNDATION,
     "dataset": FOUNDATION | {"files", "reader"},
-    "inference": BACKEND | {"passes", "runtime"},
+    "inference": BACKEND | {"passes", "runtime", "onnx", "version"},
     "onnx": BACKEND | {"passes", "runtime"},
 }
 # The front builds Programs and never imports the back; these files of fluid/ are where the two meet.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from millstream.errors import NotSupportedError
+from millstream.inference import engines
 from millstream.passes import find, pipelines
 
 
@@ -160,10 +161,12 @@ class AnalysisConfig:
         self._mkldnn_ops: set[str] = set()
         self._mkldnn_cache = 0
         self._cache_dir = ""
+        self._trt: dict[str, str] | None = None
         self._passes = PassStrategy()
         if isinstance(model, AnalysisConfig):
             self.__dict__.update(model.__dict__)
             self._passes = copy.deepcopy(model._passes)
+            self._trt = None if model._trt is None else dict(model._trt)
             self._mkldnn_ops = set(model._mkldnn_ops)
         elif model is not None:
             self.set_model(*((model,) if params is None else (model, params)))
@@ -311,12 +314,30 @@ class AnalysisConfig:
         use_static: bool = False,
         use_calib_mode: bool = True,
     ) -> None:
-        raise NotSupportedError(
-            "AnalysisConfig.enable_tensorrt_engine: TensorRT needs a CUDA device and is not available here"
-        )
+        """Run what TensorRT takes on it, through onnxruntime. Written without such a machine at hand and never run.
+
+        Args:
+            workspace_size: bytes. precision_mode: of AnalysisConfig.Precision. use_static: keep built engines in the
+                directory of set_optim_cache_dir. max_batch_size, min_subgraph_size, use_calib_mode: must be accepted; the
+                provider decides by itself.
+
+        Raises NotSupportedError: this onnxruntime has no TensorRT, or the precision is Int8.
+        """
+        reason = engines.why_not("tensorrt")
+        if reason is not None:
+            raise NotSupportedError(f"AnalysisConfig.enable_tensorrt_engine: {reason}")
+        if Precision(precision_mode) is Precision.Int8:
+            raise NotSupportedError(
+                "AnalysisConfig.enable_tensorrt_engine: int8 needs ranges; millstream.load(precision='int8', …) has them"
+            )
+        settings = {"trt_max_workspace_size": str(int(workspace_size))}
+        settings["trt_fp16_enable"] = str(int(Precision(precision_mode) is Precision.Half))
+        if use_static:
+            settings.update(trt_engine_cache_enable="1", trt_engine_cache_path=self._cache_dir or ".")
+        self._trt = settings
 
     def tensorrt_engine_enabled(self) -> bool:
-        return False
+        return self._trt is not None
 
     def set_trt_dynamic_shape_info(
         self,
@@ -325,7 +346,17 @@ class AnalysisConfig:
         optim_input_shape: Mapping[str, Sequence[int]] = {},
         disable_trt_plugin_fp16: bool = False,
     ) -> None:
-        raise NotSupportedError("AnalysisConfig.set_trt_dynamic_shape_info: TensorRT is not available here")
+        """Shapes that TensorRT is built for, by input: between `min` and `max`, fastest at `optim`. Never run.
+
+        Raises NotSupportedError: TensorRT is not enabled.
+        """
+        if self._trt is None:
+            raise NotSupportedError("AnalysisConfig.set_trt_dynamic_shape_info: TensorRT is not enabled")
+        for key, shapes in (("min", min_input_shape), ("max", max_input_shape), ("opt", optim_input_shape)):
+            text = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+            self._trt[f"trt_profile_{key}_shapes"] = text
+        if disable_trt_plugin_fp16:
+            self._trt["trt_fp16_enable"] = "0"
 
     def enable_lite_engine(
         self,

@@ -103,7 +103,7 @@ def _names(folder: str, prog: str | None, params: str | None) -> tuple[str, str 
         paired += [p for m, p in PAIRS if m == prog and p in inside]
         return prog, paired[0] if paired else None
     stems = sorted(n.removesuffix(".pdmodel") for n in inside if n.endswith(".pdmodel"))
-    found = [(s + ".pdmodel", s + ".pdiparams") for s in stems if s + ".pdiparams" in inside]
+    found: list[tuple[str, str | None]] = [(s + ".pdmodel", s + ".pdiparams") for s in stems if s + ".pdiparams" in inside]
     if not found:
         found = [(m, params or p) for m, p in PAIRS if m in inside and (p is None or p in inside)]
     if not found:

@@ -12,9 +12,11 @@ import torch
 
 from millstream.errors import EnforceNotMet, FeedError, NotSupportedError
 from millstream.files.atomic import write_bytes
+from millstream.inference import engines
 from millstream.inference.config import AnalysisConfig, NativeConfig
 from millstream.inference.loading import device_of, load_model
 from millstream.inference.model import Model, threads_set
+from millstream.inference.partition import partition
 from millstream.inference.profile import Times
 from millstream.inference.tensors import PaddleTensor, ZeroCopyTensor, check_lod
 from millstream.ir.program import Program
@@ -146,7 +148,9 @@ class PaddlePredictor:
     # ---- the rest ------------------------------------------------------------------------------
     def clone(self) -> PaddlePredictor:
         """Another predictor over the same parameters, with inputs and outputs of its own."""
-        return type(self)._made(self._model, self._by_name, self._threads)
+        made = type(self)._made(self._model, self._by_name, self._threads)
+        made._form = self._form
+        return made
 
     @classmethod
     def _made(cls, model: Model, by_name: bool, threads: int | None) -> PaddlePredictor:
@@ -193,6 +197,9 @@ class AnalysisPredictor(PaddlePredictor):
             config._passes.known_passes(),
         )  # fmt: skip
         super().__init__(model, config._specify_input_names, config._threads)
+        if config._trt is not None:
+            options = engines.Options(config._threads or torch.get_num_threads(), settings=config._trt)
+            self._form = partition(model, "tensorrt", options).form or model.native
 
     # ---- names that 1.8.5 shows and its own loading calls ------------------------------------
     def init(self, scope: Scope | None) -> bool:

@@ -1,0 +1,266 @@
+"""The forms a model may run in: measured against each other on real inputs, their results compared with the native ones."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from millstream.errors import MillstreamError, NotSupportedError
+from millstream.inference import choices, engines
+from millstream.inference.model import Form, Model, Result
+from millstream.inference.partition import Partition, partition
+from millstream.ops._values import LoD
+from millstream.runtime.plan import Context
+
+TOLERANCE = 1e-3
+"""Largest difference from the native results, relative to the largest of them, at which a float32 engine is right."""
+SIGNATURES = 8
+"""Kinds of inputs that are measured; later ones get the choice of the most similar."""
+Request = tuple[list[torch.Tensor], list[LoD]]
+Signature = tuple[tuple[Any, ...], ...]
+
+
+@dataclass
+class Choice:
+    """What was found for one kind of inputs.
+
+    Attributes:
+        form: the fastest.
+        milliseconds: by candidate; rejected: why others were not taken; remembered: whether times come from disk.
+    """
+
+    signature: Signature
+    form: Form
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    remembered: bool = False
+
+    def explain(self) -> str:
+        """The candidates with their times, as text."""
+        lines = [f"inputs {_text(self.signature)}: {self.form.name}" + (" (remembered)" if self.remembered else "")]
+        for name, ms in sorted(self.milliseconds.items(), key=lambda item: item[1]):
+            lines.append(f"  {name:<24}{ms:>12.3f} ms")
+        return "\n".join(lines + [f"  {name:<24} not taken: {why}" for name, why in self.rejected.items()])
+
+
+def signature_of(values: Sequence[torch.Tensor], lods: Sequence[LoD]) -> Signature:
+    """The kind of a request: shapes and dtypes; rows of ragged inputs count in powers of two."""
+    return tuple([_kind(v, lod) for v, lod in zip(values, lods)])
+
+
+def _kind(v: torch.Tensor, lod: LoD) -> tuple[Any, ...]:
+    if not lod:
+        return (*v.shape, str(v.dtype), 0)
+    return (2 ** max(v.shape[0] - 1, 0).bit_length(), *v.shape[1:], str(v.dtype), len(lod))
+
+
+def difference(found: Sequence[Result], wanted: Sequence[Result]) -> float:
+    """The largest difference of results, relative to the largest value of each; infinite where shapes or LoDs differ."""
+    worst = 0.0
+    for (a, a_lod), (b, b_lod) in zip(found, wanted):
+        if len(a_lod) != len(b_lod) or any(x.tolist() != y.tolist() for x, y in zip(a_lod, b_lod)):
+            return math.inf
+        if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.shape != b.shape or a.dtype != b.dtype:
+            return math.inf
+        if not b.numel():
+            continue
+        if not b.is_floating_point():
+            worst = max(worst, float((a != b).double().mean()))
+            continue
+        x, y = a.double(), b.double()
+        same = (x == y) | (x.isnan() & y.isnan())
+        gap = torch.where(same, torch.zeros_like(x), (x - y).abs())
+        if gap.isnan().any():
+            return math.inf
+        scale = float(y[y.isfinite()].abs().max()) if bool(y.isfinite().any()) else 1.0
+        worst = max(worst, float(gap.max()) / max(scale, 1e-6))
+    return worst
+
+
+class Candidates:
+    """Picks the Form for each request.
+
+    Args:
+        engine: "native", "auto", or an engine's name.
+        fixed: Forms that take the place of the engines' own (those of a reduced precision), by name.
+        tolerance: see TOLERANCE; infinite for Forms that were judged already.
+    """
+
+    def __init__(
+        self, model: Model, engine: str, options: engines.Options, *, fixed: dict[str, Form] | None = None,
+        remember: bool = True, seconds: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.engine = engine
+        self.options = options
+        self.fixed = fixed or {}
+        self.choices: dict[Signature, Choice] = {}
+        self.partitions: dict[str, Partition] = {}
+        self._remember = remember
+        self._seconds = seconds
+        self._lock = threading.RLock()
+        self._digest: str | None = None
+        self._dense = [v.lod_level == 0 for v in model.vars]
+        if engine not in ("native", "auto") and not self.fixed:
+            engines.need(engine)
+
+    def form(self, values: list[torch.Tensor], lods: list[LoD], ctx: Context) -> Form:
+        """The Form for these inputs; the first of their kind are measured when the engine is "auto"."""
+        if self.engine == "native" and not self.fixed:
+            return self.model.native
+        if any(lod and dense for lod, dense in zip(lods, self._dense)):
+            return self.model.native  # sub-models were cut where no LoD was declared
+        if self.engine != "auto":
+            return self._one()
+        signature = signature_of(values, lods)
+        found = self.choices.get(signature)
+        if found is None:
+            with self._lock:
+                found = self.choices.get(signature)
+                if found is None:
+                    found = self._choose(signature, (values, lods), ctx)
+        return found.form
+
+    def failed(self, form: Form, values: list[torch.Tensor], lods: list[LoD], error: Exception) -> bool:
+        """Whether the native Form takes over from one that failed at work ("auto" only)."""
+        if self.engine != "auto" or form is self.model.native:
+            return False
+        signature = signature_of(values, lods)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(f"{form.name} failed for inputs {_text(signature)}, native takes over: {reason}", stacklevel=4)
+        self.choices[signature] = Choice(signature, self.model.native, rejected={form.name: reason})
+        return True
+
+    # ---- making forms ------------------------------------------------------------------------
+    def _one(self) -> Form:
+        if self.engine in self.fixed:
+            return self.fixed[self.engine]
+        with self._lock:
+            made = self.partitions.get(self.engine)
+            if made is None:
+                made = self.partitions[self.engine] = partition(self.model, self.engine, self.options)
+        if made.form is None:
+            raise NotSupportedError(f"engine {self.engine!r} takes no part of the model:\n{made.explain()}")
+        return made.form
+
+    def _make(self, name: str) -> Form:
+        if name == "native":
+            return self.model.native
+        if name in self.fixed:
+            return self.fixed[name]
+        for choice in self.choices.values():  # an engine that another kind of inputs uses
+            if choice.form.name == name:
+                return choice.form
+        made = self.partitions[name] = partition(self.model, name, self.options)
+        if made.form is None:
+            raise NotSupportedError("it takes no part of the model: " + made.explain().replace("\n", "; "))
+        return made.form
+
+    def _names(self) -> list[str]:
+        if self.model.device.type == "cpu":
+            found = [n for n in ("onnxruntime", "openvino") if engines.why_not(n) is None]
+        else:
+            found = [n for n in ("cuda", "tensorrt") if engines.why_not(n) is None]
+        return ["native", *found, *(n for n in self.fixed if n not in ("native", *found))]
+
+    # ---- choosing ----------------------------------------------------------------------------
+    def _choose(self, signature: Signature, request: Request, ctx: Context) -> Choice:
+        if len(self.choices) >= SIGNATURES:
+            near = min(self.choices.values(), key=lambda c: _distance(c.signature, signature))
+            made = self.choices[signature] = Choice(signature, near.form)
+            if len(self.choices) > 1024:  # each a few hundred bytes; requests of ever new shapes must not add up
+                for old in list(self.choices)[SIGNATURES:512]:
+                    del self.choices[old]
+            return made
+        asked = None
+        if self._remember:
+            if self._digest is None:
+                self._digest = choices.digest(self.model)
+            kind = "+".join([self.options.precision, *self.fixed])
+            asked = choices.question(self._digest, signature, self.options.threads, kind)
+            known = choices.recall(asked)
+            if known is not None:
+                remembered = self._recalled(signature, request, ctx, known)
+                if remembered is not None:
+                    return remembered
+        choice = self.choices[signature] = self._measure(signature, request, ctx)
+        if asked is not None:
+            choices.remember(asked, choice.milliseconds)
+        return choice
+
+    def _recalled(self, signature: Signature, request: Request, ctx: Context, known: dict[str, float]) -> Choice | None:
+        """The remembered choice, if it can be made again and its results are right."""
+        name = next(iter(known))
+        if name not in self._names():
+            return None
+        try:
+            form = self._make(name)
+            self._check(form, request, ctx, form.run(*request, ctx), self.model.native.run(*request, ctx))
+        except (MillstreamError, RuntimeError, ValueError):
+            return None
+        choice = self.choices[signature] = Choice(signature, form, known, remembered=True)
+        return choice
+
+    def _measure(self, signature: Signature, request: Request, ctx: Context) -> Choice:
+        wanted = _own(self.model.native.run(*request, ctx))
+        forms: dict[str, Form] = {}
+        rejected: dict[str, str] = {}
+        for name in self._names():
+            try:
+                form = self._make(name)
+                self._check(form, request, ctx, form.run(*request, ctx), wanted)
+                forms[name] = form
+            except (MillstreamError, RuntimeError, ValueError) as error:
+                rejected[name] = str(error).split("\n")[0][:300]
+        times = measure(forms, request, ctx, self._seconds)
+        best = min(times, key=lambda name: times[name])
+        return Choice(signature, forms[best], times, rejected)
+
+    def _check(self, form: Form, request: Request, ctx: Context, found: list[Result], wanted: list[Result]) -> None:
+        if form.name in self.fixed or form is self.model.native:
+            return  # judged on calibration data, or what the others are compared with
+        off = difference(found, wanted)
+        if off > TOLERANCE:
+            raise NotSupportedError(f"its results are off by {off:.2e} of the largest value; {TOLERANCE:.0e} is allowed")
+
+
+def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: float) -> dict[str, float]:
+    """Median milliseconds of a run by name; the forms take turns, about `seconds` each."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    clock = time.perf_counter
+    pace = {}
+    for name, form in forms.items():
+        for _ in range(2):
+            form.run(*request, ctx)
+        start = clock()
+        form.run(*request, ctx)
+        pace[name] = clock() - start
+    rounds = 5
+    for _ in range(rounds):
+        for name, form in forms.items():
+            for _ in range(max(1, min(200, int(seconds / rounds / max(pace[name], 1e-6))))):
+                start = clock()
+                form.run(*request, ctx)
+                times[name].append(clock() - start)
+    return {name: statistics.median(found) * 1e3 for name, found in times.items()}
+
+
+def _own(results: list[Result]) -> list[Result]:
+    return [(v.clone() if isinstance(v, torch.Tensor) else v, lod) for v, lod in results]
+
+
+def _distance(a: Signature, b: Signature) -> float:
+    sizes = [math.prod([d for d in part if isinstance(d, int)][:-1] or [1]) for part in (*a, *b)]
+    return sum(abs(math.log(max(x, 1) / max(y, 1))) for x, y in zip(sizes[: len(a)], sizes[len(a) :]))
+
+
+def _text(signature: Signature) -> str:
+    return ", ".join("x".join(str(d) for d in part[:-2]) + " " + part[-2].removeprefix("torch.") for part in signature)

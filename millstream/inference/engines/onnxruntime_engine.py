@@ -1,0 +1,89 @@
+"""onnxruntime: one session for all shapes; its CPU, CUDA and TensorRT providers."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+from millstream.inference.engines._engine import Compiled, Options
+
+
+@cache
+def why_not() -> str | None:
+    """Why onnxruntime can't be used, or None."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as missing:
+        return f"the package {missing.name} is not installed: pip install millstream[engines]"
+    return None
+
+
+def why_no_provider(provider: str) -> str | None:
+    """Why a provider of onnxruntime can't be used, or None."""
+    reason = why_not()
+    if reason is not None:
+        return reason
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    if provider in there:
+        return None
+    return f"this onnxruntime has no {provider} (it has {', '.join(there)}); it comes with the package onnxruntime-gpu"
+
+
+def version() -> str:
+    return metadata.version("onnxruntime")
+
+
+def make(model: bytes, inputs: list[str], outputs: list[str], options: Options) -> Compiled:
+    """A session on the CPU."""
+    return _session(model, inputs, outputs, options, ["CPUExecutionProvider"])
+
+
+def make_cuda(model: bytes, inputs: list[str], outputs: list[str], options: Options) -> Compiled:
+    """A session on a CUDA device. Never run by its authors."""
+    providers = [("CUDAExecutionProvider", dict(options.settings)), "CPUExecutionProvider"]
+    return _session(model, inputs, outputs, options, providers)
+
+
+def make_tensorrt(model: bytes, inputs: list[str], outputs: list[str], options: Options) -> Compiled:
+    """A session on TensorRT, on CUDA for what TensorRT does not take. Never run by its authors."""
+    settings = dict(options.settings)
+    providers = [("TensorrtExecutionProvider", settings), "CUDAExecutionProvider", "CPUExecutionProvider"]
+    return _session(model, inputs, outputs, options, providers)
+
+
+def _session(model: bytes, inputs: list[str], outputs: list[str], options: Options, providers: list[Any]) -> Compiled:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, settings, providers=providers)
+    kept = [i.name for i in session.get_inputs()]  # an input that nothing needs is not there any more
+    positions = [inputs.index(name) for name in kept]
+    run, from_numpy = session.run, torch.from_numpy
+    if positions == [0]:  # the usual case, without a loop
+        only = kept[0]
+
+        def call_one(xs: list[torch.Tensor]) -> list[torch.Tensor]:
+            return [from_numpy(y) for y in run(outputs, {only: _array(xs[0])})]
+
+        return call_one
+
+    def call(xs: list[torch.Tensor]) -> list[torch.Tensor]:
+        feed = {name: _array(xs[i]) for name, i in zip(kept, positions)}
+        return [from_numpy(y) for y in run(outputs, feed)]
+
+    return call
+
+
+def _array(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The array over a tensor's memory (copied only when it is not contiguous, or on a device)."""
+    return x.numpy() if x.is_contiguous() and not x.is_cuda else x.contiguous().cpu().numpy()
