@@ -30,6 +30,7 @@ from millstream.fluid import (
     parallel_executor,
     profiler,
     reader,
+    recordio_writer,
     regularizer,
     transpiler,
     unique_name,

@@ -86,7 +86,7 @@ def _function(definition: OpDef) -> Callable[..., Any]:
         return values[0] if len(values) == 1 else tuple(values) if values else None
 
     run.__name__ = run.__qualname__ = name
-    run.__doc__ = f"{definition.doc}\n\nArguments by position: {', '.join(order) or 'none'}; then attribute names and values."
+    run.__doc__ = f"{definition.doc}\n\nArguments: {', '.join(order) or 'none'}; then attribute names and values by turns."
     return run
 
 

@@ -18,6 +18,7 @@ from millstream.fluid.layers import (
     metric_op,
     nn,
     ops,
+    reader_1_1,
     reader_io,
     recurrent,
     sampled_loss,
@@ -352,6 +353,7 @@ from millstream.fluid.layers.ops import (
     tanh_shrink,
     thresholded_relu,
 )
+from millstream.fluid.layers.reader_1_1 import Preprocessor, open_files, open_recordio_file
 from millstream.fluid.layers.reader_io import (
     batch,
     create_py_reader_by_data,
@@ -453,6 +455,7 @@ __all__ = [
     *metric_op.__all__,
     *io.__all__,
     *reader_io.__all__,
+    *reader_1_1.__all__,
     *distributions.__all__,
     *detection.__all__,
     *cells.__all__,

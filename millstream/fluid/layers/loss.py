@@ -17,6 +17,7 @@ from millstream.fluid.layers._check import (
     is_variable,
     refuse,
 )
+from millstream.fluid.layers._former import inserted
 from millstream.fluid.layers.compare import equal
 from millstream.fluid.layers.nn.dense import matmul
 from millstream.fluid.layers.nn.manipulate import expand, one_hot, reshape, transpose
@@ -110,6 +111,7 @@ def softmax_with_cross_entropy(
     return (loss, probabilities) if return_softmax else loss
 
 
+@inserted(2, str, -100)
 def sigmoid_cross_entropy_with_logits(
     x: Any, label: Any, ignore_index: Any = -100, name: str | None = None, normalize: bool = False
 ) -> Any:

@@ -153,6 +153,7 @@ def _carry_methods(new: Any, old: Any) -> None:
         "reset",
         "queue",
         "feeder",
+        "transforms",
     ):
         if hasattr(old, name):
             setattr(new, name, getattr(old, name))
@@ -182,6 +183,8 @@ def shuffle(reader: Variable, buffer_size: int) -> Variable:
 
 def batch(reader: Variable, batch_size: int) -> Variable:
     """A reader that lays `batch_size` batches of `reader` one after another; a rest is dropped (form of Fluid 1.1)."""
+    if getattr(reader, "transforms", ()):
+        refuse("batch", "batches can not be joined behind a Preprocessor: put batch() before it")
     return _over(reader, "create_batch_reader", {"batch_size": _count(reader, batch_size, "batch_size", "batch")})
 
 
@@ -238,6 +241,16 @@ def random_data_generator(
     return _in_main(made)
 
 
+def transformed(reader: Variable, transform: Callable[[list[Variable]], list[Variable]]) -> Variable:
+    """A reader like `reader`; `read_file` of it passes what it reads through `transform`."""
+    block = default_main_program().current_block()
+    var = copy_var(reader, block)
+    var.reader_slots = reader.reader_slots
+    _carry_methods(var, reader)
+    var.transforms = (*getattr(reader, "transforms", ()), transform)  # type: ignore[attr-defined]
+    return var
+
+
 def read_file(reader: Variable) -> Any:
     """The next batch of a reader: one variable, or a list of them; at the end a run raises EOFException."""
     _check_reader(reader, "read_file")
@@ -252,6 +265,8 @@ def read_file(reader: Variable) -> Any:
         out.is_data = True
         outs.append(out)
     helper.append_op(type="read", inputs={"Reader": [reader]}, outputs={"Out": outs})
+    for transform in getattr(reader, "transforms", ()):
+        outs = transform(outs)
     return outs[0] if len(outs) == 1 else outs
 
 

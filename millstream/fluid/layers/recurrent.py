@@ -14,6 +14,7 @@ from millstream.fluid.layers._check import (
     refuse,
     refuse_type,
 )
+from millstream.fluid.layers._former import inserted
 from millstream.fluid.param_attr import ParamAttr
 from millstream.ir.types import VarType
 
@@ -464,6 +465,8 @@ def warpctc(
     return loss
 
 
+@inserted(2, str)
+@inserted(3, str, 0)
 def ctc_greedy_decoder(
     input: Any, blank: int, input_length: Any = None, padding_value: int = 0, name: str | None = None
 ) -> Any:
@@ -532,6 +535,7 @@ def _erase(helper: LayerHelper, value: Any, tokens: list[int]) -> Any:
 
 
 # ---- beam search ---------------------------------------------------------------------------------
+@inserted(7, str, True)
 def beam_search(
     pre_ids: Any,
     pre_scores: Any,

@@ -17,6 +17,8 @@ from millstream.fluid.layers._check import (
     refuse,
     refuse_type,
 )
+from millstream.fluid.layers._former import inserted
+from millstream.fluid.param_attr import ParamAttr
 from millstream.ir.types import to_var_type
 
 __all__ = [
@@ -90,6 +92,7 @@ def sequence_softmax(input: Any, use_cudnn: bool = False, name: str | None = Non
     )
 
 
+@inserted(5, (bool, str, ParamAttr))
 def sequence_conv(
     input: Any,
     num_filters: int,

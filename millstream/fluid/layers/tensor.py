@@ -24,6 +24,7 @@ from millstream.fluid.layers._check import (
     refuse,
     refuse_type,
 )
+from millstream.fluid.layers._former import inserted
 from millstream.fluid.layers.array import tensor_array_to_tensor
 from millstream.fluid.layers.nn.manipulate import stack
 from millstream.fluid.param_attr import ParamAttr
@@ -362,6 +363,7 @@ def argmin(x: Any, axis: int = 0) -> Any:
     return _arg("arg_min", x, axis)
 
 
+@inserted(2, str, False)
 def argsort(input: Any, axis: int = -1, descending: bool = False, name: str | None = None) -> tuple[Any, Any]:
     """(`input` sorted along `axis`, int64 indices of its elements). A str third argument is `name`, as in 1.1."""
     if isinstance(descending, str):

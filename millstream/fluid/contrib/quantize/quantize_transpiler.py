@@ -163,10 +163,12 @@ class QuantizeTranspiler:
         Args:
             program: a transpiled Program for tests; place: where the weights lie.
             scope: the global scope by default.
-            fuse_bn: an argument of 1.1; only False can be honoured.
+            fuse_bn: an argument of 1.1 (where it came before `scope`); only False can be honoured.
         """
+        if isinstance(scope, bool):
+            fuse_bn, scope = scope, None
         if fuse_bn:
-            raise InvalidProgramError("freeze_program: 'fuse_bn' is not supported; fuse batch_norm before training_transpile")
+            raise InvalidProgramError("freeze_program: 'fuse_bn' is not supported; fuse batch_norm before transpiling")
         scope = core.global_scope() if scope is None else scope
         weights: dict[str, float] = {}
         for block in program.blocks:

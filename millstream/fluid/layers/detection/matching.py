@@ -14,6 +14,7 @@ from millstream.fluid.layers._check import (
     refuse,
     refuse_type,
 )
+from millstream.fluid.layers._former import inserted
 from millstream.fluid.layers.detection._emit import emit
 from millstream.fluid.layers.loss import smooth_l1, softmax_with_cross_entropy
 from millstream.fluid.layers.nn.manipulate import flatten, reshape, shape, slice
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 
+@inserted(2, str, True)
 def iou_similarity(x: Any, y: Any, box_normalized: bool = True, name: str | None = None) -> Any:
     """Intersection over union of every box of `x` [N, 4] (may be a sequence) with every box of `y` [M, 4]: [N, M].
 

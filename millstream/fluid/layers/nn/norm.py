@@ -114,6 +114,7 @@ def batch_norm(
     moving_variance_name: str | None = None,
     do_model_average_for_mean_and_var: bool = True,
     use_global_stats: bool = False,
+    fuse_with_relu: bool = False,
 ) -> Any:
     """Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167) of each channel over batch and positions.
 
@@ -125,7 +126,10 @@ def batch_norm(
         moving_mean_name, moving_variance_name: names of the statistics, to share or to load them.
         do_model_average_for_mean_and_var: whether ModelAverage averages them.
         use_global_stats: normalise with the moving statistics in training too.
+        fuse_with_relu: an argument of Fluid 1.1 for MKL-DNN; only False can be honoured.
     """
+    if fuse_with_relu:
+        refuse("batch_norm", "'fuse_with_relu' chose an MKL-DNN kernel of Fluid 1.1; write act='relu' instead")
     return _batch_norm(
         "batch_norm",
         input,
