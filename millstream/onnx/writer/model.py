@@ -40,7 +40,9 @@ class Writer:
         self.env = Env()
         self.refused = refused
         self.inputs: list[tuple[Value, list[Any]]] = []
-        self.linear: dict[str, Any] = {}  # what families remember of values across operators
+        self.linear: dict[str, Any] = {}  # products with a matrix, by the name of their value (families/recurrent.py)
+        self.results: set[str] = set()
+        self._read: set[str] | None = None
 
     # ---- ends --------------------------------------------------------------------------------
     def feed(self, name: str) -> None:
@@ -130,6 +132,12 @@ class Writer:
             lods = [graph.input(lod_name(name, k), np.int64, [-1]) for k in range(var.lod_level)]
             env.bind(name, value, lods)
 
+    def used(self, names: Sequence[str]) -> bool:
+        """Whether an operator reads one of `names`, or it is a result."""
+        if self._read is None:
+            self._read = {n for block in self.program.blocks for op in block.ops for n in op.input_arg_names}
+        return any(n in self._read or n in self.results for n in names)
+
     # ---- results -----------------------------------------------------------------------------
     def fetch(self, name: str) -> list[Any]:
         """Value infos of the graph outputs for `name`: its values, then the offsets of its LoD levels."""
@@ -152,6 +160,7 @@ class Writer:
     def reserve(self, fetches: Sequence[str]) -> None:
         """Keep the names of the results (and of their offsets) from values inside the graph."""
         block = self.program.global_block()
+        self.results.update(fetches)
         for name in fetches:
             level = block.var(name).lod_level
             self.graph.shared.names.update([name, *(lod_name(name, k) for k in range(max(level, 3)))])

@@ -60,7 +60,17 @@ _BINARY = {"elementwise_add": "Add", "elementwise_sub": "Sub", "elementwise_mul"
 @emits(*_BINARY)
 def binary(e: Emission) -> None:
     x, y = operands(e)
-    e.set("Out", e.g.op(_BINARY[e.op.type], x, e.g.cast(y, x.dtype)))
+    out = e.g.op(_BINARY[e.op.type], x, e.g.cast(y, x.dtype))
+    if e.op.type == "elementwise_add":
+        _remember_bias(e, x, y, out)
+    e.set("Out", out)
+
+
+def _remember_bias(e: Emission, x: Value, y: Value, out: Value) -> None:
+    """A product plus a vector over its columns is known as such (families/recurrent.py takes both into the weights)."""
+    found = e.walker.linear.get(x.name) if e.walker is not None else None
+    if found is not None and found[2] is None and y.is_const and len(y.shape or ()) == 1 and len(e.shape("X")) == 2:
+        e.walker.linear[out.name] = (found[0], found[1], y)
 
 
 @emits("elementwise_pow")

@@ -16,6 +16,13 @@ def as_matrix(g: Graph, x: Value, rank: int, n: int) -> Value:
 
 def linear(e: Emission, x: Value, w: Value, xs: Sequence[int], n: int, bias: Value | None = None) -> Value:
     """X flattened after `n` dims, times a matrix, plus a vector."""
+    out = _linear(e, x, w, xs, n, bias)
+    if n == 1 and e.walker is not None:
+        e.walker.linear[out.name] = (as_matrix(e.g, x, len(xs), 1), w, bias)
+    return out
+
+
+def _linear(e: Emission, x: Value, w: Value, xs: Sequence[int], n: int, bias: Value | None) -> Value:
     g, rank = e.g, len(xs)
     if n == rank - 1:
         if rank == 2 and bias is not None and x.dtype == w.dtype:
