@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,18 +18,17 @@ LEAST = 500_000  # multiplications below which the call costs more than it saves
 
 
 @cache
-def _onednn() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
-    """(linear, pack) of torch's oneDNN bridge, or None where this torch has none that computes a product."""
+def _onednn() -> Callable[..., Any] | None:
+    """linear of torch's oneDNN bridge, or None where this torch has none that computes a product."""
     try:
-        linear, pack = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight
+        linear = torch.ops.mkldnn._linear_pointwise
         a, b = torch.randn(8, 16), torch.randn(16, 24)
         expected = torch.mm(a, b)
-        for weight in (b.t(), pack(b.t())):
-            if not torch.allclose(linear(a, weight, None, "none", [], ""), expected, rtol=1e-3, atol=1e-4):
-                return None
+        if not torch.allclose(linear(a, b.t(), None, "none", [], ""), expected, rtol=1e-3, atol=1e-4):
+            return None
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return None
-    return linear, pack
+    return linear
 
 
 def _fits(a: torch.Tensor, b: torch.Tensor, work: int) -> bool:
@@ -53,7 +52,7 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     m, n = a.shape[0], b.shape[1]
     if not _fits(a, b, a.numel() * n):
         return torch.mm(a, b)
-    linear = _onednn()[0]  # type: ignore[index]
+    linear = cast(Callable[..., Any], _onednn())
     a, b = _dense(a), _dense(b)
     rest = m % BLOCK if m > BLOCK else 0
     if not rest:
@@ -69,28 +68,8 @@ def product_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     m = a.shape[0]
     if not _fits(a, b, a.numel() * b.shape[1]):
         return torch.mm(a.t(), b)
-    linear = _onednn()[0]  # type: ignore[index]
+    linear = cast(Callable[..., Any], _onednn())
     a, b = a.contiguous(), b.contiguous()
     rest = m % BLOCK if m > BLOCK else 0
     out = linear(a[: m - rest].t(), b[: m - rest].t(), None, "none", [], "")
     return out.addmm_(a[m - rest :].t(), b[m - rest :]) if rest else out
-
-
-class Factor:
-    """A matrix that many narrow ones are multiplied with."""
-
-    __slots__ = ("_b", "_packed", "_rows")
-
-    def __init__(self, b: torch.Tensor) -> None:
-        self._b = b
-        self._packed: torch.Tensor | None = None
-        self._rows = LEAST // max(b.numel(), 1) + 1 if _fits(b, b, LEAST) else None
-
-    def __call__(self, a: torch.Tensor, m: int) -> torch.Tensor:
-        """a[:m] @ b, in the first m rows of the result (it may have more, to keep the number of shapes small)."""
-        if self._rows is None or m < self._rows:
-            return torch.mm(a[:m], self._b)
-        linear, pack = _onednn()  # type: ignore[misc]
-        if self._packed is None:
-            self._packed = pack(_dense(self._b).t())
-        return linear(a[: min((m + 7) & ~7, a.shape[0])], self._packed, None, "none", [], "")

@@ -1,15 +1,17 @@
-"""GRU over ragged sequences: the two halves of one time step of a shrinking batch, and whole sequences.
+"""GRU over ragged sequences: all time steps of a batch that shrinks as its sequences end (see lstm.py for the form).
 
-Rows stand in the order of the input; `rows` lists them step after step, longest sequence first. Gates: update u,
-reset r, candidate c, each of width D; h = (1 - u) h_prev + u c, or u h_prev + (1 - u) c in `origin` mode.
+Gates: update u, reset r, candidate c, each of width D; h = (1 - u) h_prev + u c, or u h_prev + (1 - u) c in `origin` mode.
 """
 
 from __future__ import annotations
 
+import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from millstream.kernels.gates import FAST, activate, add_product, add_three, through
+from millstream.kernels.gates import FAST, activate, add_three, through
+from millstream.kernels.lstm import place, running
+from millstream.kernels.panels import rows_product
 from millstream.kernels.tiles import few_rows_at, one_row_at
 
 
@@ -24,56 +26,44 @@ def _mix(u, c, before, h, origin):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def step_gates(product, x, bias, rows, s, n, gates, reset, reset_now, h_now, code):
-    """u and r of one step, and r * h_prev; product = h_prev @ W[:, :2D]."""
-    d = h_now.shape[1]
-    for k in range(n):
-        i = rows[s + k]
-        g = gates[i, : 2 * d]
-        add_three(product[k], x[i, : 2 * d], bias[: 2 * d], g)
-        activate(g, code)
-        r, h, out, now = g[d:], h_now[k], reset[i], reset_now[k]
-        for j in range(d):
-            v = r[j] * h[j]
-            out[j] = v
-            now[j] = v
+def forward(
+    x, bias, w, wc, starts, lengths, reverse, gates, reset, hidden, h_now, product, product_c, code_gate, code, origin
+):
+    """All steps; w: panels of [D, 2D], wc: of [D, D]; h_now: initial states, overwritten, [sequences, D].
 
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def step_hidden(product, x, bias, rows, s, n, gates, hidden, h_now, code, origin):
-    """The candidate and h of one step; product = (r * h_prev) @ Wc; h_now is updated."""
-    d = h_now.shape[1]
-    for k in range(n):
-        i = rows[s + k]
-        c, h, now = gates[i, 2 * d :], hidden[i], h_now[k]
-        add_three(product[k], x[i, 2 * d :], bias[2 * d :], c)
-        activate(c, code)
-        _mix(gates[i, :d], c, now, h, origin)
-        for j in range(d):
-            now[j] = h[j]
-
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def sequences(x, bias, w, wc, offsets, reverse, gates, reset, hidden, first_h, code_gate, code, origin):
-    """All sequences, one after another; w: [D, 2D], wc: [D, D], first_h: initial states by sequence."""
+    product, product_c: room for a step's products and a line of zeros, [sequences + 1, padded 2D and D].
+    """
     d = hidden.shape[1]
-    for q in range(len(offsets) - 1):
-        first, last = offsets[q], offsets[q + 1]
-        h = first_h[q]
-        for t in range(last - first):
-            i = last - 1 - t if reverse else first + t
-            g, z, rh = gates[i], x[i], reset[i]
-            for j in range(len(g)):
-                g[j] = z[j] + bias[j]
-            ur, r, c = g[: 2 * d], g[d : 2 * d], g[2 * d :]
-            add_product(h, w, ur)
-            activate(ur, code_gate)
+    zeros, zeros_c = product[len(starts)], product_c[len(starts)]
+    for j in range(len(zeros)):
+        zeros[j] = 0
+    for j in range(len(zeros_c)):
+        zeros_c[j] = 0
+    reset_now = np.empty_like(h_now)
+    m, t = running(lengths, 0, len(starts)), 0
+    while m:
+        rows_product(h_now, m, w, zeros, 0, product)
+        for r in range(m):
+            i = place(starts[r], lengths[r], t, reverse)
+            g = gates[i, : 2 * d]
+            add_three(product[r, : 2 * d], x[i, : 2 * d], bias[: 2 * d], g)
+            activate(g, code_gate)
+            gate, h, out, now = g[d:], h_now[r], reset[i], reset_now[r]
             for j in range(d):
-                rh[j] = r[j] * h[j]
-            add_product(rh, wc, c)
+                v = gate[j] * h[j]
+                out[j] = v
+                now[j] = v
+        rows_product(reset_now, m, wc, zeros_c, 0, product_c)
+        for r in range(m):
+            i = place(starts[r], lengths[r], t, reverse)
+            c, h, now = gates[i, 2 * d :], hidden[i], h_now[r]
+            add_three(product_c[r, :d], x[i, 2 * d :], bias[2 * d :], c)
             activate(c, code)
-            _mix(g[:d], c, h, hidden[i], origin)
-            h = hidden[i]
+            _mix(gates[i, :d], c, now, h, origin)
+            for j in range(d):
+                now[j] = h[j]
+        t += 1
+        m = running(lengths, t, m)
 
 
 @intrinsic
@@ -134,43 +124,64 @@ def projected(
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def step_back_hidden(dhidden, rows, s, n, back, gates, hidden, h_first, dh_now, dgates, dcandidate, code_gate, code, origin):
-    """First half of one step backwards: gradients of u and of the candidate; dh_now becomes its direct part."""
-    d = hidden.shape[1]
-    for k in range(n):
-        i = rows[s + k]
-        u, c, du, dc, dh, dh_here = gates[i, :d], gates[i, 2 * d :], dgates[k, :d], dcandidate[k], dh_now[k], dhidden[i]
-        before = h_first[k] if back == 0 else hidden[i + back]
-        if origin:
-            for j in range(d):
-                v = dh_here[j] + dh[j]
-                dc[j] = v * (1 - u[j])
-                du[j] = v * (before[j] - c[j])
-                dh[j] = v * u[j]
-        else:
-            for j in range(d):
-                v = dh_here[j] + dh[j]
-                dc[j] = v * u[j]
-                du[j] = v * (c[j] - before[j])
-                dh[j] = v * (1 - u[j])
-        through(dc, c, code)
-        through(du, u, code_gate)
+def _back_hidden(dh_here, dh, u, c, before, du, dc, code_gate, code, origin):
+    """First half of one row backwards: gradients of u and of the candidate; dh becomes its direct part."""
+    d = len(c)
+    if origin:
+        for j in range(d):
+            v = dh_here[j] + dh[j]
+            dc[j] = v * (1 - u[j])
+            du[j] = v * (before[j] - c[j])
+            dh[j] = v * u[j]
+    else:
+        for j in range(d):
+            v = dh_here[j] + dh[j]
+            dc[j] = v * u[j]
+            du[j] = v * (c[j] - before[j])
+            dh[j] = v * (1 - u[j])
+    through(dc, c, code)
+    through(du, u, code_gate)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def step_back_gates(dreset, rows, s, n, back, gates, hidden, h_first, dh_now, dgates, dcandidate, dx, code_gate):
-    """Second half: the gradient of r from that of r * h_prev; writes the step's rows of dx."""
-    d = hidden.shape[1]
-    for k in range(n):
-        i = rows[s + k]
-        r, dr, dh, drh = gates[i, d : 2 * d], dgates[k, d:], dh_now[k], dreset[k]
-        before = h_first[k] if back == 0 else hidden[i + back]
-        for j in range(d):
-            dr[j] = drh[j] * before[j]
-            dh[j] += drh[j] * r[j]
-        through(dr, r, code_gate)
-        dg, dc, dxg, dxc = dgates[k], dcandidate[k], dx[i, : 2 * d], dx[i, 2 * d :]
-        for j in range(len(dg)):
-            dxg[j] = dg[j]
-        for j in range(d):
-            dxc[j] = dc[j]
+def _back_gates(drh, r, before, dg, dc, dh, dx, code_gate):
+    """Second half: the gradient of r from that of r * h_prev; writes the row of dx."""
+    d = len(r)
+    dr, dxg, dxc = dg[d:], dx[: 2 * d], dx[2 * d :]
+    for j in range(d):
+        dr[j] = drh[j] * before[j]
+        dh[j] += drh[j] * r[j]
+    through(dr, r, code_gate)
+    for j in range(len(dg)):
+        dxg[j] = dg[j]
+    for j in range(d):
+        dxc[j] = dc[j]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def backward(
+    dhidden, w, wc, starts, lengths, reverse, gates, hidden, h_first, dh_now, dreset, dx, code_gate, code, origin
+):
+    """All steps backwards; w, wc: panels of the transposed matrices, [2D, D] and [D, D].
+
+    dh_now: [sequences + 1, padded D], zeros; the gradient of the initial states when it ends. dreset: room of that shape.
+    """
+    n, d = running(lengths, 0, len(starts)), hidden.shape[1]
+    back = 1 if reverse else -1
+    dgates, dcandidate = np.empty((n, 2 * d), dh_now.dtype), np.empty((n, d), dh_now.dtype)
+    zeros = dh_now[len(starts)]
+    for t in range((lengths[0] if n else 0) - 1, -1, -1):
+        m = running(lengths, t, n)
+        for r in range(m):
+            i = place(starts[r], lengths[r], t, reverse)
+            before = hidden[i + back] if t else h_first[r]
+            _back_hidden(
+                dhidden[i], dh_now[r], gates[i, :d], gates[i, 2 * d :], before, dgates[r, :d], dcandidate[r], code_gate,
+                code, origin,
+            )  # fmt: skip
+        rows_product(dcandidate, m, wc, zeros, 0, dreset)
+        for r in range(m):
+            i = place(starts[r], lengths[r], t, reverse)
+            before = hidden[i + back] if t else h_first[r]
+            _back_gates(dreset[r], gates[i, d : 2 * d], before, dgates[r], dcandidate[r], dh_now[r], dx[i], code_gate)
+        rows_product(dgates, m, w, dh_now, dh_now.shape[1], dh_now)

@@ -32,7 +32,7 @@ ROWS = 6  # 6 x VECTORS sums, VECTORS of the right matrix and one of the left fi
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
-def _make_tile(rows: int, vectors: int, ahead: int = 0) -> Any:
+def make_tile(rows: int, vectors: int, ahead: int = 0) -> Any:
     """An intrinsic: out[rows, vectors * LANES] = a[rows, depth] @ b[depth, …] + first; addresses, strides in elements.
 
     `first` (read with stride `step`, 0 for a row that is the same for all) may be the output itself. Lines of the right
@@ -110,14 +110,14 @@ def _make_tile(rows: int, vectors: int, ahead: int = 0) -> Any:
     return tile
 
 
-_wide6, _wide5, _wide4, _wide3, _wide2, _wide1 = (_make_tile(rows, VECTORS) for rows in (6, 5, 4, 3, 2, 1))
-_one6, _one5, _one4, _one3, _one2, _one1 = (_make_tile(rows, 1) for rows in (6, 5, 4, 3, 2, 1))
+_wide6, _wide5, _wide4, _wide3, _wide2, _wide1 = (make_tile(rows, VECTORS) for rows in (6, 5, 4, 3, 2, 1))
+_one6, _one5, _one4, _one3, _one2, _one1 = (make_tile(rows, 1) for rows in (6, 5, 4, 3, 2, 1))
 
 # One row: as many sums as the registers hold, so that the matrix streams through without waiting for a sum. Measured:
 # 196 KiB in 1.5 us, which is what the second-level cache delivers.
 LONG = 16 if LANES == 16 else 8
 _AHEAD = 8
-_row_long, _row_wide = _make_tile(1, LONG, _AHEAD), _make_tile(1, VECTORS, _AHEAD)
+_row_long, _row_wide = make_tile(1, LONG, _AHEAD), make_tile(1, VECTORS, _AHEAD)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -12,6 +12,7 @@ from harness import build_op, numeric_grad_check, run_op
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import millstream.fluid as fluid
 from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 
 ACT = {
@@ -272,3 +273,36 @@ def test_lstm_gradient_is_that_of_the_cpu_kernels_or_the_whole_one(width, dtype,
         assert np.abs(run()[:, : 3 * width]).max() > 0
     finally:
         fluid.set_flags({"FLAGS_lstm_state_gradient": False})
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "lstmp", "gru"])
+def test_a_batch_cut_over_threads_gives_the_same(name, whole, monkeypatch):
+    from millstream.ops.recurrent import _steps
+
+    d, p, k, lengths = 24, 9, 3 if name == "gru" else 4, [3, 0, 7, 1, 7, 2]
+    layer = {
+        "lstm": lambda x: fluid.layers.dynamic_lstm(x, k * d, is_reverse=True)[0],
+        "lstmp": lambda x: fluid.layers.dynamic_lstmp(x, k * d, p, cell_clip=1.0, proj_clip=0.5)[0],
+        "gru": lambda x: fluid.layers.dynamic_gru(x, d, is_reverse=True),
+    }[name]
+    main, startup = fluid.Program(), fluid.Program()
+    main.random_seed = startup.random_seed = 3
+    with fluid.program_guard(main, startup):
+        x = fluid.data("x", [None, k * d], lod_level=1)
+        x.stop_gradient = False
+        loss = fluid.layers.reduce_sum(layer(x) * layer(x))
+        wanted = [v.name + "@GRAD" for v in (x, *main.all_parameters())]
+        fluid.append_backward(loss)
+    feed = {"x": fluid.create_lod_tensor(np.random.RandomState(5).randn(20, k * d).astype("float32"), [lengths], None)}
+    exe, found = fluid.Executor(), []
+    exe.run(startup)
+    fluid.set_flags({"FLAGS_lstm_state_gradient": whole})
+    try:
+        for pieces in (1, 4):
+            monkeypatch.setattr(_steps, "parts", lambda work, most, pieces=pieces: min(pieces, most))
+            found.append(exe.run(main, feed=feed, fetch_list=[loss, *wanted]))
+    finally:
+        fluid.set_flags({"FLAGS_lstm_state_gradient": False})
+    for one, several, what in zip(*found, ["loss", *wanted]):
+        assert np.allclose(one, several, rtol=1e-4, atol=1e-4), what

@@ -6,13 +6,14 @@ import math
 from functools import cache
 from types import ModuleType
 
+import numpy as np
 import torch
 
 from millstream.kernels.gemm import product
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent import gru as _gru
-from millstream.ops.recurrent._steps import ACTIVATIONS, code, few, fits, initial, need, sequence_offsets
+from millstream.ops.recurrent._steps import ACTIVATIONS, code, fits, initial, need, sequence_offsets
 
 _TILED = 8_000_000  # multiplications up to which register tiles beat a library's product (ops/matmul.py)
 
@@ -34,6 +35,18 @@ def _spec(x, h0, wx, bias_x, wh, bias, *, activation, gate_activation, is_revers
     return x.like(shape=(x.shape[0], d))
 
 
+def _few(offsets: np.ndarray, width: int) -> bool:
+    """Whether one sequence after another beats a batch of them step by step (the narrower the batch, the likelier).
+
+    The bounds were measured; a wide weight matrix falls out of the cache when each sequence reads it anew.
+    """
+    bound = 16 if width <= 64 else 8 if width <= 256 else 4
+    if len(offsets) <= bound + 1:
+        return True
+    sizes = np.diff(offsets)
+    return int(sizes.sum()) <= bound * int(sizes.max())
+
+
 @op(
     "projected_gru", slots="X#, H0?, WeightX, BiasX?, WeightH, Bias? -> Hidden#", infer=_spec, grad=False,
 )  # fmt: skip
@@ -53,7 +66,7 @@ def projected_gru(
     tensors = [t for t in (values, wx, wh, bias_x, bias, h0) if t is not None]
     plain = all(t.dtype is torch.float32 and t.is_cpu and t.is_contiguous() for t in tensors)
     tiled = plain and not d % lanes and depth == values.shape[1] and 0 < rows * depth * 3 * d <= _TILED
-    if not tiled or not few(offsets, d):
+    if not tiled or not _few(offsets, d):
         projected = product(values, wx)
         if bias_x is not None:
             projected = projected + bias_x.reshape(1, -1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +12,21 @@ import torch
 
 from millstream.config import flag
 from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
+from millstream.kernels.arrays import array, tensor
+from millstream.kernels.threads import parts
 from millstream.ops._values import Ragged, Spec
 
 ACTIVATIONS = {"identity": 0, "sigmoid": 1, "tanh": 2, "relu": 3}
+
+
+@cache
+def panel_kernels() -> ModuleType:
+    """Products with laid-out matrices; imported at first use because numba takes long to load."""
+    from millstream.kernels import panels as module
+
+    return module
+
+
 def code(name: str) -> int:
     """The kernel's code of an activation.
 
@@ -30,46 +44,45 @@ def codes(*names: str) -> np.ndarray:
     return np.array([code(n) for n in names], dtype=np.int64)
 
 
-class Steps(NamedTuple):
-    """A ragged batch unrolled over time without padding.
+class Batch(NamedTuple):
+    """Some sequences of a ragged batch, the longest first.
 
     Attributes:
-        rows: row numbers, step after step; within a step the longest sequence comes first.
-        counts: number of sequences in each step (never grows).
-        order: the sequences by decreasing length (stable).
-        back: distance from a row to the row of the step before (-1, or +1 in reverse).
+        order: their numbers in the whole batch.
+        starts, lengths: where they begin and their numbers of rows.
     """
 
-    rows: np.ndarray
-    counts: list[int]
     order: np.ndarray
-    back: int
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """The number of sequences."""
+        return len(self.order)
+
+    def state(self, first: torch.Tensor | None, width: int, like: torch.Tensor) -> np.ndarray:
+        """A copy of the initial state [sequences of the whole batch, width], or zeros, in this order."""
+        if first is None:
+            return np.zeros((self.size, width), array(like[:0]).dtype)
+        return array(first)[self.order]
 
 
-def steps_of(offsets: np.ndarray, reverse: bool) -> Steps:
-    """The time steps of sequences given by offsets."""
+def batches(offsets: np.ndarray, work: int) -> list[Batch]:
+    """The sequences given by offsets, in so many batches as there should be threads for `work` multiplications a row."""
     lengths = np.diff(offsets)
     order = np.argsort(-lengths, kind="stable")
-    longest = int(lengths.max()) if len(lengths) else 0
-    ended = np.cumsum(np.bincount(lengths, minlength=longest + 1))
-    counts = len(lengths) - ended[:longest]
-    begins = np.cumsum(counts) - counts
-    times = np.repeat(np.arange(longest), counts)
-    which = order[np.arange(len(times)) - np.repeat(begins, counts)]
-    rows = offsets[1:][which] - 1 - times if reverse else offsets[:-1][which] + times
-    return Steps(np.ascontiguousarray(rows), counts.tolist(), order, 1 if reverse else -1)
+    pieces = parts(work * int(offsets[-1]), len(order))
+    shares = [order[k::pieces] for k in range(pieces)]
+    return [Batch(own, offsets[:-1][own], lengths[own]) for own in shares]
 
 
-def few(offsets: np.ndarray, width: int) -> bool:
-    """Whether whole sequences in one kernel beat a matrix product per step (the narrower the batch, the likelier).
-
-    The bounds were measured; a wide weight matrix falls out of the cache when each sequence reads it anew.
-    """
-    bound = 16 if width <= 64 else 8 if width <= 256 else 4
-    if len(offsets) <= bound + 1:
-        return True
-    sizes = np.diff(offsets)
-    return int(sizes.sum()) <= bound * int(sizes.max())
+def by_sequence(states: list[np.ndarray], shares: list[Batch], width: int, like: torch.Tensor) -> torch.Tensor:
+    """One state from those of the batches, in the order of the sequences; rows may be followed by others, and be wider."""
+    out = np.empty((sum(b.size for b in shares), width), states[0].dtype)
+    for state, share in zip(states, shares):
+        out[share.order] = state[: share.size, :width]
+    return tensor(out, like)
 
 
 def sequence_offsets(x: Ragged, slot: str) -> np.ndarray:
@@ -88,17 +101,22 @@ def sequence_offsets(x: Ragged, slot: str) -> np.ndarray:
     return offsets
 
 
+def check_state(state: torch.Tensor | None, n: int, width: int, slot: str) -> None:
+    """EnforceNotMet unless the initial state, where there is one, is [sequences, width]."""
+    if state is not None and tuple(state.shape) != (n, width):
+        raise EnforceNotMet(f"input {slot} must be [sequences, width] = [{n}, {width}], received {list(state.shape)}")
+
+
 def initial(state: torch.Tensor | None, n: int, width: int, like: torch.Tensor, slot: str) -> torch.Tensor:
     """A fresh copy of the initial state [sequences, width], zeros when there is none."""
+    check_state(state, n, width, slot)
     if state is None:
         return like.new_zeros((n, width))
-    if tuple(state.shape) != (n, width):
-        raise EnforceNotMet(f"input {slot} must be [sequences, width] = [{n}, {width}], received {list(state.shape)}")
     return state.clone(memory_format=torch.contiguous_format)
 
 
-def hidden_before(hidden: torch.Tensor, first: torch.Tensor, offsets: np.ndarray, reverse: bool) -> torch.Tensor:
-    """The state before each row: `hidden` shifted within its sequence, `first` (by sequence) at the start."""
+def hidden_before(hidden: torch.Tensor, first: torch.Tensor | None, offsets: np.ndarray, reverse: bool) -> torch.Tensor:
+    """The state before each row: `hidden` shifted within its sequence, `first` (by sequence; None: zeros) at the start."""
     out = torch.empty_like(hidden)
     full = np.flatnonzero(np.diff(offsets))
     if reverse:
@@ -107,14 +125,7 @@ def hidden_before(hidden: torch.Tensor, first: torch.Tensor, offsets: np.ndarray
     else:
         out[1:] = hidden[:-1]
         starts = offsets[:-1][full]
-    out[torch.from_numpy(starts)] = first[torch.from_numpy(full)]
-    return out
-
-
-def unsort(state: torch.Tensor, order: np.ndarray) -> torch.Tensor:
-    """Rows back in the order of the sequences."""
-    out = torch.empty_like(state)
-    out[torch.from_numpy(order)] = state
+    out[torch.from_numpy(starts)] = 0 if first is None else first[torch.from_numpy(full)]
     return out
 
 

@@ -10,19 +10,20 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
-from millstream.kernels.gemm import Factor, product_of_rows
+from millstream.kernels.gemm import product_of_rows
+from millstream.kernels.threads import run_parts
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
+    batches,
+    by_sequence,
+    check_state,
     code,
-    few,
     fits,
     hidden_before,
-    initial,
     need,
+    panel_kernels,
     sequence_offsets,
-    steps_of,
-    unsort,
 )
 
 
@@ -60,34 +61,22 @@ def run(
 ) -> Result:
     """The forward pass over CPU tensors; x: [rows, 3D], the input's projections."""
     d = weight.shape[0]
-    total, n = x.shape[0], len(offsets) - 1
-    x = x.contiguous()
+    total = x.shape[0]
+    check_state(h0, len(offsets) - 1, d, "H0")
     out = Result(x.new_empty((total, 3 * d)), x.new_empty((total, d)), x.new_empty((total, d)))
     if total == 0:
         return out
-    h = initial(h0, n, d, x, "H0")
-    xs, bs = array(x), array(bias).reshape(-1) if bias is not None else np.zeros(3 * d, array(x).dtype)
-    gates, reset, hidden = out.gates.numpy(), out.reset.numpy(), out.hidden.numpy()
-    act_gate, act = code(gate_activation), code(activation)
-    k = _kernels()
-    if few(offsets, d):
-        flat = array(weight).reshape(-1)
-        w_, wc_ = flat[: 2 * d * d].reshape(d, 2 * d), flat[2 * d * d :].reshape(d, d)
-        k.sequences(xs, bs, w_, wc_, offsets, reverse, gates, reset, hidden, array(h), act_gate, act, origin)
-        return out
-    w, wc = split_weight(weight)
-    steps = steps_of(offsets, reverse)
-    h = h[torch.from_numpy(steps.order)]
-    reset_now = torch.zeros_like(h)
-    h_, r_ = h.numpy(), reset_now.numpy()
-    times_w, times_wc = Factor(w), Factor(wc)
-    s = 0
-    for m in steps.counts:
-        product = times_w(h, m).numpy()
-        k.step_gates(product, xs, bs, steps.rows, s, m, gates, reset, r_, h_, act_gate)
-        product = times_wc(reset_now, m).numpy()
-        k.step_hidden(product, xs, bs, steps.rows, s, m, gates, hidden, h_, act, origin)
-        s += m
+    k = panel_kernels()
+    xs = array(x)
+    bs = array(bias).reshape(-1) if bias is not None else np.zeros(3 * d, xs.dtype)
+    w, wc = (k.panels(array(part)) for part in split_weight(weight))
+    saved = tuple(t.numpy() for t in out)
+    acts = code(gate_activation), code(activation), origin
+    calls = []
+    for share in batches(offsets, 3 * d * d):
+        rooms = (np.empty((share.size + 1, k.padded(width)), xs.dtype) for width in (2 * d, d))
+        calls.append((xs, bs, w, wc, share.starts, share.lengths, reverse, *saved, share.state(h0, d, x), *rooms, *acts))
+    run_parts(_kernels().forward, calls)
     return out
 
 
@@ -135,41 +124,32 @@ def gru_grad(
     is_reverse: bool = False, origin_mode: bool = False, want,
 ):
     offsets = x.lod[-1]
-    n, d = len(offsets) - 1, weight.shape[0]
+    d = weight.shape[0]
     dx = torch.empty_like(gates)
-    w, wc = split_weight(weight)
-    steps = steps_of(offsets, is_reverse)
-    order = torch.from_numpy(steps.order)
-    first = initial(h0, n, d, hidden, "H0")
-    dh, dgates = hidden.new_zeros((n, d)), hidden.new_zeros((n, 2 * d))
-    dcandidate = hidden.new_zeros((n, d))
-    gates_, hidden_, first_, dhidden_ = array(gates), array(hidden), array(first[order]), array(dhidden)
-    dh_, dg_, dc_, dx_ = dh.numpy(), dgates.numpy(), dcandidate.numpy(), dx.numpy()
-    act_gate, act = code(gate_activation), code(activation)
-    times_wt, times_wct = Factor(w.t()), Factor(wc.t())
-    k = _kernels()
-    s = hidden.shape[0]
-    for t in range(len(steps.counts) - 1, -1, -1):
-        m = steps.counts[t]
-        s -= m
-        back = steps.back if t else 0
-        k.step_back_hidden(
-            dhidden_, steps.rows, s, m, back, gates_, hidden_, first_, dh_, dg_, dc_, act_gate, act, origin_mode
-        )
-        dreset = times_wct(dcandidate, m).numpy()
-        k.step_back_gates(dreset, steps.rows, s, m, back, gates_, hidden_, first_, dh_, dg_, dc_, dx_, act_gate)
-        dh[:m] += times_wt(dgates, m)[:m]
+    k = panel_kernels()
+    w, wc = (k.panels(array(part.t().contiguous())) for part in split_weight(weight))
+    given, dx_ = (array(gates), array(hidden)), dx.numpy()
+    dhidden_ = array(dhidden)
+    acts = code(gate_activation), code(activation), origin_mode
+    shares = batches(offsets, 3 * d * d)
+    calls = []
+    for share in shares:
+        dh = np.zeros((share.size + 1, k.padded(d)), dx_.dtype)
+        first = share.state(h0, d, hidden)
+        calls.append((
+            dhidden_, w, wc, share.starts, share.lengths, is_reverse, *given, first, dh, np.empty_like(dh), dx_, *acts
+        ))  # fmt: skip
+    run_parts(_kernels().backward, calls)
     dweight = None
     if want[2]:
-        before = hidden_before(hidden, first, offsets, is_reverse)
-        flat = torch.empty_like(weight, memory_format=torch.contiguous_format)
-        dw, dwc = split_weight(flat)
+        before = hidden_before(hidden, h0, offsets, is_reverse)
+        dweight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        dw, dwc = split_weight(dweight)
         dw.copy_(product_of_rows(before, dx[:, : 2 * d]))
         dwc.copy_(product_of_rows(reset, dx[:, 2 * d :]))
-        dweight = flat
     return (
         dx,
-        unsort(dh, steps.order) if want[1] else None,
+        by_sequence([c[9] for c in calls], shares, d, hidden) if want[1] else None,
         dweight,
         dx.sum(0).reshape(bias.shape) if want[3] and bias is not None else None,
     )

@@ -10,21 +10,22 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
-from millstream.kernels.gemm import Factor, product_of_rows
+from millstream.kernels.gemm import product_of_rows
+from millstream.kernels.threads import run_parts
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
+    batches,
+    by_sequence,
+    check_state,
     code,
     codes,
     drops_state_gradient,
-    few,
     fits,
     hidden_before,
-    initial,
     need,
+    panel_kernels,
     sequence_offsets,
-    steps_of,
-    unsort,
 )
 
 
@@ -68,32 +69,22 @@ def run(
     """
     d = weight.shape[0]
     total, n = x.shape[0], len(offsets) - 1
-    x = x.contiguous()
+    check_state(h0, n, d, "H0")
+    check_state(c0, n, d, "C0")
     out = Result(x.new_empty((total, 4 * d)), *(x.new_empty((total, d)) for _ in range(3)))
     if total == 0:
         return out
-    weight = weight.contiguous()
+    k = panel_kernels()
     bs, peep = split_bias(bias, d, peepholes)
-    h, c = initial(h0, n, d, x, "H0"), initial(c0, n, d, x, "C0")
-    xs = array(x)
+    xs, w = array(x), k.panels(array(weight))
     clip = xs.dtype.type(0)
-    gates, cell, cell_act, hidden = (t.numpy() for t in out)
-    k = lstm_kernels()
-    if few(offsets, d):
-        k.sequences(
-            xs, bs, array(weight), offsets, reverse, gates, cell, cell_act, hidden, h.numpy(), c.numpy(), peep, clip, acts
-        )
-        return out
-    steps = steps_of(offsets, reverse)
-    order = torch.from_numpy(steps.order)
-    h, c = h[order], c[order]
-    times_weight = Factor(weight)
-    h_, c_ = h.numpy(), c.numpy()
-    s = 0
-    for m in steps.counts:
-        product = times_weight(h, m).numpy()
-        k.step(product, xs, bs, steps.rows, s, m, gates, cell, cell_act, hidden, h_, c_, peep, clip, acts)
-        s += m
+    saved = tuple(t.numpy() for t in out)
+    calls = []
+    for share in batches(offsets, 4 * d * d):
+        room = np.empty((share.size + 1, k.padded(4 * d)), xs.dtype)
+        states = share.state(h0, d, x), share.state(c0, d, x)
+        calls.append((xs, bs, w, share.starts, share.lengths, reverse, *saved, *states, room, peep, clip, acts))
+    run_parts(lstm_kernels().forward, calls)
     return out
 
 
@@ -143,47 +134,41 @@ def lstm_grad(
 ):
     """Backpropagation through time; like Fluid it ignores a gradient that reaches Cell."""
     offsets = x.lod[-1]
-    n, d = len(offsets) - 1, weight.shape[0]
-    acts = codes(gate_activation, cell_activation, candidate_activation)
-    steps = steps_of(offsets, is_reverse)
-    order = torch.from_numpy(steps.order)
-    first = initial(h0, n, d, hidden, "H0")
-    c_first = array(initial(c0, n, d, hidden, "C0")[order])
+    d = weight.shape[0]
+    whole = not drops_state_gradient(hidden, d)
+    first = 0 if whole else 3 * d  # the first column of gates that a gradient reaches
+    dx = torch.empty_like(gates) if whole else torch.zeros_like(gates)
     _, peep = split_bias(bias, d, use_peepholes)
-    dpeep = np.zeros_like(peep)
-    dx = torch.empty_like(gates)
-    dh, dc, dgates = hidden.new_zeros((n, d)), hidden.new_zeros((n, d)), hidden.new_zeros((n, 4 * d))
-    gates_, cell_, cell_act_, dhidden_ = array(gates), array(cell), array(cell_act), array(dhidden)
-    dh_, dc_, dg_, dx_ = dh.numpy(), dc.numpy(), dgates.numpy(), dx.numpy()
-    times_transposed = Factor(weight.t())
-    back_step = lstm_kernels().step_back
-    s = hidden.shape[0]
-    output_gate_only = drops_state_gradient(hidden, d)
-    for t in range(len(steps.counts) - 1, -1, -1):
-        m = steps.counts[t]
-        s -= m
-        back_step(
-            dhidden_, steps.rows, s, m, steps.back if t else 0, gates_, cell_, cell_act_, c_first, dh_, dc_, dg_, dx_,
-            peep, dpeep, gates_.dtype.type(0), acts,
-        )
-        if output_gate_only:
-            dgates[:, : 3 * d] = 0
-            dc.zero_()
-        if t or want[1]:
-            dh[:m] = times_transposed(dgates, m)[:m]
-    if output_gate_only:
-        dx[:, : 3 * d] = 0
-        dpeep[: 2 * d] = 0
+    acts = codes(gate_activation, cell_activation, candidate_activation)
+    k = panel_kernels()
+    w = k.panels(array(weight[:, first:].t().contiguous()))
+    saved, dhidden_, dx_ = (array(gates), array(cell), array(cell_act)), array(dhidden), dx.numpy()
+    dtype = dhidden_.dtype
+    shares = batches(offsets, d * (4 * d - first))
+    calls = []
+    for share in shares:
+        dh, dc = np.zeros((share.size + 1, k.padded(d)), dtype), np.zeros((share.size, d), dtype)
+        room = np.empty((share.size, k.padded(4 * d - first)), dtype)
+        calls.append((
+            dhidden_, w, share.starts, share.lengths, is_reverse, *saved, share.state(c0, d, hidden), dh, dc, room, dx_,
+            peep, np.zeros_like(peep), dtype.type(0), acts, want[1], whole,
+        ))  # fmt: skip
+    run_parts(lstm_kernels().backward, calls)
     dbias = None
     if want[4]:
         dbias = torch.zeros_like(bias, memory_format=torch.contiguous_format).view(-1)
-        torch.sum(dx, 0, out=dbias[: 4 * d])
-        dbias[4 * d :] = torch.from_numpy(dpeep)
+        torch.sum(dx[:, first:], 0, out=dbias[first : 4 * d])
+        if use_peepholes:
+            dbias[4 * d : 7 * d] = torch.from_numpy(sum(c[14] for c in calls))
         dbias = dbias.view(bias.shape)
+    dweight = None
+    if want[3]:
+        dweight = product_of_rows(hidden_before(hidden, h0, offsets, is_reverse), dx[:, first:])
+        dweight = torch.nn.functional.pad(dweight, (first, 0)) if first else dweight
     return (
         dx,
-        unsort(dh, steps.order) if want[1] else None,
-        unsort(dc, steps.order) if want[2] else None,
-        product_of_rows(hidden_before(hidden, first, offsets, is_reverse), dx) if want[3] else None,
+        by_sequence([c[9] for c in calls], shares, d, hidden) if want[1] else None,
+        by_sequence([c[10] for c in calls], shares, d, hidden) if want[2] else None,
+        dweight,
         dbias,
     )

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
-from millstream.kernels.gemm import Factor, product_of_rows
+from millstream.kernels.gemm import product_of_rows
+from millstream.kernels.threads import run_parts
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
+    batches,
+    by_sequence,
+    check_state,
     code,
     codes,
     drops_state_gradient,
     fits,
     hidden_before,
-    initial,
     need,
+    panel_kernels,
     sequence_offsets,
-    steps_of,
-    unsort,
 )
-from millstream.ops.recurrent.lstm import lstm_kernels, split_bias
+from millstream.ops.recurrent.lstm import split_bias
 
 
-def _activate(x: torch.Tensor, name: str) -> torch.Tensor:
-    if name == "identity":
-        return x
-    return {"sigmoid": torch.sigmoid_, "tanh": torch.tanh_, "relu": torch.relu_}[name](x)
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import lstmp as module
 
-
-def _through(d: torch.Tensor, y: torch.Tensor, name: str) -> torch.Tensor:
-    if name == "sigmoid":
-        return d * (y * (1 - y))
-    if name == "tanh":
-        return d * (1 - y * y)
-    return d * (y > 0) if name == "relu" else d
+    return module
 
 
 def _spec(
@@ -75,38 +73,36 @@ def lstmp(
     C0: [sequences, D]; Projection: [rows, P]; Cell: [rows, D]. The Batch* outputs keep the input's row order.
     """
     offsets = sequence_offsets(x, "Input")
-    values, n, (d, p) = x.values.contiguous(), len(offsets) - 1, proj.shape
+    values, n, (d, p) = x.values, len(offsets) - 1, proj.shape
+    check_state(h0, n, p, "H0")
+    check_state(c0, n, d, "C0")
     total = values.shape[0]
-    gates = torch.empty_like(values)
+    gates = values.new_empty((total, 4 * d))
     cell, cell_act, hidden = (values.new_empty((total, d)) for _ in range(3))
     projection = values.new_empty((total, p))
     result = Ragged(projection, x.lod), Ragged(cell, x.lod), gates, cell_act, hidden
     if total == 0:
         return result
-    steps = steps_of(offsets, is_reverse)
-    order = torch.from_numpy(steps.order)
-    r_now, c_now = initial(h0, n, p, values, "H0")[order], initial(c0, n, d, values, "C0")[order]
-    times_weight, times_proj, h_now = Factor(weight), Factor(proj), values.new_zeros((n, d))
-    bs, peep = split_bias(bias, d, use_peepholes)
+    k = panel_kernels()
     xs = array(values)
-    clip = xs.dtype.type(cell_clip)
-    acts = codes(gate_activation, cell_activation, candidate_activation)
-    h_, c_ = h_now.numpy(), c_now.numpy()
-    saved = gates.numpy(), cell.numpy(), cell_act.numpy(), hidden.numpy()
-    rows = torch.from_numpy(steps.rows)
-    step = lstm_kernels().step
-    act = "identity" if proj_activation == "identity" else cell_activation
-    s = 0
-    for m in steps.counts:
-        product = times_weight(r_now, m).numpy()
-        step(product, xs, bs, steps.rows, s, m, *saved, h_, c_, peep, clip, acts)
-        r = _activate(times_proj(h_now, m)[:m], act)
-        if proj_clip > 0:
-            r.clamp_(-proj_clip, proj_clip)
-        r_now[:m] = r
-        projection[rows[s : s + m]] = r
-        s += m
+    bs, peep = split_bias(bias, d, use_peepholes)
+    clips = xs.dtype.type(cell_clip), xs.dtype.type(proj_clip)
+    acts = _codes(gate_activation, cell_activation, candidate_activation, proj_activation)
+    matrices = k.panels(array(weight)), k.panels(array(proj))
+    saved = tuple(t.numpy() for t in (gates, cell, cell_act, hidden, projection))
+    calls = []
+    for share in batches(offsets, 5 * d * p):
+        states = share.state(h0, p, values), share.state(c0, d, values)
+        rooms = (np.empty((share.size + 1, k.padded(width)), xs.dtype) for width in (4 * d, p))
+        calls.append((
+            xs, bs, *matrices, share.starts, share.lengths, is_reverse, *saved, *states, *rooms, peep, *clips, acts
+        ))  # fmt: skip
+    run_parts(_kernels().forward, calls)
     return result
+
+
+def _codes(gate: str, cell: str, candidate: str, proj: str) -> np.ndarray:
+    return codes(gate, cell, candidate, "identity" if proj == "identity" else cell)
 
 
 @op(
@@ -121,53 +117,45 @@ def lstmp_grad(
 ):
     """Backpropagation through time; clipped values get no gradient, and like Fluid it ignores Cell's gradient."""
     offsets = x.lod[-1]
-    n, (d, p) = len(offsets) - 1, proj.shape
-    steps = steps_of(offsets, is_reverse)
-    order, rows = torch.from_numpy(steps.order), torch.from_numpy(steps.rows)
-    c_first = array(initial(c0, n, d, hidden, "C0")[order])
+    d, p = proj.shape
+    whole = not drops_state_gradient(hidden, d)
+    start = 0 if whole else 3 * d  # the first column of gates that a gradient reaches
+    dx = torch.empty_like(gates) if whole else torch.zeros_like(gates)
+    dlinear = torch.empty_like(projection, memory_format=torch.contiguous_format)
     _, peep = split_bias(bias, d, use_peepholes)
-    dpeep = np.zeros_like(peep)
-    dx, none = torch.empty_like(gates), hidden.new_zeros(hidden.shape)
-    dr, dh, dc = hidden.new_zeros((n, p)), hidden.new_zeros((n, d)), hidden.new_zeros((n, d))
-    dgates, dlinear = hidden.new_zeros((n, 4 * d)), projection.new_empty(projection.shape)
-    saved = array(gates), array(cell), array(cell_act)
-    clip = saved[0].dtype.type(cell_clip)
-    state = dh.numpy(), dc.numpy(), dgates.numpy(), dx.numpy()
-    acts = codes(gate_activation, cell_activation, candidate_activation)
-    act = "identity" if proj_activation == "identity" else cell_activation
-    times_transposed = Factor(weight.t())
-    back_step, none_ = lstm_kernels().step_back, none.numpy()
-    s = hidden.shape[0]
-    output_gate_only = drops_state_gradient(hidden, d)
-    for t in range(len(steps.counts) - 1, -1, -1):
-        m = steps.counts[t]
-        s -= m
-        here = rows[s : s + m]
-        linear = _through(dprojection[here] + dr[:m], projection[here], act)
-        if proj_clip > 0:
-            linear = linear * (projection[here].abs() < proj_clip)
-        dlinear[here] = linear
-        torch.mm(linear, proj.t(), out=dh[:m])
-        back_step(none_, steps.rows, s, m, steps.back if t else 0, *saved, c_first, *state, peep, dpeep, clip, acts)
-        if output_gate_only:
-            dgates[:, : 3 * d] = 0
-            dc.zero_()
-        dr[:m] = times_transposed(dgates, m)[:m]
-    if output_gate_only:
-        dx[:, : 3 * d] = 0
-        dpeep[: 2 * d] = 0
+    k = panel_kernels()
+    matrices = k.panels(array(weight[:, start:].t().contiguous())), k.panels(array(proj.t().contiguous()))
+    given = array(gates), array(cell), array(cell_act), array(projection)
+    dprojection_, dlinear_, dx_ = array(dprojection), dlinear.numpy(), dx.numpy()
+    dtype = dx_.dtype
+    settings = dtype.type(cell_clip), dtype.type(proj_clip)
+    acts = _codes(gate_activation, cell_activation, candidate_activation, proj_activation)
+    shares = batches(offsets, d * p + (4 * d - start) * p)
+    calls = []
+    for share in shares:
+        dr, dh = (np.zeros((share.size + 1, k.padded(width)), dtype) for width in (p, d))
+        dc, room = np.zeros((share.size, d), dtype), np.empty((share.size, k.padded(4 * d - start)), dtype)
+        calls.append((
+            dprojection_, *matrices, share.starts, share.lengths, is_reverse, *given, share.state(c0, d, hidden), dr, dc, dh,
+            room, dlinear_, dx_, peep, np.zeros_like(peep), *settings, acts, whole,
+        ))  # fmt: skip
+    run_parts(_kernels().backward, calls)
     dbias = None
     if want[5]:
-        flat = torch.cat([dx.sum(0), torch.from_numpy(dpeep)])
         dbias = torch.zeros_like(bias, memory_format=torch.contiguous_format).view(-1)
-        dbias[: len(flat)] = flat
+        torch.sum(dx[:, start:], 0, out=dbias[start : 4 * d])
+        if use_peepholes:
+            dbias[4 * d : 7 * d] = torch.from_numpy(sum(c[18] for c in calls))
         dbias = dbias.view(bias.shape)
-    before = hidden_before(projection, initial(h0, n, p, projection, "H0"), offsets, is_reverse) if want[3] else None
+    dweight = None
+    if want[3]:
+        dweight = product_of_rows(hidden_before(projection, h0, offsets, is_reverse), dx[:, start:])
+        dweight = torch.nn.functional.pad(dweight, (start, 0)) if start else dweight
     return (
         dx,
-        unsort(dr, steps.order) if want[1] else None,
-        unsort(dc, steps.order) if want[2] else None,
-        product_of_rows(before, dx) if before is not None else None,
+        by_sequence([c[11] for c in calls], shares, p, hidden) if want[1] else None,
+        by_sequence([c[12] for c in calls], shares, d, hidden) if want[2] else None,
+        dweight,
         product_of_rows(hidden, dlinear) if want[4] else None,
         dbias,
     )

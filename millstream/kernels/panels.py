@@ -1,0 +1,139 @@
+"""Products of few rows with one matrix again and again: the matrix is laid out once in the order in which it is read.
+
+A panel holds VECTORS (the last ones: one) vectors of columns for every row of the matrix, zeros filling the last up. float32
+runs in the register tiles of tiles.py, float64 in plain loops over the matrix as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from millstream.kernels.gates import FAST, add_product
+from millstream.kernels.tiles import LANES, VECTORS, make_tile
+
+_AHEAD = 8
+_WIDTH = LANES * VECTORS
+_wide6, _wide5, _wide4, _wide3, _wide2, _wide1 = (make_tile(rows, VECTORS, _AHEAD) for rows in (6, 5, 4, 3, 2, 1))
+_one6, _one5, _one4, _one3, _one2, _one1 = (make_tile(rows, 1, _AHEAD) for rows in (6, 5, 4, 3, 2, 1))
+
+
+def padded(columns: int) -> int:
+    """Columns with what fills the last vector."""
+    return -(-columns // LANES) * LANES
+
+
+def panels(w: np.ndarray) -> np.ndarray:
+    """`w`, C-contiguous float32 or float64, laid out for :func:`rows_product`."""
+    depth, columns = w.shape
+    if w.itemsize != 4:
+        whole = np.zeros((depth, padded(columns)), w.dtype)
+        whole[:, :columns] = w
+        return whole
+    out = np.empty((depth, padded(columns)), w.dtype)
+    _lay_out(w, out)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lay_out(w, out):
+    columns = w.shape[1]
+    depth, whole = out.shape
+    flat = out.reshape(-1)
+    at, j = 0, 0
+    while j < whole:
+        width = _WIDTH if whole - j >= _WIDTH else LANES
+        have = min(width, columns - j)
+        for k in range(depth):
+            line, source = flat[at : at + width], w[k, j : j + have]
+            for c in range(have):
+                line[c] = source[c]
+            for c in range(have, width):
+                line[c] = 0
+            at += width
+        j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _wide(rows, a, sa, b, first, step, out, so, depth):
+    if rows == 6:
+        _wide6(a, sa, b, _WIDTH, first, step, out, so, depth)
+    elif rows == 5:
+        _wide5(a, sa, b, _WIDTH, first, step, out, so, depth)
+    elif rows == 4:
+        _wide4(a, sa, b, _WIDTH, first, step, out, so, depth)
+    elif rows == 3:
+        _wide3(a, sa, b, _WIDTH, first, step, out, so, depth)
+    elif rows == 2:
+        _wide2(a, sa, b, _WIDTH, first, step, out, so, depth)
+    else:
+        _wide1(a, sa, b, _WIDTH, first, step, out, so, depth)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _one(rows, a, sa, b, first, step, out, so, depth):
+    if rows == 6:
+        _one6(a, sa, b, LANES, first, step, out, so, depth)
+    elif rows == 5:
+        _one5(a, sa, b, LANES, first, step, out, so, depth)
+    elif rows == 4:
+        _one4(a, sa, b, LANES, first, step, out, so, depth)
+    elif rows == 3:
+        _one3(a, sa, b, LANES, first, step, out, so, depth)
+    elif rows == 2:
+        _one2(a, sa, b, LANES, first, step, out, so, depth)
+    else:
+        _one1(a, sa, b, LANES, first, step, out, so, depth)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _product32(a, m, b, first, step, out):
+    depth, whole = b.shape
+    pa, pb, pf, po, sa, so = a.ctypes.data, b.ctypes.data, first.ctypes.data, out.ctypes.data, a.shape[1], out.shape[1]
+    j = 0
+    while j < whole:
+        wide = whole - j >= _WIDTH
+        panel = pb + j * depth * 4
+        i = 0
+        while i < m:
+            left = m - i
+            rows = 4 if left == 7 or left == 8 else min(left, 6)
+            at_a, at_first, at_out = pa + i * sa * 4, pf + (i * step + j) * 4, po + (i * so + j) * 4
+            if wide:
+                _wide(rows, at_a, sa, panel, at_first, step, at_out, so, depth)
+            else:
+                _one(rows, at_a, sa, panel, at_first, step, at_out, so, depth)
+            i += rows
+        j += _WIDTH if wide else LANES
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _product64(a, m, b, first, step, out):
+    flat = first.reshape(-1)
+    for r in range(m):
+        begin, line = flat[r * step : r * step + b.shape[1]], out[r]
+        for j in range(len(begin)):
+            line[j] = begin[j]
+        add_product(a[r, : b.shape[0]], b, line)
+
+
+def rows_product(a: Any, m: Any, b: Any, first: Any, step: Any, out: Any) -> None:
+    """out[:m] = a[:m] @ b + first, within numba code; all C-contiguous and of one dtype.
+
+    Args:
+        a: [rows, depth].
+        b: :func:`panels` of a matrix [depth, columns].
+        first: read from its beginning with `step` elements between rows: 0 and padded(columns) numbers for one line that
+            all rows share, its width and `out` itself to add to what stands there.
+        out: [rows, padded(columns)].
+    """
+
+
+@overload(rows_product)
+def _rows_product(a, m, b, first, step, out):
+    if b.dtype == types.float32:
+        return lambda a, m, b, first, step, out: _product32(a, m, b, first, step, out)
+    return lambda a, m, b, first, step, out: _product64(a, m, b, first, step, out)

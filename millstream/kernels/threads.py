@@ -1,0 +1,43 @@
+"""A kernel over independent parts (sequences, rows) in several threads; numba's loops let go of the interpreter.
+
+numba's own parallel loops need a pool of threads beside torch's, and one of their two backends ends the process when two
+threads of the user enter it; these are plain threads. As many parts run as torch may use threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+
+WORTH = 2_000_000  # multiplications for which a second thread is asked; handing over costs about 50 us
+
+
+def parts(work: int, most: int) -> int:
+    """In how many parts to cut `work` multiplications that fall into `most` independent pieces."""
+    return max(1, min(torch.get_num_threads(), most, work // WORTH + 1))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="millstream-kernel")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of the threads
+
+
+def run_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    """kernel(*arguments) for each of `calls`, the first in this thread; returns when all are done."""
+    if len(calls) == 1:
+        kernel(*calls[0])
+        return
+    others = [_pool(len(calls) - 1).submit(kernel, *arguments) for arguments in calls[1:]]
+    try:
+        kernel(*calls[0])
+    finally:
+        for other in others:
+            other.result()

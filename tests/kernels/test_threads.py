@@ -1,0 +1,57 @@
+"""Parts of a kernel in several threads: all run, an error comes out after the others have ended."""
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+import torch
+
+from millstream.kernels import threads
+
+
+def test_all_parts_run_and_the_first_in_this_thread():
+    seen = {}
+    threads.run_parts(lambda k: seen.update({k: threading.current_thread()}), [(k,) for k in range(3)])
+    assert sorted(seen) == [0, 1, 2] and seen[0] is threading.current_thread() is not seen[1]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_an_error_comes_out_when_the_others_have_ended(bad):
+    ended = []
+
+    def kernel(k):
+        if k == bad:
+            raise ValueError(k)
+        time.sleep(0.02)
+        ended.append(k)
+
+    with pytest.raises(ValueError, match=str(bad)):
+        threads.run_parts(kernel, [(0,), (1,)])
+    assert ended == [1 - bad]
+
+
+def test_as_many_as_torch_and_as_are_worth_it():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert [threads.parts(w, 9) for w in (0, threads.WORTH, 100 * threads.WORTH)] == [1, 2, 2]
+        assert threads.parts(100 * threads.WORTH, 1) == 1 and threads.parts(100 * threads.WORTH, 0) == 1
+        torch.set_num_threads(1)
+        assert threads.parts(100 * threads.WORTH, 9) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def child(results):
+    threads.run_parts(results.put, [(1,), (2,)])
+
+
+def test_a_forked_process_starts_threads_of_its_own():
+    threads.run_parts(lambda: None, [(), ()])
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=child, args=(results,))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0 and sorted([results.get(), results.get()]) == [1, 2]
