@@ -141,6 +141,8 @@ class Variable:
         """Clip the gradient of this variable by `error_clip` while the backward pass is built."""
         self.error_clip = error_clip
 
+    _set_error_clip = set_error_clip
+
     def describe(self) -> str:
         """``name: float32[-1, 784]`` with LoD level and kind where they are not the usual ones."""
         dims = ", ".join(map(str, self.shape)) if self.has_shape else "?"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import IntEnum
+from enum import Enum, IntEnum
 from itertools import pairwise
 from typing import Any
 
@@ -27,14 +27,19 @@ from millstream.ops._values import NO_LOD, LoD, SelectedRows
 from millstream.runtime.executor import Executor, as_result, fetch_names
 from millstream.runtime.place import CPUPlace, CUDAPlace
 from millstream.runtime.scope import Scope, ScopeVar, global_scope
+from millstream.runtime.switches import Switches
 from millstream.runtime.tensor import LoDTensor
 
 
-class BuildStrategy:
+class BuildStrategy(Switches):
     """How a CompiledProgram is built.
 
     `reduce_strategy`, `gradient_scale_strategy`, `num_trainers` and `trainer_id` have their documented meaning. The
     fusion and memory switches are accepted: fusing and freeing are decided by the Plan.
+
+    `enable_compiler` (not in Fluid) compiles runs of operators, forward, backward and update together, with torch's compiler.
+    It needs a C++ compiler and some seconds to minutes at the second step with new shapes; what it could not take, and why,
+    is told by :meth:`CompiledProgram.explain`.
     """
 
     class ReduceStrategy(IntEnum):
@@ -43,12 +48,16 @@ class BuildStrategy:
         AllReduce = 0
         Reduce = 1
 
+        __str__ = Enum.__str__
+
     class GradientScaleStrategy(IntEnum):
         """What the loss gradient of a place starts from: 1 / places, 1, or what the user feeds."""
 
         CoeffNumDevice = 0
         One = 1
         Customized = 2
+
+        __str__ = Enum.__str__
 
     def __init__(self) -> None:
         self.reduce_strategy = BuildStrategy.ReduceStrategy.AllReduce
@@ -62,7 +71,7 @@ class BuildStrategy:
         self.fuse_elewise_add_act_ops = False
         self.fuse_bn_act_ops = False
         self.fuse_relu_depthwise_conv = False
-        self.fuse_broadcast_ops = False
+        self.fuse_broadcast_ops = True
         self.fuse_all_optimizer_ops = False
         self.fuse_all_reduce_ops = True
         self.enable_auto_fusion = False
@@ -78,9 +87,10 @@ class BuildStrategy:
         self.hierarchical_allreduce_inter_nranks = 0
         self.mkldnn_enabled_op_types: set[str] = set()
         self.enable_parallel_graph = False
+        self.enable_compiler = False
 
 
-class ExecutionStrategy:
+class ExecutionStrategy(Switches):
     """How a CompiledProgram is run: `num_threads` places run at a time; the other switches are accepted."""
 
     class ExecutorType(IntEnum):
@@ -91,7 +101,7 @@ class ExecutionStrategy:
 
     def __init__(self) -> None:
         self.num_threads = 0
-        self.num_iteration_per_drop_scope = 1
+        self.num_iteration_per_drop_scope = 100
         self.num_iteration_per_run = 1
         self.use_experimental_executor = False
         self.allow_op_delay = False
@@ -118,6 +128,7 @@ class CompiledProgram:
         self._loss_name: str | None = None
         self._places: list[Any] | None = None
         self._replicas: _Replicas | None = None
+        self._executor: Executor | None = None
 
     def with_data_parallel(
         self,
@@ -153,16 +164,27 @@ class CompiledProgram:
         self._is_data_parallel = False
         return self
 
+    def explain(self) -> str:
+        """What the compiler took of the Plans made so far (``BuildStrategy.enable_compiler``), and what not and why."""
+        programs = [self._program]
+        if self._replicas is not None:
+            programs += [self._replicas.compute, self._replicas.update]
+        plans = list(self._executor._plans.values()) if self._executor is not None else []
+        mine = [p for p in plans if p.capture is not None and any(p.owner[0] is program for program in programs)]
+        return "\n".join(p.capture.explain() for p in mine) or "nothing was captured (BuildStrategy.enable_compiler, then run)"
+
     def _run(
         self, executor: Executor, feed: Any, fetch_list: Any, scope: Scope, return_numpy: bool, return_merged: bool
     ) -> list[Any]:
         places = self._devices(executor)
+        self._executor = executor
         if not self._is_data_parallel or len(places) == 1:
             if isinstance(feed, (list, tuple)):
                 if len(feed) != 1:
                     raise FeedError(f"feed: one place takes one dict, received a list of {len(feed)}")
                 feed = feed[0]
-            results = executor.run_raw(self._program, feed, fetch_list, scope)
+            capture = self._build_strategy.enable_compiler
+            results = executor.run_raw(self._program, feed, fetch_list, scope, capture=capture)
             out = [as_result(value, lod, return_numpy) for value, lod in results]
             return out if return_merged else [[v] for v in out]
         replicas = self._replicas
@@ -251,6 +273,7 @@ class _Replicas:
         self.update = _half(program, lambda op: bool(op.role & ROLE_OPTIMIZE))
         one = compiled._build_strategy.gradient_scale_strategy == BuildStrategy.GradientScaleStrategy.One
         self.scale = 1.0 if one else 1.0 / n
+        self.capture = compiled._build_strategy.enable_compiler
         self.scopes = [scope] + [_shadow(scope, self.compute) for _ in range(n - 1)]
         threads = compiled._exec_strategy.num_threads or n
         self.pool = ThreadPoolExecutor(min(n, threads))
@@ -263,14 +286,14 @@ class _Replicas:
         early = [n for n in fetches if n in made or not root._has_var_recursive(n) or not root.var(n).persistable]
         asked = [*early, *(g for g in self.grads if g not in early)]
         jobs = [
-            self.pool.submit(self.executor.run_raw, self.compute, feed, asked, scope)
+            self.pool.submit(self.executor.run_raw, self.compute, feed, asked, scope, capture=self.capture)
             for feed, scope in zip(feeds, self.scopes)
         ]
         results = [dict(zip(asked, job.result())) for job in jobs]
         if self.update.global_block().ops:
             scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
             feed = {g: self._average([r[g][0] for r in results], scale) for g in self.grads}
-            self.executor.run_raw(self.update, feed, [], self.scope)
+            self.executor.run_raw(self.update, feed, [], self.scope, capture=self.capture)
         late = [n for n in fetches if n not in early]
         if late:
             values = dict(zip(late, self.executor.run_raw(self.update, {}, late, self.scope)))

@@ -44,6 +44,20 @@ def lod_error(lod: LoD, rows: int) -> str | None:
     return None
 
 
+# the names that LoDTensor's text has for data types
+_PRINTED_DTYPE = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "::paddle::platform::float16",
+    torch.int16: "int16_t",
+    torch.int32: "int",
+    torch.int64: "int64_t",
+    torch.int8: "int8_t",
+    torch.uint8: "uint8_t",
+    torch.bool: "bool",
+}
+
+
 class LoDTensor:
     """A tensor and the offsets of its variable-length sequences (none for plain tensors).
 
@@ -159,13 +173,18 @@ class LoDTensor:
                 raise FeedError(f"LoD does not fit a tensor of shape {self.shape()}: {wrong}")
         self._lod = lod
 
-    def __repr__(self) -> str:
-        if self._t is None:
-            return "LoDTensor(uninitialized)"
-        lod = f"lod: {self.lod()}\n" if self._lod else ""
-        return f"{lod}dim: {self.shape()}\ndtype: {VAR_DTYPE[self._t.dtype].name}\n{np.asarray(self)}"
+    def __str__(self) -> str:
+        """LoD in offsets, dimensions, dtype and every number, as Fluid prints them."""
+        levels = "".join("{" + ", ".join(str(n) for n in level) + "}" for level in self.lod())
+        numbers = np.asarray(self).ravel()
+        integral = numbers.dtype.kind in "iub"
+        data = " ".join(str(int(n)) if integral else f"{n:.6g}" for n in numbers)
+        dims = ", ".join(str(n) for n in self.shape())
+        dtype = _PRINTED_DTYPE.get(self.torch().dtype, str(self.torch().dtype).removeprefix("torch."))
+        return f"\tlod: {{{levels}}}\n\tdim: {dims}\n\tlayout: NCHW\n\tdtype: {dtype}\n\tdata: [{data}]\n"
 
-    __str__ = __repr__
+    def __repr__(self) -> str:
+        return "LoDTensor(uninitialized)" if self._t is None else str(self)
 
 
 class SelectedRows:

@@ -37,7 +37,7 @@ CASES = {
         {"weight": [2, 3, 3, 3], "bias": [3]}, [1, 3, 7, 7],
     ),
     "Conv3DTranspose": (
-        lambda: dy.Conv3DTranspose(2, 3, 3), [(1, 2, 5, 5, 5)],
+        lambda: dy.Conv3DTranspose(2, 3, 3, bias_attr=True), [(1, 2, 5, 5, 5)],
         {"weight": [2, 3, 3, 3, 3], "bias": [3]}, [1, 3, 7, 7, 7],
     ),
     "Pool2D": (lambda: dy.Pool2D(2, "avg", 2), [(1, 2, 4, 4)], {}, [1, 2, 2, 2]),
@@ -248,3 +248,9 @@ def test_data_parallel_of_one():
     wrapped.apply_collective_grads()
     env = dy.ParallelEnv()
     assert (env.nranks, env.local_rank, env.dev_id) == (1, 0, 0)
+
+
+def test_each_guard_starts_names_anew():
+    for _ in range(2):
+        with dy.guard():
+            assert dy.Linear(2, 2).weight.name == "linear_0.w_0"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from millstream.errors import InvalidProgramError
-from millstream.ir import mode
+from millstream.ir import mode, names
 from millstream.ir.mode import in_dygraph_mode
 from millstream.ir.program import Program, program_guard
 from millstream.runtime.eager import BackwardStrategy, VarBase, partial_grad, to_eager
@@ -54,10 +54,13 @@ def enabled() -> bool:
 
 @contextmanager
 def guard(place: Any = None) -> Iterator[None]:
-    """Dygraph mode inside the ``with`` block, on `place` (CPUPlace when None), with fresh default Programs."""
+    """Dygraph mode inside the ``with`` block, on `place` (CPUPlace when None), with fresh default Programs and names.
+
+    Names start anew, so that a second guard in one process finds the states that the first one saved.
+    """
     if place is not None and not isinstance(place, _PLACES):
         raise TypeError(f"guard: 'place' must be a CPUPlace or CUDAPlace, received {type(place).__name__}")
-    with program_guard(Program(), Program()):
+    with program_guard(Program(), Program()), names.guard():
         old = mode.switch_tracer(EagerTracer(place))
         try:
             yield

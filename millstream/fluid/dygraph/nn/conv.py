@@ -88,7 +88,10 @@ class _Conv(Layer):
         check_variable_and_dtype(input, "input", FLOATS, self._full_name)
         inputs = {"Input": [input], "Filter": [self.weight]}
         out = self._helper.run(self._op_type, inputs, self._attrs(), input.dtype, "Output")
-        return self._helper.append_activation(self._helper.add_bias(out, self.bias, 1), act=self._act)
+        return self._helper.append_activation(self._helper.add_bias(out, self._added_bias(), 1), act=self._act)
+
+    def _added_bias(self) -> Any:
+        return self.bias
 
 
 class Conv2D(_Conv):
@@ -146,7 +149,10 @@ class Conv2DTranspose(_Conv):
 
 
 class Conv3DTranspose(_Conv):
-    """:class:`Conv2DTranspose` over three dimensions."""
+    """:class:`Conv2DTranspose` over three dimensions.
+
+    As in Fluid 1.8.5 the bias is added only when `bias_attr` is given; with None it is a Parameter without effect.
+    """
 
     _n = 3
     _transposed = True
@@ -160,6 +166,10 @@ class Conv3DTranspose(_Conv):
             num_channels, num_filters, filter_size, stride, padding, dilation, groups, param_attr, bias_attr, use_cudnn,
             act, dtype,
         )  # fmt: skip
+        self._bias_given = bool(bias_attr)
+
+    def _added_bias(self) -> Any:
+        return self.bias if self._bias_given else None
 
 
 class Pool2D(Layer):
