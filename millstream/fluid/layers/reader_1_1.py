@@ -98,7 +98,7 @@ class Preprocessor:
 def _no_records(layer: str) -> NoReturn:
     raise NotSupportedError(
         f"{layer}: recordio files of Fluid 1.1 are not read (1.8.5 had dropped them too). Read the data in Python and give "
-        "it to fluid.io.DataLoader.from_generator or fluid.layers.py_reader; text files are read fast by fluid.DatasetFactory"
+        "it to fluid.io.DataLoader.from_generator or fluid.layers.py_reader; fluid.DatasetFactory reads text files fast"
     )
 
 
