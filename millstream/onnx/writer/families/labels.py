@@ -76,7 +76,11 @@ def ctc_align(e: Emission) -> None:
     seg: Segments = segments(e, "Input")
     flat = g.reshape(x, -1)
     keep = _kept(e, flat, g.op("Equal", seg.position, g.const(0, np.int64)))
-    out = g.unsqueeze(g.op("Compress", flat, keep, axis=0), 1)
+    # where nothing stays at all, Fluid leaves a single -1
+    left = g.op("Compress", flat, keep, axis=0)
+    none = g.cast(g.op("Equal", g.dim(left, 0), g.const([0], np.int64)), np.int64)
+    padded = g.concat([left, g.const([-1], flat.dtype)], 0)
+    out = g.unsqueeze(g.slice(padded, 0, 0, g.dim(left, 0) + none), 1)
     e.set("Output", out, [kept_offsets(g, keep, seg.offsets)])
 
 

@@ -76,7 +76,7 @@ def split_gru_weight(g: Graph, w: Value, d: int) -> tuple[Value, Value]:
 def _gru(
     e: Emission, seg: Segments, proj: Projection, wh: Value, bias: Value | None, d: int, names: tuple[str, str], origin: bool
 ) -> Value:
-    """Hidden of each row. h = (1 - u) h_prev + u c is ONNX's (1 - z) c + z h_prev with z = sigmoid(-…): z's part is negated."""
+    """Hidden of each row. h = (1 - u) h_prev + u c is ONNX's (1 - z) c + z h_prev with z = 1 - u: u's part is negated."""
     g = e.g
     gate, act = names
     reverse = bool(e["is_reverse"])
@@ -297,7 +297,9 @@ def lstmp(e: Emission) -> None:
     def step(body: Graph, states: list[Value], now: list[Value]) -> tuple[list[Value], list[Value]]:
         z = now[0] + body.op("MatMul", states[0], wh)
         hidden, cell = lstm_step(body, z, states[1], peepholes, d, names, float(e["cell_clip"]))
-        out = activate(body, body.op("MatMul", hidden, proj), e["proj_activation"])
+        # like Fluid, any proj_activation other than identity applies cell_activation
+        act = "identity" if e["proj_activation"] == "identity" else e["cell_activation"]
+        out = activate(body, body.op("MatMul", hidden, proj), act)
         if limit > 0:
             out = body.op("Clip", out, body.const(-limit, out.dtype), body.const(limit, out.dtype))
         return [out, cell], [out, cell]
