@@ -82,16 +82,21 @@ def selu_grad(out, dout, *, scale: float = 1.0507009873554805, alpha: float = 1.
     return dout * torch.where(out > 0, torch.full_like(out, scale), out + scale * alpha)
 
 
+def _outside(x: torch.Tensor, bound: float) -> torch.Tensor:
+    """How many of X > bound and X < -bound hold."""
+    return (x > bound).to(x.dtype) + (x < -bound).to(x.dtype) if bound < 0 else (x > bound) | (x < -bound)
+
+
 @op("hard_shrink", slots=_SLOTS, infer="X", lod="X")
 def hard_shrink(x, *, threshold: float = 0.5):
-    """X where |X| > threshold, else 0."""
-    return x * ((x > threshold) | (x < -threshold))
+    """X where |X| > threshold, else 0; twice that where a negative threshold lets both sides hold."""
+    return x * _outside(x, threshold)
 
 
 @op("hard_shrink_grad", slots=_BY_X)
 def hard_shrink_grad(x, dout, *, threshold: float = 0.5):
     """dOut where |X| > threshold."""
-    return dout * ((x > threshold) | (x < -threshold))
+    return dout * _outside(x, threshold)
 
 
 @op("softshrink", slots=_SLOTS, infer="X", lod="X")
@@ -170,7 +175,8 @@ _FLOOR = math.exp(LOWEST_LOGIT)
 def clipped_softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Softmax along `axis` over logits cut at 64 below the greatest one, as Fluid's."""
     y = torch.softmax(x, axis)
-    if y.is_meta or y.numel() == 0 or float(y.amin()) >= _FLOOR:
+    # tensors without values (while shapes are inferred or a step is compiled) take the general form
+    if y.is_meta or y.numel() == 0 or (type(y) is torch.Tensor and float(y.amin()) >= _FLOOR):
         return y
     e = torch.exp((x - x.amax(axis, keepdim=True)).clamp_min(LOWEST_LOGIT))
     return e / e.sum(axis, keepdim=True)

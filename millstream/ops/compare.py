@@ -87,7 +87,7 @@ def _reduce_spec(x: Spec, y: Spec, *, axis: int) -> Spec:
     return Spec((1,), VarType.BOOL)
 
 
-@op("equal_reduce", slots=_SLOTS, infer=_reduce_spec, grad=False)
+@op("equal_reduce", slots=_SLOTS, infer=_reduce_spec, lod="X", grad=False)
 def equal_reduce(x, y, *, axis: int = -1):
     """Whether X and Y (broadcast) are equal everywhere: bool [1]."""
     if axis != -1:

@@ -100,7 +100,7 @@ def _precision_spec(probs, indices, labels, weights, states, *, class_number):
     if states is not None and tuple(states.shape) != (class_number, 4):
         raise ShapeError(f"StatesInfo must be [class_number, 4] = [{class_number}, 4], received {list(states.shape)}")
     metrics = Spec((6,), VarType.FP64)
-    return metrics, metrics, Spec((class_number, 4), VarType.FP32)
+    return metrics, metrics, Spec((class_number, 4), probs.dtype)
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def precision_recall(probs, indices, labels, weights, states, *, class_number: i
     """Precision, recall and F1 of a classifier, macro then micro average, of this batch and with StatesInfo added.
 
     Indices, Labels: int [N, 1]; Weights: [N, 1]; states hold TP, FP, TN, FN a class: [class_number, 4];
-    BatchMetrics, AccumMetrics: float64 [6].
+    of MaxProbs' dtype; BatchMetrics, AccumMetrics: float64 [6].
     """
     found, truth = (array(t.reshape(-1)).astype(np.int64) for t in (indices, labels))
     for ids, name in ((found, "Indices"), (truth, "Labels")):
@@ -147,7 +147,7 @@ def precision_recall(probs, indices, labels, weights, states, *, class_number: i
     return (
         torch.from_numpy(_metrics(batch)).to(device),
         torch.from_numpy(_metrics(total)).to(device),
-        torch.from_numpy(total.astype(np.float32)).to(device),
+        torch.from_numpy(total).to(device, probs.dtype),
     )
 
 

@@ -120,7 +120,7 @@ def _align_spec(x, length, *, blank, merge_repeated, padding_value):
     if len(x.shape) != 2:
         raise ShapeError(f"Input must be [rows, 1] with LoD or [batch, time] with InputLength, received {list(x.shape)}")
     if length is None:
-        return x.like(shape=(-1, 1), lod_level=0), None
+        return x.like(lod_level=0), None
     return x.like(lod_level=0), Spec((x.shape[0], 1), length.dtype)
 
 

@@ -320,7 +320,7 @@ def _child_spec(x, tree, *, child_nums, dtype):
     return spec, spec
 
 
-@op("tdm_child", slots="X, TreeInfo -> Child, LeafMask", infer=_child_spec, grad=False)
+@op("tdm_child", slots="X, TreeInfo -> Child, LeafMask", infer=_child_spec, lod="X", grad=False)
 def tdm_child(x, tree, *, child_nums: int, dtype: DType = 2):
     """Children of tree nodes (Zhu et al., TDM, 2018), [*X.shape, child_nums], and 1 where a child is an item.
 

@@ -313,7 +313,7 @@ def _sampling_spec(x, *, min, max, seed):
     return Spec((x.shape[0],), VarType.INT64)
 
 
-@op("sampling_id", slots="X -> Out", infer=_sampling_spec, grad=False)
+@op("sampling_id", slots="X -> Out", infer=_sampling_spec, lod="X", grad=False)
 def sampling_id(x, *, min: float = 0.0, max: float = 1.0, seed: int = 0, rng):
     """A class drawn from each row of probabilities: the first whose cumulative sum exceeds a number of [min, max)."""
     u = torch.rand((x.shape[0], 1), dtype=x.dtype, device=x.device, generator=rng) * (max - min) + min

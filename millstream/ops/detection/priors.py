@@ -74,7 +74,7 @@ def prior_box(
 
     Input [N, C, H, W] gives the grid, Image [N, C, h, w] the scale; Boxes, Variances [H, W, priors, 4]. Per min size:
     min * (sqrt(r), 1/sqrt(r)) for each ratio, then the square sqrt(min * max) (before the ratios other than 1 with
-    `min_max_aspect_ratios_order`). Steps of 0: image size / grid size.
+    `min_max_aspect_ratios_order`). If a step is 0, both are image size / grid size.
     """
     h, w = x.shape[2:]
     ih, iw = image.shape[2:]
@@ -89,8 +89,10 @@ def prior_box(
         else:
             sizes += plain + square
     columns, rows, var = _grid(h, w, len(sizes), x.dtype, variances)
-    cx = (columns + offset) * (step_w or iw / w)
-    cy = (rows + offset) * (step_h or ih / h)
+    if step_w == 0 or step_h == 0:
+        step_w, step_h = iw / w, ih / h
+    cx = (columns + offset) * step_w
+    cy = (rows + offset) * step_h
     half = torch.tensor(sizes, dtype=x.dtype)
     boxes = _boxes(cx, cy, half[:, 0], half[:, 1]) / torch.tensor([iw, ih, iw, ih], dtype=x.dtype)
     return (boxes.clamp(0, 1) if clip else boxes), var

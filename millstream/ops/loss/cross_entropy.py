@@ -56,7 +56,8 @@ def _bounded_log_loss(p: torch.Tensor) -> torch.Tensor:
 
 # ---- cross_entropy ---------------------------------------------------------------------------------
 def _cross_entropy_spec(x: Spec, label: Spec, *, soft_label: bool, ignore_index: int) -> Spec:
-    return x.like(shape=label_spec(x, label, -1, soft_label))
+    shape = label_spec(x, label, -1, soft_label)
+    return x.like(shape=shape if soft_label else (*label.shape[:-1], 1))
 
 
 @op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", nodiff="Label", amp="black")
@@ -92,7 +93,8 @@ def _scatter_grad(dx, axis, label, g, ignored):
 
 # ---- cross_entropy2 --------------------------------------------------------------------------------
 def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, ...]:
-    y = x.like(shape=label_spec(x, label, -1, False))
+    label_spec(x, label, -1, False)
+    y = x.like(shape=(*label.shape[:-1], 1))
     return y, Spec((*x.shape, 0), x.dtype), y.like(lod_level=0)
 
 
@@ -186,11 +188,11 @@ def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
     "sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label", amp="black"
 )
 def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, ignore_index: int = -100):
-    """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label is `ignore_index`.
+    """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label, cut to an integer, is `ignore_index`.
 
     With `normalize`, divided by the number of elements that are not ignored (all ignored: 0, where Fluid gives NaN).
     """
-    ignored = label == ignore_index
+    ignored = label.trunc() == ignore_index
     out = (F.softplus(-x.abs()) + x.clamp_min(0) - x * label).masked_fill(ignored, 0.0)
     return out / _count(ignored) if normalize else out
 
@@ -198,7 +200,7 @@ def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, igno
 @op("sigmoid_cross_entropy_with_logits_grad", slots="X, Label, Out@GRAD -> X@GRAD")
 def sigmoid_cross_entropy_with_logits_grad(x, label, dout, *, normalize: bool = False, ignore_index: int = -100):
     """dOut * (sigmoid(X) - Label); 0 where ignored."""
-    ignored = label == ignore_index
+    ignored = label.trunc() == ignore_index
     dx = (dout * (torch.sigmoid(x) - label)).masked_fill(ignored, 0.0)
     return dx / _count(ignored) if normalize else dx
 

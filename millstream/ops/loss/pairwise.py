@@ -23,8 +23,13 @@ def _two_like_first(x: Spec, *rest: Spec, **attrs: object) -> tuple[Spec, Spec]:
     return x.like(lod_level=0), _like_first(x, *rest)
 
 
+def _huber_spec(x: Spec, y: Spec, *, delta: float) -> tuple[Spec, Spec]:
+    same_shape_spec(x, y)
+    return x.like(shape=y.shape, lod_level=0), x.like(shape=y.shape)
+
+
 # ---- regression ------------------------------------------------------------------------------------
-@op("huber_loss", slots="X, Y -> Residual~, Out", infer=_two_like_first, lod="Out=X", traceable=True)
+@op("huber_loss", slots="X, Y -> Residual~, Out", infer=_huber_spec, lod="Out=X", traceable=True)
 def huber_loss(x, y, *, delta: float):
     """r^2 / 2 where |r| <= delta, else delta * (|r| - delta / 2); r = Y - X is Residual (Huber 1964)."""
     r = y - x
@@ -48,10 +53,10 @@ def _smooth_l1_spec(x: Spec, y: Spec, inside: Spec | None, outside: Spec | None,
     for weight in (inside, outside):
         if weight is not None:
             same_shape_spec(x, weight)
-    return x.like(lod_level=0), x.like(shape=(x.shape[0], 1))
+    return x.like(lod_level=0), x.like(shape=(x.shape[0], 1), lod_level=0)
 
 
-@op("smooth_l1_loss", slots="X, Y, InsideWeight?, OutsideWeight? -> Diff~, Out", infer=_smooth_l1_spec, lod="Out=X",
+@op("smooth_l1_loss", slots="X, Y, InsideWeight?, OutsideWeight? -> Diff~, Out", infer=_smooth_l1_spec,
     nodiff="InsideWeight, OutsideWeight")
 def smooth_l1_loss(x, y, inside, outside, *, sigma: float = 1.0):
     """Per row, the sum of w_out * (s d^2 / 2 where |d| < 1/s, else |d| - 1/(2s)), d = w_in * (X - Y), s = sigma^2.
@@ -119,7 +124,7 @@ def hinge_loss_grad(x, y, dloss):
     return dloss * (-sign) * (x * sign < 1)
 
 
-@op("modified_huber_loss", slots="X, Y -> IntermediateVal~, Out", infer=_two_like_first, lod="Out=X", nodiff="Y")
+@op("modified_huber_loss", slots="X, Y -> IntermediateVal~, Out", infer=_two_like_first, nodiff="Y")
 def modified_huber_loss(x, y):
     """With z = x (2y - 1), y in {0, 1}: -4 z below -1, (1 - z)^2 up to 1, then 0 (Zhang 2004). IntermediateVal is z."""
     z = x * (2 * y - 1)

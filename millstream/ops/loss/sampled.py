@@ -67,7 +67,7 @@ def _nce_spec(x, label, weight, bias, sample_weight, probs, alias, alias_probs, 
         raise InvalidProgramError("sampler 2 needs CustomDistProbs, CustomDistAlias and CustomDistAliasProbs")
     true = label.shape[1] if len(label.shape) == 2 else 1
     samples = (x.shape[0], true + num_neg_samples if true >= 0 else -1)
-    return x.like(shape=(x.shape[0], 1)), Spec(samples, x.dtype), Spec(samples, VarType.INT64)
+    return x.like(shape=(x.shape[0], 1), lod_level=0), Spec(samples, x.dtype), Spec(samples, VarType.INT64)
 
 
 @op(
@@ -75,7 +75,6 @@ def _nce_spec(x, label, weight, bias, sample_weight, probs, alias, alias_probs, 
     slots="Input, Label, Weight, Bias?, SampleWeight?, CustomDistProbs?, CustomDistAlias?, CustomDistAliasProbs? -> "
     "Cost, SampleLogits~, SampleLabels~",
     infer=_nce_spec,
-    lod="Cost=Input",
     nodiff="Label, SampleWeight, CustomDistProbs, CustomDistAlias, CustomDistAliasProbs",
 )
 def nce(

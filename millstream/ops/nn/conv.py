@@ -257,7 +257,7 @@ def _infer_transpose(
             out.append(output_size[i])
         else:
             out.append(least if size >= 0 else -1)
-    return Spec(join_layout(n, w.shape[1] * groups, out, data_format), x.dtype, x.lod_level)
+    return Spec(join_layout(n, w.shape[1] * groups, out, data_format), x.dtype)
 
 
 def _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size):
@@ -367,11 +367,11 @@ def _conv2d_transpose_grad(
 
 
 for _name in ("conv2d_transpose", "depthwise_conv2d_transpose"):
-    op(_name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose, lod="Input")(_conv2d_transpose)
+    op(_name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose)(_conv2d_transpose)
     op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_transpose_grad)
 
 
-@op("conv3d_transpose", slots="Input, Filter -> Output", infer=_infer_transpose, lod="Input")
+@op("conv3d_transpose", slots="Input, Filter -> Output", infer=_infer_transpose)
 def conv3d_transpose(
     x,
     w,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -20,8 +22,9 @@ def _infer_affine_grid(theta: Spec, output_shape_tensor: Spec | None, *, output_
 
 def _base_grid(h: int, w: int, like: torch.Tensor) -> torch.Tensor:
     """[H * W, 3]: (x, y, 1) of each output position, from -1 to 1."""
-    xs = torch.linspace(-1, 1, w, dtype=like.dtype, device=like.device)
-    ys = torch.linspace(-1, 1, h, dtype=like.dtype, device=like.device)
+    xs, ys = (torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in (w, h))
+    if min(w, h) == 1:  # the step is 2 / (size - 1): one position stands nowhere, in 1.8.5 too
+        xs, ys = (at if at.numel() > 1 else torch.full_like(at, math.nan) for at in (xs, ys))
     grid = torch.stack([xs.expand(h, w), ys.unsqueeze(1).expand(h, w), torch.ones_like(xs).expand(h, w)], -1)
     return grid.reshape(-1, 3)
 
@@ -31,7 +34,7 @@ def _size(shape_tensor: torch.Tensor | None, shape: list[int]) -> tuple[int, int
     return int(values[2]), int(values[3])
 
 
-@op("affine_grid", slots="Theta, OutputShape? -> Output", infer=_infer_affine_grid, nodiff="OutputShape")
+@op("affine_grid", slots="Theta, OutputShape? -> Output", infer=_infer_affine_grid, lod="Theta", nodiff="OutputShape")
 def affine_grid(theta, shape_tensor, *, output_shape: list[int] = []):
     """Output[n, h, w] = Theta[n] (x, y, 1)^T with x, y evenly from -1 to 1 (Jaderberg et al. 2015, arXiv:1506.02025).
 

@@ -28,14 +28,16 @@ def _check_method(method: str, rank: int) -> None:
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------
-def _infer(method: str, rank: int) -> Any:
+def _infer(rank: int) -> Any:
     def infer(
         x: Spec, out_size: Spec | None, size_tensor: list[Spec], scale_tensor: Spec | None, *, data_layout, scale,
         out_d=0, out_h=0, out_w=0, interp_method, align_corners, align_mode,
     ) -> Spec:  # fmt: skip
         if len(x.shape) != rank + 2:
-            raise ShapeError(f"X must have {rank + 2} dimensions for {method} interpolation, received {list(x.shape)}")
+            raise ShapeError(f"X must have {rank + 2} dimensions for interpolation over {rank}, received {list(x.shape)}")
         _check_method(interp_method, rank)
+        if align_mode not in (0, 1):
+            raise AttributeTypeError(f"align_mode must be 0 or 1, received {align_mode}")
         n, c, sizes = split_layout(x, data_layout)
         given = [out_d, out_h, out_w][3 - rank :]
         if size_tensor:
@@ -51,12 +53,12 @@ def _infer(method: str, rank: int) -> Any:
         if out_size is not None and not size_tensor and (len(out_size.shape) != 1 or out_size.shape[0] not in (rank, -1)):
             raise ShapeError(f"OutSize must have shape [{rank}], received {list(out_size.shape)}")
         out = [d if d > 0 else -1 for d in out]
-        return Spec(join_layout(n, c, out, data_layout), x.dtype, x.lod_level)
+        return Spec(join_layout(n, c, out, data_layout), x.dtype)
 
     return infer
 
 
-def _target(sizes, out_size, size_tensor, scale_tensor, scale, given) -> list[int]:
+def _target(sizes, out_size, size_tensor, scale_tensor, given, scale) -> list[int]:
     """The output size: SizeTensor, else OutSize, else Scale (or `scale`), else the attributes."""
     if size_tensor:
         out = [int(t.reshape(-1)[0]) for t in size_tensor]
@@ -162,7 +164,7 @@ def _resize_grad(x, dout, method, align_corners, align_mode):
             shape = [*dout.shape[:axis], sizes[axis - 2], *dout.shape[axis + 1 :]]
             dout = dout.new_zeros(shape).index_add_(axis, index, dout)
         return dout
-    if method in ("bilinear", "trilinear") and not align_corners and align_mode == 1:
+    if method in ("bilinear", "trilinear") and not align_corners and align_mode != 0:
         return _linear_grad(dout, sizes)
     backward = _BACKWARD[method, len(sizes)]
     if method == "nearest":
@@ -179,12 +181,12 @@ _BACKWARD: dict[tuple[str, int], Any] = {
 }
 
 
-def _interp(x, out_size, size_tensor, scale_tensor, method, layout, given, scale, align_corners, align_mode):
+def _interp(x, target, method, layout, align_corners, align_mode):
     check_layout(layout)
     last = layout in CHANNELS_LAST
     if last:
         x = x.movedim(-1, 1)
-    out = _target(x.shape[2:], out_size, size_tensor, scale_tensor, scale, given)
+    out = _target(x.shape[2:], *target)
     y = _collapse(x, out, method, align_corners)
     if out != list(y.shape[2:]):
         y = _resize(y, method, out, align_corners, align_mode)
@@ -202,7 +204,7 @@ def _interp_grad(x, dout, method, layout, align_corners, align_mode):
     return dx.movedim(1, -1) if last else dx
 
 
-def _declare(name: str, method: str, rank: int, doc: str) -> None:
+def _declare(name: str, rank: int, doc: str) -> None:
     def forward(
         x,
         out_size,
@@ -218,8 +220,10 @@ def _declare(name: str, method: str, rank: int, doc: str) -> None:
         align_corners: bool = True,
         align_mode: int = 1,
     ):
+        _check_method(interp_method, rank)
         given = [out_d, out_h, out_w][3 - rank :]
-        return _interp(x, out_size, size_tensor, scale_tensor, method, data_layout, given, scale, align_corners, align_mode)
+        target = (out_size, size_tensor, scale_tensor, given, scale)
+        return _interp(x, target, interp_method, data_layout, align_corners, align_mode)
 
     def backward(
         x,
@@ -229,34 +233,34 @@ def _declare(name: str, method: str, rank: int, doc: str) -> None:
         dout,
         *,
         data_layout: str = "NCHW",
+        interp_method: str = "bilinear",
         align_corners: bool = True,
         align_mode: int = 1,
     ):
-        return _interp_grad(x, dout, method, data_layout, align_corners, align_mode)
+        return _interp_grad(x, dout, interp_method, data_layout, align_corners, align_mode)
 
     forward.__doc__ = doc
     nodiff = "OutSize, SizeTensor, Scale"
-    op(name, slots=_SLOTS, infer=_infer(method, rank), lod="X", nodiff=nodiff)(forward)
+    op(name, slots=_SLOTS, infer=_infer(rank), nodiff=nodiff)(forward)
     op(name + "_grad", slots=_GRAD_SLOTS)(backward)
 
 
 _SIZES = """
 
     X [N, C, H, W] (NHWC by `data_layout`). The output size is SizeTensor, else OutSize, else the input's times Scale or
-    `scale`, else out_h and out_w. With `align_corners` the ratio is (in - 1) / (out - 1), else in / out."""
+    `scale`, else out_h and out_w. With `align_corners` the ratio is (in - 1) / (out - 1), else in / out. As in 1.8.5,
+    `interp_method` decides whatever the operator's name is, and is bilinear where it is not given."""
 _declare(
-    "nearest_interp", "nearest", 2, "The element at floor(ratio * i), or round(ratio * i) with `align_corners`." + _SIZES
+    "nearest_interp", 2, "The element at floor(ratio * i), or round(ratio * i) with `align_corners`." + _SIZES
 )
 _declare(
     "bilinear_interp",
-    "bilinear",
     2,
     "Bilinear interpolation at ratio * i; without `align_corners`, align_mode 0 reads at ratio * (i + 0.5) - 0.5." + _SIZES,
 )
-_declare("trilinear_interp", "trilinear", 3, "bilinear_interp with one more dimension (out_d): X [N, C, D, H, W]." + _SIZES)
+_declare("trilinear_interp", 3, "bilinear_interp with one more dimension (out_d): X [N, C, D, H, W]." + _SIZES)
 _declare(
     "bicubic_interp",
-    "bicubic",
     2,
     "Cubic convolution with a = -0.75 (Keys 1981); reads at ratio * (i + 0.5) - 0.5 without `align_corners`." + _SIZES,
 )

@@ -174,7 +174,7 @@ def data_norm_grad(
         has = seen >= 1
         count = torch.where(has, torch.ones_like(seen), torch.zeros_like(seen))
         batch_sum = torch.where(has, (x * shown).sum(0) / some, torch.zeros_like(seen))
-        batch_square = torch.where(has, ((x - means) ** 2 * shown).sum(0) / some + epsilon, torch.zeros_like(seen))
+        batch_square = torch.where(has, ((x - means) ** 2 * shown).sum(0) / some + epsilon * seen, torch.zeros_like(seen))
     return count, batch_sum, batch_square, dx, dscale, dbias
 
 

@@ -33,7 +33,7 @@ def _trbl(paddings: list[int]) -> list[tuple[int, int]]:
     return [(paddings[0], paddings[2]), (paddings[1], paddings[3])]
 
 
-@op("unfold", slots="X -> Y", infer=_infer_unfold, lod="X")
+@op("unfold", slots="X -> Y", infer=_infer_unfold)
 def unfold(x, *, kernel_sizes: list[int], strides: list[int], paddings: list[int], dilations: list[int]):
     """Every window as a column: X [N, C, H, W] -> Y [N, C * kh * kw, positions]; paddings (top, left, bottom, right)."""
     (top, bottom), (left, right) = _trbl(paddings)

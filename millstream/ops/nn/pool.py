@@ -15,7 +15,6 @@ from millstream.ops.nn._window import (
     Pairs,
     channels_back,
     channels_second,
-    explicit_pairs,
     join_layout,
     pad_input,
     positive,
@@ -33,6 +32,7 @@ _ADAPTIVE_MAX = {2: _aten.adaptive_max_pool2d.default, 3: _aten.adaptive_max_poo
 _ADAPTIVE_MAX_BACK = {2: _aten.adaptive_max_pool2d_backward.default, 3: _aten.adaptive_max_pool3d_backward.default}
 _ADAPTIVE_AVG = {2: _aten._adaptive_avg_pool2d.default, 3: _aten._adaptive_avg_pool3d.default}
 _ADAPTIVE_AVG_BACK = {2: _aten._adaptive_avg_pool2d_backward.default, 3: _aten._adaptive_avg_pool3d_backward.default}
+_LOWEST = torch.finfo(torch.float32).min  # of float64 too: the maximum of a window without elements
 _ONES = {2: [1, 1], 3: [1, 1, 1]}
 _NONE = {2: [0, 0], 3: [0, 0, 0]}
 
@@ -63,7 +63,8 @@ def _infer_pool(
         raise AttributeTypeError(f"pooling_type must be max or avg, received {pooling_type!r}")
     n, c, sizes = split_layout(x, data_format)
     if global_pooling:
-        return Spec(join_layout(n, c, [1] * rank, data_format), x.dtype, x.lod_level)
+        out = list(sizes) if adaptive else [1] * rank  # both: windows of the whole image, as many as it has elements
+        return Spec(join_layout(n, c, out, data_format), x.dtype, x.lod_level)
     positive("ksize", ksize, rank)
     if adaptive:
         return Spec(join_layout(n, c, ksize, data_format), x.dtype, x.lod_level)
@@ -115,7 +116,7 @@ def _max_windows(x, ksize, strides, paddings, algorithm, ceil_mode):
         pads = [a for a, _ in asked]
         out, index = _MAX[rank](x, ksize, strides, pads)
         return out, index, None, pads
-    out, index = _MAX[rank](pad_input(x, full, torch.finfo(x.dtype).min), ksize, strides, _NONE[rank])
+    out, index = _MAX[rank](pad_input(x, full, _LOWEST), ksize, strides, _NONE[rank])
     return out, index, full, _NONE[rank]
 
 
@@ -165,6 +166,8 @@ def _pool(x, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode
     if last:
         x = channels_second(x)
     rank = x.dim() - 2
+    if global_pooling and adaptive:
+        ksize, global_pooling = x.shape[2:], False
     found = None
     if kind == "avg":
         if global_pooling:
@@ -178,9 +181,8 @@ def _pool(x, kind, ksize, strides, paddings, global_pooling, adaptive, ceil_mode
         found = _Remembered(index, None, None)
     elif adaptive:
         # Fluid's maximum has no adaptive form here (max_pool2d_with_index has): ksize positions of windows of ksize
-        pairs = explicit_pairs(paddings, rank)
-        full = [(a, (k - 1) * s + k - size - a) for (a, _), k, s, size in zip(pairs, ksize, strides, x.shape[2:])]
-        out, index = _MAX[rank](pad_input(x, full, torch.finfo(x.dtype).min), ksize, strides, _NONE[rank])
+        full = [(0, (k - 1) * s + k - size) for k, s, size in zip(ksize, strides, x.shape[2:])]
+        out, index = _MAX[rank](pad_input(x, full, _LOWEST), ksize, strides, _NONE[rank])
         found = _Remembered(index, full, _NONE[rank])
     else:
         out, index, full, pads = _max_windows(x, ksize, strides, paddings, algorithm, ceil_mode)
@@ -208,11 +210,11 @@ def _pool_grad(
         x, dout = channels_second(x), channels_second(dout)
     rank = x.dim() - 2
     if found is not None:
-        if global_pooling:
+        if global_pooling and not adaptive:
             dx = _ADAPTIVE_MAX_BACK[rank](dout, x, found.index)
         else:
             dx = _max_windows_grad(x, found.index, dout, ksize, strides, found.pads, found.full)
-    elif global_pooling:
+    elif global_pooling and not adaptive:
         dx = (dout / math.prod(x.shape[2:])).expand(x.shape)
     elif adaptive:
         dx = _ADAPTIVE_AVG_BACK[rank](dout, x)

@@ -20,7 +20,7 @@ def _infer_index(x: Spec, *, ksize, strides, paddings, global_pooling, adaptive)
     out = pool._infer_pool(
         x, ksize=ksize, strides=strides, paddings=paddings, global_pooling=global_pooling, adaptive=adaptive
     )
-    return out, out.like(dtype=VarType.INT32)
+    return Spec(out.shape, x.dtype), Spec(out.shape, VarType.INT32)
 
 
 def _unpadded_index(index: torch.Tensor, x: torch.Tensor, full: Pairs) -> torch.Tensor:
@@ -38,7 +38,9 @@ def _unpadded_index(index: torch.Tensor, x: torch.Tensor, full: Pairs) -> torch.
 def _max_with_index(x, ksize, strides, paddings, global_pooling, adaptive):
     if global_pooling or adaptive:
         rank = x.dim() - 2
-        out, index = pool._ADAPTIVE_MAX[rank](x, [1] * rank if global_pooling else ksize)
+        if adaptive and global_pooling:
+            ksize = x.shape[2:]
+        out, index = pool._ADAPTIVE_MAX[rank](x, ksize if adaptive else [1] * rank)
     else:
         out, index, full, _ = pool._max_windows(x, ksize, strides, paddings, "EXPLICIT", False)
         if full is not None:
@@ -52,7 +54,7 @@ def _index_grad(x, mask, dout):
     return dx.view(x.shape)
 
 
-@op("max_pool2d_with_index", slots="X -> Out, Mask", infer=_infer_index, lod="X")
+@op("max_pool2d_with_index", slots="X -> Out, Mask", infer=_infer_index)
 def max_pool2d_with_index(
     x,
     *,
@@ -66,7 +68,7 @@ def max_pool2d_with_index(
     return _max_with_index(x, ksize, strides, paddings, global_pooling, adaptive)
 
 
-@op("max_pool3d_with_index", slots="X -> Out, Mask", infer=_infer_index, lod="X")
+@op("max_pool3d_with_index", slots="X -> Out, Mask", infer=_infer_index)
 def max_pool3d_with_index(
     x,
     *,
@@ -133,10 +135,10 @@ def _infer_spp(x: Spec, *, pyramid_height, pooling_type) -> Spec:
     if pooling_type not in ("max", "avg"):
         raise AttributeTypeError(f"pooling_type must be max or avg, received {pooling_type!r}")
     c = x.shape[1]
-    return Spec((x.shape[0], -1 if c < 0 else c * ((4**pyramid_height - 1) // 3)), x.dtype, x.lod_level)
+    return Spec((x.shape[0], -1 if c < 0 else c * ((4**pyramid_height - 1) // 3)), x.dtype)
 
 
-@op("spp", slots="X -> Out", infer=_infer_spp, lod="X")
+@op("spp", slots="X -> Out", infer=_infer_spp)
 def spp(x, *, pyramid_height: int, pooling_type: str):
     """Pooling into 1, 2x2, 4x4, … bins, flattened and joined (He et al. 2014, arXiv:1406.4729).
 

@@ -8,7 +8,7 @@ import torch
 
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _onepass
+from millstream.ops.optim import _onepass, captured
 from millstream.ops.optim._sparse import dense, put_rows, scalar
 
 _IN_PLACE = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
@@ -30,7 +30,7 @@ def adam_rate(lr: float, beta1_pow: float, beta2_pow: float) -> float:
     slots="Param, Grad, LearningRate, Moment1, Moment2, Beta1Pow, Beta2Pow, Beta1Tensor?, Beta2Tensor? "
     "-> ParamOut, Moment1Out, Moment2Out, Beta1PowOut, Beta2PowOut",
     infer="ParamOut=Param, Moment1Out=Moment1, Moment2Out=Moment2, Beta1PowOut=Beta1Pow, Beta2PowOut=Beta2Pow",
-    grad=False,
+    grad=False, captured=captured.adam,
 )  # fmt: skip
 def adam(
     param, grad, lr, moment1, moment2, beta1_pow, beta2_pow, beta1_tensor, beta2_tensor, *,

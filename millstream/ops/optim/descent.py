@@ -6,11 +6,11 @@ import torch
 
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _onepass
+from millstream.ops.optim import _onepass, captured
 from millstream.ops.optim._sparse import dense, scalar, searched
 
 
-@op("sgd", slots="Param, LearningRate, Grad -> ParamOut", infer="Param", grad=False)
+@op("sgd", slots="Param, LearningRate, Grad -> ParamOut", infer="Param", grad=False, captured=captured.sgd)
 def sgd(param, lr, grad, *, aliased=frozenset()):
     """param - lr * grad. A SelectedRows gradient moves only its rows; repeats add up."""
     if isinstance(grad, SelectedRows):
@@ -21,7 +21,7 @@ def sgd(param, lr, grad, *, aliased=frozenset()):
 
 @op(
     "momentum", slots="Param, Grad, Velocity, LearningRate -> ParamOut, VelocityOut",
-    infer="ParamOut=Param, VelocityOut=Velocity", grad=False,
+    infer="ParamOut=Param, VelocityOut=Velocity", grad=False, captured=captured.momentum,
 )  # fmt: skip
 def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False, aliased=frozenset()):
     """v = mu * v + grad; param - lr * v, or param - lr * (grad + mu * v) (Nesterov).

@@ -8,13 +8,14 @@ import torch
 
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _onepass
+from millstream.ops.optim import _onepass, captured
 from millstream.ops.optim._sparse import scalar
 from millstream.ops.optim.adam import adam, adam_rate
 from millstream.ops.optim.descent import momentum, sgd
 
 
-@op("fused_sgd", slots="Param*, Grad*, LearningRate -> ParamOut*", infer=lambda p, g, lr: p, grad=False)
+@op("fused_sgd", slots="Param*, Grad*, LearningRate -> ParamOut*", infer=lambda p, g, lr: p, grad=False,
+    captured=captured.fused_sgd)  # fmt: skip
 def fused_sgd(params, grads, lr):
     """sgd of each Param, in place."""
     if any(isinstance(g, SelectedRows) for g in grads):
@@ -25,7 +26,7 @@ def fused_sgd(params, grads, lr):
 
 @op(
     "fused_momentum", slots="Param*, Grad*, Velocity*, LearningRate -> ParamOut*, VelocityOut*",
-    infer=lambda p, g, v, lr, **_: (p, v), grad=False,
+    infer=lambda p, g, v, lr, **_: (p, v), grad=False, captured=captured.fused_momentum,
 )  # fmt: skip
 def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False):
     """momentum of each Param, in place."""
@@ -42,7 +43,7 @@ def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool
     "fused_adam",
     slots="Param*, Grad*, LearningRate, Moment1*, Moment2*, Beta1Pow*, Beta2Pow* "
     "-> ParamOut*, Moment1Out*, Moment2Out*, Beta1PowOut*, Beta2PowOut*",
-    infer=lambda p, g, lr, m1, m2, b1, b2, **_: (p, m1, m2, b1, b2), grad=False,
+    infer=lambda p, g, lr, m1, m2, b1, b2, **_: (p, m1, m2, b1, b2), grad=False, captured=captured.fused_adam,
 )  # fmt: skip
 def fused_adam(
     params, grads, lr, moment1, moment2, beta1_pows, beta2_pows, *,

@@ -171,7 +171,7 @@ def _sample_spec(x, index):
     return Spec(index.shape, x.dtype)
 
 
-@op("index_sample", slots="X, Index -> Out", infer=_sample_spec, nodiff="Index")
+@op("index_sample", slots="X, Index -> Out", infer=_sample_spec, lod="Index", nodiff="Index")
 def index_sample(x, index):
     """Out[i, j] = X[i, Index[i, j]]."""
     return x.gather(1, index.long())

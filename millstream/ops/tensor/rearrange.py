@@ -104,8 +104,9 @@ def _trace_spec(x, *, offset, dim1, dim2):
 
 @op("trace", slots="Input -> Out", infer=_trace_spec)
 def trace(x, *, offset: int = 0, dim1: int = -2, dim2: int = -1):
-    """Sum of the diagonal `offset` above the main one of the matrices over (dim1, dim2)."""
-    out = torch.diagonal(x, offset, dim1, dim2).sum(-1)
+    """Sum of the diagonal `offset` above the main one of the matrices over dim1 and dim2; their order does not matter."""
+    rows, columns = sorted((dim1 % x.dim(), dim2 % x.dim()))
+    out = torch.diagonal(x, offset, rows, columns).sum(-1)
     out = out.to(x.dtype)
     return out.reshape(1) if out.dim() == 0 else out
 
@@ -166,7 +167,7 @@ def _depth_spec(x, *, blocksize):
     return Spec((n, c if c < 0 else c * blocksize * blocksize, *cut), x.dtype)
 
 
-@op("space_to_depth", slots="X -> Out", infer=_depth_spec)
+@op("space_to_depth", slots="X -> Out", infer=_depth_spec, lod="X")
 def space_to_depth(x, *, blocksize: Long = 2):
     """Darknet's reorg as Fluid does it: X read as [n, b, b, c/b², h, w], its b x b entries become pixels.
 

@@ -68,7 +68,7 @@ def _wanted_shape(shape_in, shape_tensors, shape):
 def _reshape_stays(x_shape, attrs, ins):
     if ins.get("ShapeTensor"):
         return False
-    if ins.get("Shape") is not None and not attrs["shape"]:
+    if ins.get("Shape") is not None:
         return True  # Fluid does not compare the rows then
     shape = _wanted_shape(ins.get("Shape"), ins.get("ShapeTensor"), attrs["shape"])
     return bool(shape) and _target(shape, x_shape)[0] == x_shape[0]

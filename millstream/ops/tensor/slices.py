@@ -42,13 +42,9 @@ def _slice_spec(
         return Spec(x.shape, x.dtype, x.lod_level) if decrease_axis else x
     if not axes or max(axes) >= len(x.shape) or min(axes) < 0:
         raise ShapeError(f"axes {list(axes)} must name dimensions of Input {list(x.shape)}")
-    lazy = starts_tensor is not None or ends_tensor is not None
     shape = list(x.shape)
     for i, a in enumerate(axes):
-        if lazy or starts_tensors or ends_tensors:
-            unknown = lazy or (infer_flags[i] == -1 if infer_flags else True)
-        else:
-            unknown = bool(infer_flags) and infer_flags[i] == -1
+        unknown = infer_flags[i] == -1 if infer_flags else bool(starts_tensors or ends_tensors)
         if unknown or shape[a] < 0 or i >= len(starts) or i >= len(ends):
             shape[a] = -1
             continue
@@ -168,6 +164,8 @@ def _stride_indices(dim, start, end, stride):
 
 def _strided_spec(x, st, et, rt, sts, ets, rts, *, axes, starts, ends, strides, infer_flags, decrease_axis):
     shape = list(x.shape)
+    if any(t is not None for t in (st, et, rt)) and not (starts and ends and strides):
+        return Spec(_decreased([-1] * len(shape), decrease_axis), x.dtype)
     for i, a in enumerate(axes):
         if not 0 <= a < len(shape):
             raise ShapeError(f"axes {list(axes)} must name dimensions of Input {list(x.shape)}")
@@ -178,7 +176,7 @@ def _strided_spec(x, st, et, rt, sts, ets, rts, *, axes, starts, ends, strides, 
             shape[a] = -1
         else:
             shape[a] = len(_stride_indices(shape[a], starts[i], ends[i], strides[i]))
-    return Spec(_decreased(shape, decrease_axis), x.dtype, x.lod_level if axes[0] != 0 else 0)
+    return Spec(_decreased(shape, decrease_axis), x.dtype, x.lod_level)
 
 
 _STRIDED = "Input, StartsTensor?, EndsTensor?, StridesTensor?, StartsTensorList*, EndsTensorList*, StridesTensorList*"
@@ -194,7 +192,7 @@ def _strided_parts(x, st, et, rt, sts, ets, rts, axes, starts, ends, strides):
     "strided_slice",
     slots=_STRIDED + " -> Out",
     infer=_strided_spec,
-    lod=keep_lod_if(_axis0_stays, "Input"),
+    lod="Input",
     nodiff=_STRIDED_NODIFF,
     traceable=True,
 )
