@@ -73,8 +73,9 @@ def compare(folder, feed, names=pipelines.INFER, rtol=1e-4, atol=1e-5):
         work, feeds, fetches, program = optimised(folder, names)
         want = run(program, feed, fetches)
         again = os.path.join(folder, "optimised")
-        targets = [work.program.global_block().var(v.name) for v in fetches]
-        fluid.io.save_inference_model(again, feeds, targets, fluid.Executor(), main_program=work.program)
+        copy = work.program.clone()  # saving appends operators
+        targets = [copy.global_block().var(v.name) for v in fetches]
+        fluid.io.save_inference_model(again, feeds, targets, fluid.Executor(), main_program=copy)
     with fluid.scope_guard(fluid.Scope()):
         program, feeds, fetches = fluid.io.load_inference_model(again, fluid.Executor())
         got = run(program, feed, fetches, pipelines.PLAN)
@@ -89,3 +90,8 @@ def family(name):
     path, _, variant = name.partition("-")
     group, file = path.split("/")
     return load(group, file), variant or None
+
+
+def size(program):
+    """Number of operators in all Blocks, feed and fetch left out."""
+    return sum(op.type not in ("feed", "fetch") for block in program.blocks for op in block.ops)

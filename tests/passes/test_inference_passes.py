@@ -1,0 +1,268 @@
+"""Each inference pass on a small program: it fires (or says why not) and the results stay."""
+
+import os
+
+import numpy as np
+import pytest
+from inference_models import compare, optimised
+
+import millstream.fluid as fluid
+from millstream.fluid import layers
+from millstream.passes import pipelines
+
+RNG = np.random.RandomState(3)
+
+
+def saved(folder, make):
+    """Save what `make` returns, (feed, results), with random parameters; the feed."""
+    main, startup = fluid.Program(), fluid.Program()
+    main.random_seed = startup.random_seed = 11
+    with fluid.scope_guard(fluid.Scope()), fluid.unique_name.guard(), fluid.program_guard(main, startup):
+        feed, results = make()
+        exe = fluid.Executor()
+        exe.run(startup)
+        for p in main.all_parameters():
+            tensor = fluid.global_scope().find_var(p.name).get_tensor()
+            tensor.set(RNG.uniform(0.3, 0.9, p.shape).astype("float32") - 0.4 * (p.name.endswith("w_0")), fluid.CPUPlace())
+        fluid.io.save_inference_model(str(folder), list(feed), list(results), exe, main_program=main)
+    return feed
+
+
+def fired(folder, make, names=pipelines.INFER, **bounds):
+    work = compare(str(folder), saved(folder, make), names, **bounds)
+    return work.counts(), [op.type for op in work.block.ops], work
+
+
+def draw(*shape):
+    return RNG.uniform(-1, 1, shape).astype("float32")
+
+
+def own(types):
+    return [t for t in types if t not in ("feed", "fetch")]
+
+
+def ragged(lengths, *width, dtype="float32"):
+    values = RNG.randint(0, 9, (sum(lengths), *width)) if dtype == "int64" else RNG.uniform(-1, 1, (sum(lengths), *width))
+    return fluid.create_lod_tensor(values.astype(dtype), [lengths], fluid.CPUPlace())
+
+
+def image(channels=4, side=6):
+    x = fluid.data("x", [None, channels, side, side])
+    return x, {"x": draw(2, channels, side, side)}
+
+
+# ---- convolutions --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["conv2d", "grouped", "conv2d_transpose", "grouped_transpose", "conv3d"])
+def test_batch_norm_goes_into_the_convolution(tmp_path, kind):
+    def make():
+        x, feed = image()
+        groups = 2 if "grouped" in kind else 1
+        if kind == "conv3d":
+            y = layers.conv3d(layers.unsqueeze(x, [2]), 6, 1, bias_attr=True)
+        elif "transpose" in kind:
+            y = layers.conv2d_transpose(x, 6, filter_size=3, groups=groups)
+        else:
+            y = layers.conv2d(x, 6, 3, groups=groups)
+        return feed, [layers.batch_norm(y, is_test=True)]
+
+    counts, types, work = fired(tmp_path, make)
+    assert counts["fold_conv_bn"] == 1 and "batch_norm" not in types
+    assert len(work.values) == 2 and "batch_norm_0.w_1" not in work.block.vars
+
+
+def test_bias_residual_and_activation_become_one_convolution(tmp_path):
+    def make():
+        x, feed = image()
+        y = layers.batch_norm(layers.conv2d(x, 4, 3, padding=1, bias_attr=False), is_test=True)
+        z, w = layers.conv2d(x, 3, 1), layers.conv2d(x, 3, 1)
+        return feed, [layers.relu(y + x), layers.leaky_relu(z, 0.2), layers.relu6(w)]
+
+    counts, types, _ = fired(tmp_path, make)
+    assert own(types) == ["conv2d"] * 3
+    assert counts["fuse_conv_residual"] == 1 and counts["fuse_conv_activation"] == 3
+
+
+def test_folding_without_values_says_so():
+    from millstream import passes
+
+    main, startup = fluid.Program(), fluid.Program()
+    with fluid.program_guard(main, startup):
+        x = fluid.data("x", [None, 3, 8, 8])
+        out = layers.batch_norm(layers.conv2d(x, 4, 3), is_test=True)
+    work = passes.optimize(main, ["x"], [out.name], None, ("fold_conv_bn",))
+    assert "'conv2d_0.w_0' is not known, or may change" in work.explain()
+
+
+# ---- attention and normalisation -----------------------------------------------------------------------
+@pytest.mark.parametrize("turned", [False, True])
+def test_attention(tmp_path, turned):
+    def make():
+        x = fluid.data("x", [None, 5, 8])
+        mask = fluid.data("m", [None, 2, 5, 5])
+
+        def heads(name):
+            rows = layers.fc(x, 8, num_flatten_dims=2, name=name)
+            return layers.transpose(layers.reshape(rows, [0, 0, 2, 4]), [0, 2, 1, 3])
+
+        q, k, v = heads("q"), heads("k"), heads("v")
+        if turned:
+            scores = layers.scale(layers.matmul(q, layers.transpose(k, [0, 1, 3, 2])), 0.5)
+        else:
+            scores = layers.matmul(layers.scale(q, 0.5), k, transpose_y=True)
+        weights = layers.dropout(layers.softmax(scores + mask), 0.1, dropout_implementation="upscale_in_train")
+        out = layers.reshape(layers.transpose(layers.matmul(weights, v), [0, 2, 1, 3]), [0, 0, 8])
+        return {"x": draw(3, 5, 8), "m": draw(3, 2, 5, 5)}, [out]
+
+    counts, types, work = fired(tmp_path, make)
+    assert counts["fuse_attention"] == 1 and counts["fuse_attention_heads"] == 1
+    assert own(types) == ["fc", "fc", "fc", "fused_attention"]
+    assert "refused" not in work.explain()
+
+
+def test_attention_with_read_weights_stays(tmp_path):
+    def make():
+        x = fluid.data("x", [None, 5, 8])
+        weights = layers.softmax(layers.matmul(x, x, transpose_y=True))
+        return {"x": draw(3, 5, 8)}, [layers.matmul(weights, x), weights]
+
+    counts, _, work = fired(tmp_path, make)
+    assert "fuse_attention" not in counts and "fuse_attention refused" in work.explain()
+
+
+@pytest.mark.parametrize("form", ["sqrt", "rsqrt", "pow"])
+def test_layer_norm_of_primitives(tmp_path, form):
+    def make():
+        x = fluid.data("x", [None, 5, 8])
+        centred = layers.elementwise_sub(x, layers.reduce_mean(x, dim=[2], keep_dim=True), axis=0)
+        square = layers.square(centred) if form == "sqrt" else centred * centred if form == "rsqrt" else layers.pow(centred, 2.0)
+        safe = layers.reduce_mean(square, dim=[2], keep_dim=True) + 1e-3
+        if form == "rsqrt":
+            y = layers.elementwise_mul(centred, layers.rsqrt(safe), axis=0)
+        else:
+            y = layers.elementwise_div(centred, layers.sqrt(safe) if form == "sqrt" else layers.pow(safe, 0.5), axis=0)
+        gain, shift = (layers.create_parameter([8], "float32", name=n) for n in ("g", "b"))
+        return {"x": draw(3, 5, 8)}, [y * gain + shift]
+
+    counts, types, _ = fired(tmp_path, make)
+    assert counts["fuse_layer_norm"] == 1 and own(types) == ["layer_norm"]
+
+
+def test_sums_before_layer_norm(tmp_path):
+    def make():
+        ids = fluid.data("i", [None, 4, 1], "int64")
+        word, place = (layers.embedding(ids, [9, 6], param_attr=n, padding_idx=p) for n, p in (("w", 2), ("p", None)))
+        x = layers.layer_norm(word + place, begin_norm_axis=2)
+        y = layers.layer_norm(layers.fc(x, 6, num_flatten_dims=2) + x, begin_norm_axis=2)
+        return {"i": RNG.randint(0, 9, (3, 4, 1)).astype("int64")}, [y]
+
+    counts, types, _ = fired(tmp_path, make)
+    assert counts["fuse_embedding_layer_norm"] == 1 and counts["fuse_add_layer_norm"] == 1
+    assert own(types) == ["fused_embedding_layer_norm", "fc", "fused_add_layer_norm"]
+
+
+# ---- recurrent layers and sequences ----------------------------------------------------------------------
+def recurrent(kind, embedded, reverse=False):
+    def make():
+        if embedded:
+            x = layers.embedding(fluid.data("x", [None, 1], "int64", lod_level=1), [9, 5])
+        else:
+            x = fluid.data("x", [None, 5], lod_level=1)
+        if kind == "gru":
+            out = [layers.dynamic_gru(layers.fc(x, 12), 4, is_reverse=reverse)]
+        else:
+            out = layers.dynamic_lstm(layers.fc(x, 16), 16, is_reverse=reverse, use_peepholes=reverse)
+        return {"x": ragged([3, 1, 4], 1, dtype="int64") if embedded else ragged([3, 1, 4], 5)}, list(out)
+
+    return make
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kind,embedded,names,last", [
+    ("gru", False, pipelines.FLUID, "fusion_gru"), ("gru", False, pipelines.INFER, "projected_gru"),
+    ("gru", True, pipelines.INFER, "gru"), ("lstm", False, pipelines.FLUID, "fusion_lstm"),
+    ("lstm", True, pipelines.FLUID, "fused_embedding_fc_lstm"),
+])  # fmt: skip
+def test_recurrent_layers_with_their_projection(tmp_path, kind, embedded, names, last, reverse):
+    _, types, _ = fired(tmp_path, recurrent(kind, embedded, reverse), names)
+    assert own(types) == (["lookup_table"] if last == "gru" else []) + [last]
+
+
+def test_sequence_convolution(tmp_path):
+    def make():
+        x = fluid.data("x", [None, 5], lod_level=1)
+        return {"x": ragged([3, 1, 4], 5)}, [layers.sequence_conv(x, 6, 3, act="relu")]
+
+    assert fired(tmp_path, make)[1].count("fusion_seqconv_eltadd_relu") == 1
+
+
+@pytest.mark.parametrize("pool", ["sum", "average", "sqrt", "max"])
+def test_pools_side_by_side(tmp_path, pool):
+    def make():
+        xs = [fluid.data(n, [None, 3], lod_level=1) for n in "abc"]
+        pooled = layers.concat([layers.sequence_pool(x, pool) for x in xs], axis=1)
+        return {n: ragged([2, 3], 3) for n in "abc"}, [layers.fc(pooled, 2)]
+
+    counts, _, work = fired(tmp_path, make)
+    assert counts.get("fuse_seqpool_concat", 0) == (pool != "max")
+    assert pool != "max" or "they must be one of SUM" in work.explain()
+
+
+def test_expanded_rows_before_a_layer(tmp_path):
+    def make():
+        x, row = fluid.data("x", [None, 4], lod_level=1), fluid.data("r", [None, 3])
+        joint = layers.concat([x, layers.sequence_expand(row, x)], axis=1)
+        feed = {"x": ragged([2, 3], 4), "r": draw(2, 3)}
+        return feed, [layers.fc(joint, 5, act="relu")]
+
+    assert fired(tmp_path, make)[0]["fuse_seqexpand_concat_fc"] == 1
+
+
+# ---- dense and clean-up ----------------------------------------------------------------------------------
+def test_layers_in_a_row(tmp_path):
+    def make():
+        x = fluid.data("x", [None, 4])
+        w, b = layers.create_parameter([5, 3], "float32"), layers.create_parameter([3], "float32", is_bias=True)
+        y = layers.fc(layers.fc(layers.fc(x, 6, act="relu"), 7, act="relu"), 5, act="relu")
+        return {"x": draw(3, 4)}, [layers.matmul(y, w) + b]
+
+    _, types, _ = fired(tmp_path, make)
+    assert own(types) == ["fusion_repeated_fc_relu", "fc"]
+
+
+def test_clean_up(tmp_path):
+    def make():
+        x = fluid.data("x", [None, 4])
+        constant = layers.sqrt(layers.fill_constant([4], "float32", 4.0) * 4.0)
+        y = layers.cast(layers.transpose(layers.reshape(layers.scale(x), [-1, 4]), [0, 1]), "float32")
+        y = layers.dropout(layers.assign(y), 0.5)
+        return {"x": draw(3, 4)}, [layers.exp(y) * constant + layers.exp(y), y]
+
+    counts, types, _ = fired(tmp_path, make)
+    assert sorted(own(types)) == ["elementwise_add", "elementwise_mul", "exp", "scale"]
+    assert counts["merge_common"] == 1 and counts["fold_constants"] == 3
+
+
+def test_blocks_inside_are_optimised_too(tmp_path):
+    def make():
+        x, n = fluid.data("x", [None, 4]), layers.fill_constant([1], "int64", 3)
+        i = layers.fill_constant([1], "int64", 0)
+
+        def body(i, y):
+            y = layers.scale(layers.fc(y, 4, act="relu", param_attr="shared.w_0"), 1.0)
+            return [layers.increment(i, in_place=False), y + layers.sqrt(layers.ones([4], "float32"))]
+
+        _, y = layers.while_loop(lambda i, y: layers.less_than(i, n), body, [i, layers.relu(x)])
+        return {"x": draw(3, 4)}, [y]
+
+    counts, _, work = fired(tmp_path, make)
+    inner = [op.type for op in work.program.block(1).ops]
+    assert "fc" in inner and "mul" not in inner and "scale" not in inner and "sqrt" not in inner
+    assert counts["fuse_fc_relu"] == 1 and os.path.exists(os.path.join(str(tmp_path), "optimised", "__model__"))
+
+
+def test_the_users_program_stays(tmp_path):
+    saved(tmp_path, recurrent("lstm", True))
+    with fluid.scope_guard(fluid.Scope()):
+        _, _, _, program = optimised(str(tmp_path))
+        assert [op.type for op in program.global_block().ops] == ["feed", "lookup_table", "mul", "elementwise_add", "lstm",
+                                                                  "scale", "scale", "fetch", "fetch"]  # fmt: skip
