@@ -18,6 +18,7 @@ from millstream.onnx._require import onnx_package
 from millstream.onnx.writer import families as _families
 from millstream.onnx.writer.emission import Emission, Env, RefusedError, emitter_of, numpy_dtype
 from millstream.onnx.writer.graph import Graph, Value
+from millstream.onnx.writer.reasons import REASONS
 from millstream.ops import REGISTRY
 
 assert _families
@@ -118,7 +119,7 @@ class Writer:
         training = op.role & (ROLE_BACKWARD | ROLE_OPTIMIZE) or ".optim." in definition.kernel.__module__
         if training or (forward is not None and forward in REGISTRY):
             raise RefusedError("it belongs to training; export the test program (clone(for_test=True))")
-        raise RefusedError(definition.extra.get("no_onnx", "no composition of ONNX operators is known for it"))
+        raise RefusedError(REASONS.get(op.type, "no composition of ONNX operators is known for it"))
 
     def _stand_in(self, op: Operator, graph: Graph, env: Env) -> None:
         """Something for the outputs of a refused operator, so that those after it can be judged."""
@@ -178,7 +179,7 @@ class Writer:
         proto = graph.proto("millstream", [graph.info(v, dims) for v, dims in self.inputs], outputs)
         for value in graph.shared.initializers.values():
             if value.name in used:
-                proto.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value.const), value.name))
+                proto.initializer.append(onnx.numpy_helper.from_array(np.asarray(value.const, order="C"), value.name))
         opset = onnx.helper.make_opsetid("", graph.opset)
         model = onnx.helper.make_model(proto, opset_imports=[opset], producer_name="millstream", doc_string=doc)
         model.ir_version = onnx.helper.find_min_ir_version_for([opset])

@@ -1,0 +1,27 @@
+"""Why operators without an emitter have none."""
+
+from __future__ import annotations
+
+_LOOP = "a loop over sequences whose number changes from step to step (DynamicRNN, beam search), which ONNX can't say"
+_RANDOM = "it draws at random with Fluid's generator"
+_TRAINING = "it is a part of training (a loss, sampled targets), not of inference"
+_METRIC = "it is a metric with a state of its own"
+_SPARSE = "it works on SelectedRows, which ONNX has not"
+_HOST = "it acts on the host (files, readers, Python), not on tensors"
+
+_GROUPS = {
+    _LOOP: "array_to_lod_tensor lod_tensor_to_array lod_rank_table max_sequence_len reorder_lod_tensor_by_rank "
+    "shrink_rnn_memory beam_search beam_search_decode",
+    _RANDOM: "gaussian_random gaussian_random_batch_size_like uniform_random uniform_random_batch_size_like "
+    "truncated_gaussian_random randint randperm random_crop sampling_id seed shuffle_batch tdm_sampler nce sample_logits",
+    _TRAINING: "linear_chain_crf warpctc hierarchical_sigmoid yolov3_loss center_loss generate_mask_labels "
+    "generate_proposal_labels retinanet_target_assign rpn_target_assign target_assign mine_hard_examples bipartite_match "
+    "dgc dgc_clip_by_norm teacher_student_sigmoid_loss",
+    _METRIC: "auc chunk_eval detection_map edit_distance positive_negative_pair precision_recall mean_iou",
+    _SPARSE: "get_tensor_from_selected_rows merge_selected_rows split_selected_rows lookup_sparse_table merge_ids split_ids "
+    "ref_by_trainer_id",
+    _HOST: "load load_combine save save_combine read py_func create_batch_reader create_double_buffer_reader "
+    "create_py_reader create_random_data_generator create_shuffle_reader delete_var get_places fake_init coalesce_tensor",
+    "XXH64 of the ids, which ONNX has no integer operators for": "hash pyramid_hash",
+}
+REASONS = {name: reason for reason, names in _GROUPS.items() for name in names.split()}
