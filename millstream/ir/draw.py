@@ -13,6 +13,8 @@ from millstream.ir.printer import op_text
 from millstream.ir.types import VarType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from millstream.ir.block import Block
     from millstream.ir.operator import Operator
     from millstream.ir.program import Program
@@ -34,13 +36,17 @@ text { font-family: Helvetica, Arial, sans-serif; font-size: 12px; fill: #1f2933
 .parameter { fill: #d2d6dc; stroke: #616e7c; } .data { fill: #ffffff; stroke: #2f855a; stroke-width: 1.5; }
 .edge { fill: none; stroke: #7b8794; stroke-width: 1.2; }
 .weak { stroke-dasharray: 3 3; stroke: #cbd2d9; }
+.gone { fill: #f8c9c4; stroke: #b3261e; stroke-width: 2.5; } .new { fill: #bfe8c6; stroke: #1e7d34; stroke-width: 2.5; }
+.changed { fill: #fdf0b5; stroke: #a67c00; stroke-width: 2.5; }
 .hover { fill: none; stroke: #000000; stroke-opacity: 0; stroke-width: 9; }
 g.flow:hover .edge { stroke: #c0392b; stroke-width: 2.4; }
 """
 
 
-def program_svg(program: Program) -> str:
+def program_svg(program: Program, marks: Mapping[int, str] | None = None) -> str:
     """The SVG text of `program`.
+
+    `marks` highlights operators: their ``id()`` -> "gone", "new" or "changed".
 
     Operators stand in layers, each below what it reads. Boxes are coloured by role (forward, backward, optimizer,
     learning rate); parameters and other stored variables are shaded pills, data white ones. Resting the mouse on an
@@ -51,7 +57,7 @@ def program_svg(program: Program) -> str:
     pictures = []
     for block in program.blocks:
         if block.idx not in drawn:
-            pictures.append(_Picture(block, drawn))
+            pictures.append(_Picture(block, drawn, marks or {}))
     width = max(p.width for p in pictures)
     legend = _legend()
     height = _MARGIN + _HEAD + sum(p.height + _MARGIN for p in pictures)
@@ -89,6 +95,7 @@ class _Node(Box):
     op: Operator | None = None
     var: Variable | None = None
     name: str = ""
+    style: str = ""
     inner: list[_Picture] = field(default_factory=list, repr=False)
 
 
@@ -102,9 +109,10 @@ class _Flow(Edge):
 class _Picture:
     """One Block, laid out: a frame of `width` x `height` with a heading."""
 
-    def __init__(self, block: Block, drawn: set[int]) -> None:
+    def __init__(self, block: Block, drawn: set[int], marks: Mapping[int, str]) -> None:
         drawn.add(block.idx)
         self.block = block
+        self.marks = marks
         self.nodes: list[_Node] = []
         self.flows: list[_Flow] = []
         self.build(drawn)
@@ -135,7 +143,7 @@ class _Picture:
         flows: dict[tuple[int, int], _Flow] = {}
         for op in block.ops:
             index = len(self.nodes)
-            self.nodes.append(_op_node(op, drawn))
+            self.nodes.append(_op_node(op, drawn, self.marks))
             for slot, names in op.inputs.items():
                 for name in names:
                     source = at.get(name)
@@ -234,12 +242,12 @@ def _phase(op: Operator) -> str:
     return "backward" if op.role & ROLE_BACKWARD else "forward"
 
 
-def _op_node(op: Operator, drawn: set[int]) -> _Node:
-    node = _Node(_text_width(op.type, 7.4) + 20, _OP_HEIGHT, op=op)
+def _op_node(op: Operator, drawn: set[int], marks: Mapping[int, str]) -> _Node:
+    node = _Node(_text_width(op.type, 7.4) + 20, _OP_HEIGHT, op=op, style=marks.get(id(op), _phase(op)))
     node.width = max(node.width, _text_width(_result(op), 5.4) + 20)
     for block in op.sub_blocks():
         if block.idx not in drawn:
-            node.inner.append(_Picture(block, drawn))
+            node.inner.append(_Picture(block, drawn, marks))
     if node.inner:
         node.width = max(node.width, max(p.width for p in node.inner) + 2 * _MARGIN)
         node.height += sum(p.height + _MARGIN for p in node.inner)
@@ -285,7 +293,7 @@ def _node_svg(node: _Node) -> str:
     op = node.op
     title = op_text(op) + (f"\nmade at {op.site}" if op.site is not None else "")
     parts = [
-        f'<g><title>{_xml(title)}</title><rect class="op {_phase(op)}" {rect} rx="4"/>',
+        f'<g><title>{_xml(title)}</title><rect class="op {node.style}" {rect} rx="4"/>',
         f'<text class="type" {middle} y="{y + 17:.1f}">{_xml(op.type)}</text>',
         f'<text class="small" {middle} y="{y + 31:.1f}">{_xml(_result(op))}</text></g>',
     ]

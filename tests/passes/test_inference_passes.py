@@ -134,7 +134,10 @@ def test_layer_norm_of_primitives(tmp_path, form):
     def make():
         x = fluid.data("x", [None, 5, 8])
         centred = layers.elementwise_sub(x, layers.reduce_mean(x, dim=[2], keep_dim=True), axis=0)
-        square = layers.square(centred) if form == "sqrt" else centred * centred if form == "rsqrt" else layers.pow(centred, 2.0)
+        if form == "sqrt":
+            square = layers.square(centred)
+        else:
+            square = centred * centred if form == "rsqrt" else layers.pow(centred, 2.0)
         safe = layers.reduce_mean(square, dim=[2], keep_dim=True) + 1e-3
         if form == "rsqrt":
             y = layers.elementwise_mul(centred, layers.rsqrt(safe), axis=0)
