@@ -255,7 +255,7 @@ def load(
     if engine not in ("native", "auto"):
         engines.need(engine)
     device = device_of(gpu is not None, gpu or 0)
-    model = _model(os.fspath(path), model_filename, params_filename, device, profile, optimize)
+    model = open_model(os.fspath(path), model_filename, params_filename, device, profile, optimize)
     options = engines.Options(threads=threads or torch.get_num_threads())
     fixed: dict[str, Form] = {}
     errors: dict[str, float] = {}
@@ -281,11 +281,11 @@ def _requests(model: Model, calibration: Iterable[Any]) -> list[Request]:
     return found
 
 
-def _model(
-    path: str, model_filename: str | None, params_filename: str | None, device: torch.device, profile: bool, optimize: bool
-) -> Model:
-    if path.endswith(".onnx") and os.path.isfile(path):
-        raise NotImplementedError
+def open_model(
+    path: str, model_filename: str | None, params_filename: str | None, device: torch.device, profile: bool = False,
+    optimize: bool = True,
+) -> Model:  # fmt: skip
+    """The Model in a directory of save_inference_model (or its Program file); errors as :func:`load`."""
     return from_path(path, model_filename, params_filename, device, profile, optimize)
 
 

@@ -182,7 +182,7 @@ def test_engines_that_are_not_here(image_model):
             with pytest.raises(NotSupportedError, match="ExecutionProvider"):
                 millstream.load(image_model, engine=name)
     if engines.why_not("tensorrt") is not None:
-        with pytest.raises(NotSupportedError, match="TensorRT"):
+        with pytest.raises(NotSupportedError, match="TensorrtExecutionProvider"):
             core.AnalysisConfig(image_model).enable_tensorrt_engine()
 
 

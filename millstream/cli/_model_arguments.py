@@ -1,0 +1,77 @@
+"""What the commands on saved models have in common: their inputs on the command line, and errors without a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from millstream.errors import FeedError, MillstreamError, MissingFileError
+
+if TYPE_CHECKING:
+    from millstream.inference.session import LoadedModel
+
+ENGINES = ("native", "auto", "onnxruntime", "openvino", "cuda", "tensorrt")
+
+
+def model_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL and the names of its files."""
+    parser.add_argument("model", metavar="MODEL", help="directory of save_inference_model, or its program file")
+    parser.add_argument("--model-filename", metavar="NAME", help="the program's file in the directory")
+    parser.add_argument("--params-filename", metavar="NAME", help="the combined parameters' file in the directory")
+
+
+def clearly(command: str, work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """`work` with errors that are the user's as one message and status 1."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return work(arguments)
+        except (MillstreamError, OSError, ValueError) as error:
+            sys.stderr.write(f"millstream {command}: {error}\n")
+            return 1
+
+    return run
+
+
+def named(items: list[str], what: str, model: LoadedModel) -> dict[str, str]:
+    """name -> text of arguments ``name=text``; a lone ``text`` belongs to the only input."""
+    inputs = [port.name for port in model.inputs]
+    found: dict[str, str] = {}
+    for item in items:
+        name, mark, text = item.partition("=")
+        if not mark or name not in inputs:
+            if len(inputs) != 1:
+                raise FeedError(f"--{what} {item}: say for which input: name=…; the model's inputs are {', '.join(inputs)}")
+            name, text = inputs[0], item if not mark else text
+            if mark:
+                raise FeedError(f"--{what} {item}: the model has no input of that name; its input is {inputs[0]}")
+        if name in found:
+            raise FeedError(f"--{what}: {name} is given twice")
+        found[name] = text
+    return found
+
+
+def array_of(path: str) -> np.ndarray[Any, Any]:
+    """The array in a .npy file; MissingFileError, or FeedError when it is none."""
+    if not os.path.isfile(path):
+        raise MissingFileError(f"--input: there is no file {path!r}")
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FeedError(f"--input {path}: not an array file (.npy): {error}") from None
+    if not isinstance(found, np.ndarray):
+        raise FeedError(f"--input {path}: an archive of several arrays; give one .npy file for each input")
+    return found
+
+
+def lengths_of(text: str, name: str) -> list[int]:
+    """``3,2,4`` as numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise FeedError(f"--lengths {name}={text}: expected numbers with commas between them") from None
