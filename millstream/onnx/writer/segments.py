@@ -140,19 +140,23 @@ def scan(
     states: Sequence[Value],
     inputs: Sequence[Value],
     step: Callable[[Graph, list[Value], list[Value]], tuple[list[Value], list[Value]]],
+    ranks: Sequence[int] | None = None,
     reverse: bool = False,
 ) -> list[Value]:
     """ONNX's Scan over dim 0 of `inputs`: step(graph, states, slices) -> (new states, outputs of the step).
 
-    Returns the last states and then the stacked outputs.
+    `ranks` are those of new states and outputs (None: 2 each); ONNX Runtime wants to know them. Returns the last states and then the stacked outputs.
     """
     with g.child() as body:
         body.hint = g.hint
+        known = list(ranks or [])
         state_in = [body.input(g.hint + ".state", s.dtype) for s in states]
         slice_in = [body.input(g.hint + ".step", x.dtype) for x in inputs]
         new, outs = step(body, state_in, slice_in)
         results = [body.identity(v) for v in (*new, *outs)]
-        proto = body.proto(g.hint + ".body", [body.info(v) for v in (*state_in, *slice_in)], [body.info(v) for v in results])
+        known = known or [2] * len(results)
+        infos = [body.info(v, [None] * rank) for v, rank in zip(state_in, known)] + [body.info(v) for v in slice_in]
+        proto = body.proto(g.hint + ".body", infos, [body.info(v, [None] * r) for v, r in zip(results, known)])
     attrs: dict[str, Any] = {"body": proto, "num_scan_inputs": len(inputs)}
     if reverse:
         attrs["scan_input_directions"] = [1] * len(inputs)

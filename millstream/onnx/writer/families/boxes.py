@@ -259,7 +259,9 @@ def multiclass_nms(e: Emission) -> None:
     able, classes = _foreground(e, scores)
     able = _best_candidates(e, able)
     low, high = corners(g, boxes)
-    taken = boxes if e["normalized"] else g.concat([low, high + 1.0], 2)
+    # a box whose corners are exchanged has no area in Fluid; ONNX would turn it around
+    turned = g.reduce("ReduceMax", g.cast(high < low, np.int32), [2], True) > 0
+    taken = g.concat([low, g.where(turned, low, high if e["normalized"] else high + 1.0)], 2)
     largest = g.const([np.iinfo(np.int32).max], np.int64)
     found = g.op(
         "NonMaxSuppression", taken, able, largest, g.const([e["nms_threshold"]], np.float32),

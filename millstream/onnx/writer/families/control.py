@@ -213,9 +213,12 @@ def recurrent(e: Emission) -> None:
             value = env.find(name)
             if value is None:
                 e.refuse(f"the step does not compute {name!r}")
-            results.append(body.identity(value if was is None else body.cast(value, was.dtype)))
+            made = body.identity(value if was is None else body.cast(value, was.dtype))
+            var = block._find_var_recursive(name)
+            made.shape = made.shape or (tuple(-1 for _ in var.shape) if var is not None and var.has_shape else None)
+            results.append(made)
         proto = body.proto(
-            g.hint + ".body", [body.info(v) for v in (*states, *slices)], [body.info(v) for v in results]
+            g.hint + ".body", [_ranked(body, v) for v in (*states, *slices)], [_ranked(body, v) for v in results]
         )
     attrs: dict[str, Any] = {"body": proto, "num_scan_inputs": len(xs)}
     if e["reverse"]:
@@ -227,6 +230,11 @@ def recurrent(e: Emission) -> None:
         if var is not None and var.has_shape:
             value.shape = (-1, *(d if d > 0 else -1 for d in var.shape[1:]))
         e.env.bind(name, value)
+
+
+def _ranked(g: Graph, x: Value) -> Any:
+    """The value info with the rank where it is known: ONNX Runtime's Scan wants that of its results."""
+    return g.info(x, None if x.shape is None else [None] * len(x.shape))
 
 
 # ---- arrays ------------------------------------------------------------------------------------------------------

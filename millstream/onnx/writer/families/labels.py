@@ -32,7 +32,7 @@ def _viterbi(g: Graph, emission: Value, w: Value, lengths: Value, mask: Value) -
         new = body.where(alive, before, tag)
         return [new], [tag]
 
-    first, tags = scan(g, [last], [came, later], back, reverse=True)
+    first, tags = scan(g, [last], [came, later], back, ranks=[1, 1], reverse=True)
     return g.concat([g.unsqueeze(first, 0), tags], 0)
 
 
