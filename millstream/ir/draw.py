@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape
 
 from millstream.ir.layering import Box, Edge, arrange
@@ -43,10 +43,11 @@ g.flow:hover .edge { stroke: #c0392b; stroke-width: 2.4; }
 """
 
 
-def program_svg(program: Program, marks: Mapping[int, str] | None = None) -> str:
+def program_svg(program: Program, marks: Mapping[int, str] | None = None, parameters: bool = True) -> str:
     """The SVG text of `program`.
 
-    `marks` highlights operators: their ``id()`` -> "gone", "new" or "changed".
+    `marks` highlights operators: their ``id()`` -> "gone", "new" or "changed". Without `parameters`, stored variables
+    stand in the operators' texts only, which keeps large networks narrow.
 
     Operators stand in layers, each below what it reads. Boxes are coloured by role (forward, backward, optimizer,
     learning rate); parameters and other stored variables are shaded pills, data white ones. Resting the mouse on an
@@ -57,7 +58,7 @@ def program_svg(program: Program, marks: Mapping[int, str] | None = None) -> str
     pictures = []
     for block in program.blocks:
         if block.idx not in drawn:
-            pictures.append(_Picture(block, drawn, marks or {}))
+            pictures.append(_Picture(block, drawn, _Look(marks or {}, parameters)))
     width = max(p.width for p in pictures)
     legend = _legend()
     height = _MARGIN + _HEAD + sum(p.height + _MARGIN for p in pictures)
@@ -88,6 +89,13 @@ def _legend() -> str:
     return "".join(parts)
 
 
+class _Look(NamedTuple):
+    """What :func:`program_svg` was asked for."""
+
+    marks: Mapping[int, str]
+    parameters: bool
+
+
 @dataclass
 class _Node(Box):
     """A Box that knows what it shows: an operator (perhaps around pictures of its Blocks) or a variable."""
@@ -109,10 +117,10 @@ class _Flow(Edge):
 class _Picture:
     """One Block, laid out: a frame of `width` x `height` with a heading."""
 
-    def __init__(self, block: Block, drawn: set[int], marks: Mapping[int, str]) -> None:
+    def __init__(self, block: Block, drawn: set[int], look: _Look) -> None:
         drawn.add(block.idx)
         self.block = block
-        self.marks = marks
+        self.look = look
         self.nodes: list[_Node] = []
         self.flows: list[_Flow] = []
         self.build(drawn)
@@ -143,7 +151,7 @@ class _Picture:
         flows: dict[tuple[int, int], _Flow] = {}
         for op in block.ops:
             index = len(self.nodes)
-            self.nodes.append(_op_node(op, drawn, self.marks))
+            self.nodes.append(_op_node(op, drawn, self.look))
             for slot, names in op.inputs.items():
                 for name in names:
                     source = at.get(name)
@@ -172,6 +180,8 @@ class _Picture:
         for name, ops in readers.items():
             var = self.block._find_var_recursive(name)
             if name == "@EMPTY@" or (var is not None and var.type in _NO_LEAF):
+                continue
+            if var is not None and var.persistable and not self.look.parameters:
                 continue
             near = [op for op in ops if not op.role & (ROLE_BACKWARD | ROLE_OPTIMIZE)]
             if near:
@@ -242,12 +252,12 @@ def _phase(op: Operator) -> str:
     return "backward" if op.role & ROLE_BACKWARD else "forward"
 
 
-def _op_node(op: Operator, drawn: set[int], marks: Mapping[int, str]) -> _Node:
-    node = _Node(_text_width(op.type, 7.4) + 20, _OP_HEIGHT, op=op, style=marks.get(id(op), _phase(op)))
+def _op_node(op: Operator, drawn: set[int], look: _Look) -> _Node:
+    node = _Node(_text_width(op.type, 7.4) + 20, _OP_HEIGHT, op=op, style=look.marks.get(id(op), _phase(op)))
     node.width = max(node.width, _text_width(_result(op), 5.4) + 20)
     for block in op.sub_blocks():
         if block.idx not in drawn:
-            node.inner.append(_Picture(block, drawn, marks))
+            node.inner.append(_Picture(block, drawn, look))
     if node.inner:
         node.width = max(node.width, max(p.width for p in node.inner) + 2 * _MARGIN)
         node.height += sum(p.height + _MARGIN for p in node.inner)

@@ -91,8 +91,11 @@ class Report:
             for what, (a, b) in self.totals().items()
         )
         graphs = "".join(
-            f"<section class='graph'><h2>{name}</h2><div class='view'>{program_svg(program, self.marks)}</div></section>"
-            for name, program in (("Before", self.before), ("After", self.after))
+            f"<section class='graph'><h2>{name}</h2><div class='view'>{graph}</div></section>"
+            for name, graph in (
+                ("Before", program_svg(self.before, self.marks, parameters=False)),
+                ("After", program_svg(self.after, self.marks, parameters=False)),
+            )
         )
         return _PAGE.format(
             title=escape(title), totals=totals, passes=self._passes_html(), operators=self._operators_html(),
@@ -176,9 +179,10 @@ h1 {{ font-size: 20px; margin: 0 0 12px; }} h2 {{ font-size: 15px; margin: 0 0 8
 .cards, .tables, .graphs {{ display: flex; gap: 14px; align-items: flex-start; margin-bottom: 16px; flex-wrap: wrap; }}
 .card, .box, .graph {{ background: #fff; border: 1px solid #cbd2d9; border-radius: 6px; padding: 10px 14px; }}
 .card span {{ display: block; font-size: 18px; }}
-.box {{ max-height: 420px; overflow: auto; flex: 1 1 300px; }}
+.box {{ max-height: 330px; overflow: auto; flex: 1 1 300px; }}
 .graphs {{ flex-wrap: nowrap; }} .graph {{ flex: 1 1 50%; min-width: 0; }}
-.view {{ overflow: auto; max-height: 80vh; }}
+.view {{ overflow: auto; max-height: 90vh; }} .view svg {{ max-width: 100%; height: auto; }}
+#full:checked ~ .graphs .view svg {{ max-width: none; }}
 table {{ border-collapse: collapse; width: 100%; font-size: 12px; }}
 td, th {{ text-align: left; padding: 2px 8px 2px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }}
 .n {{ text-align: right; }} .fired td:first-child {{ font-weight: bold; }}
@@ -194,12 +198,14 @@ ul {{ margin: 2px 0; padding-left: 18px; }}
 <i style="background:#f8c9c4;border-color:#b3261e"></i>gone
 <i style="background:#bfe8c6;border-color:#1e7d34"></i>new
 <i style="background:#fdf0b5;border-color:#a67c00"></i>other inputs or attributes</span></div></div>
-<div class="graphs">{graphs}</div>
 <div class="tables">
 <div class="box"><h2>Passes</h2><table><tr><th>pass</th><th class="n">changes</th><th>refused</th></tr>{passes}</table></div>
 <div class="box"><h2>Operators</h2><table><tr><th>type</th><th class="n">before</th><th class="n">after</th></tr>
 {operators}</table></div>
 <div class="box"><h2>Parameters</h2><table><tr><th>name</th><th>value</th><th class="n">size</th><th></th></tr>
 {parameters}</table></div></div>
+<input type="checkbox" id="full"><label for="full">
+graphs in full size (parameters stand in the operators' hover texts)</label>
+<div class="graphs">{graphs}</div>
 </body></html>
 """
