@@ -54,6 +54,11 @@ class Cluster:
     port: str = field(default="", metadata={"env": "PADDLE_PORT"})
 
 
+def keep_compiled_code() -> None:
+    """Have torch's compiler keep what it makes under our cache directory, unless ``TORCHINDUCTOR_CACHE_DIR`` says where."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(settings().cache_dir, "inductor"))
+
+
 def environment() -> Mapping[str, str]:
     """The process environment, for the few places that read variables of their own."""
     return os.environ

@@ -233,7 +233,8 @@ def op(
             calls whose autograd gradient equals the declared one (tests/ops/test_traceable.py checks it);
             `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
             `amp_slots`: the only slots that it may touch; `captured=`: the kernel that whole-step capture compiles
-            in place of this one (same call form, tensors only, changes nothing in place).
+            in place of this one (same call form, tensors only, changes nothing in place); `draws=True`: `ctx` is
+            asked for generators only.
     """
 
     def declare(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -37,8 +37,7 @@ class BuildStrategy(Switches):
     `reduce_strategy`, `gradient_scale_strategy`, `num_trainers` and `trainer_id` have their documented meaning. The
     fusion and memory switches are accepted: fusing and freeing are decided by the Plan.
 
-    `enable_compiler` (not in Fluid) compiles runs of operators, forward, backward and update together, with torch's compiler.
-    It needs a C++ compiler and some seconds to minutes at the second step with new shapes; what it could not take, and why,
+    `enable_compiler` (not in Fluid) compiles runs of operators (forward, backward, update) with torch's compiler. It needs a C++ compiler and some seconds to minutes at the second step with new shapes; what it could not take, and why,
     is told by :meth:`CompiledProgram.explain`.
     """
 
@@ -170,8 +169,9 @@ class CompiledProgram:
         if self._replicas is not None:
             programs += [self._replicas.compute, self._replicas.update]
         plans = list(self._executor._plans.values()) if self._executor is not None else []
-        mine = [p for p in plans if p.capture is not None and any(p.owner[0] is program for program in programs)]
-        return "\n".join(p.capture.explain() for p in mine) or "nothing was captured (BuildStrategy.enable_compiler, then run)"
+        mine = [p.capture for p in plans if p.owner is not None and any(p.owner[0] is program for program in programs)]
+        text = "\n".join(capture.explain() for capture in mine if capture is not None)
+        return text or "nothing was captured: set BuildStrategy.enable_compiler, then run"
 
     def _run(
         self, executor: Executor, feed: Any, fetch_list: Any, scope: Scope, return_numpy: bool, return_merged: bool

@@ -94,12 +94,15 @@ class Executor:
         return [as_result(value, lod, return_numpy) for value, lod in results]
 
     def run_raw(
-        self, program: Program, feed: Any, fetch_list: Any, scope: Scope, use_prune: bool = False
+        self, program: Program, feed: Any, fetch_list: Any, scope: Scope, use_prune: bool = False, capture: bool = False
     ) -> list[tuple[Any, LoD]]:
-        """Like :meth:`run`, with kernel values (torch tensors) and LoD as the result."""
+        """Like :meth:`run`, with kernel values (torch tensors) and LoD as the result.
+
+        `capture` compiles runs of operators (``BuildStrategy.enable_compiler``).
+        """
         fetches = fetch_names(fetch_list)
         names, tensors, lods = self._prepare_feed(program, feed or {})
-        plan = self._plan(program, names, lods, fetches, scope, use_prune)
+        plan = self._plan(program, names, lods, fetches, scope, use_prune, capture)
         ctx = Context(scope, self._rng(program), self, self._device)
         recorder = profiler.active()
         if recorder is None:
@@ -157,8 +160,9 @@ class Executor:
         self._closed = True
 
     def _plan(
-        self, program: Program, names: list[str], lods: list[LoD], fetches: list[str], scope: Scope, use_prune: bool
-    ) -> Plan:
+        self, program: Program, names: list[str], lods: list[LoD], fetches: list[str], scope: Scope, use_prune: bool,
+        capture: bool,
+    ) -> Plan:  # fmt: skip
         key = (
             id(program),
             program._version,
@@ -170,15 +174,16 @@ class Executor:
             flag("check_nan_inf"),
             profiler.active() is not None,
             self.passes,
+            capture,
         )
         plan = self._plans.get(key)
         if plan is None:
             feeds = {n: bool(lod) for n, lod in zip(names, lods)}
             profiled = profiler.active() is not None
-            options = Options(False, bool(flag("check_nan_inf")), profiled, self._device, tuple(self.passes))
+            options = Options(False, bool(flag("check_nan_inf")), profiled, self._device, tuple(self.passes), capture)
             source = program._prune_with_input(names, fetches) if use_prune and fetches else program
             plan = Plan(source, feeds, fetches, scope, options)
-            plan.owner = (program, scope)  # type: ignore[attr-defined]  # ids in the key must stay taken
+            plan.owner = (program, scope)
             self._plans[key] = plan
             if len(self._plans) > PLAN_CACHE_SIZE:
                 self._plans.popitem(last=False)

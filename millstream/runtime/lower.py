@@ -57,6 +57,7 @@ class Options:
         profile: time every operator.
         device: where new tensors are made.
         passes: names of the passes that change a Plan's copy of the global Block first.
+        capture: compile runs of operators (runtime/capture.py); not while profiling or checking for NaN.
     """
 
     tape: bool = False
@@ -64,6 +65,7 @@ class Options:
     profile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     passes: tuple[str, ...] = PLAN_PASSES
+    capture: bool = False
 
 
 class Emitter:
@@ -170,6 +172,13 @@ class Emitter:
     # ---- operators ---------------------------------------------------------------------------
     def emit(self, ops: list[Operator], keep: set[str]) -> None:
         """Emit all operators; locals in `keep` live to the end."""
+        self._prepare(ops, keep)
+        for i, op in enumerate(ops):
+            self._one(i, op)
+            self._after(i, op)
+            self._free(i, op)
+
+    def _prepare(self, ops: list[Operator], keep: set[str]) -> None:
         self.keep = keep
         if self.outer is None:
             self.pairing = pair_gradients(ops)
@@ -179,18 +188,17 @@ class Emitter:
             for name in op.output_arg_names:
                 self.last_use.setdefault(name, i)
                 self.last_use[name] = max(self.last_use[name], i)
-        for i, op in enumerate(ops):
-            self._save(self.pairing.save_before.get(i), op)
-            if self.options.profile:
-                self.line(f"ctx.enter({self.const('o', op)})", op)
-            if definition_of(op).block:
-                self._block_op(i, op)
-            elif i in self.pairing.forward and self._uses_handle(i, op):
-                self._grad_of_taped(i, op)
-            else:
-                self._plain_op(i, op)
-            self._after(i, op)
-            self._free(i, op)
+
+    def _one(self, i: int, op: Operator) -> None:
+        self._save(self.pairing.save_before.get(i), op)
+        if self.options.profile:
+            self.line(f"ctx.enter({self.const('o', op)})", op)
+        if definition_of(op).block:
+            self._block_op(i, op)
+        elif i in self.pairing.forward and self._uses_handle(i, op):
+            self._grad_of_taped(i, op)
+        else:
+            self._plain_op(i, op)
 
     def _uses_handle(self, i: int, op: Operator) -> bool:
         return self.pairing.forward[i] in self.pairing.taped and (
@@ -427,6 +435,9 @@ class Emitter:
         if self.options.check_nan and outs:
             names = self.const("n", (op, tuple(outs)))
             self.line(f"ctx.check_finite({names}, ({''.join(self.v(n) + ', ' for n in outs)}))", op)
+        self._persist(outs, op)
+
+    def _persist(self, outs: list[str], op: Operator) -> None:
         for name in outs:
             var = self.block._find_var_recursive(name)
             if var is not None and var.persistable:
@@ -461,16 +472,18 @@ def _missing(block: Block, name: str, op: Operator) -> UninitializedError:
 
 
 def lower_global(
-    block: Block, feeds: dict[str, bool], fetches: list[str], scope: Any, options: Options, make_body: Callable[..., Any]
-) -> Code:
+    block: Block, feeds: dict[str, bool], fetches: list[str], scope: Any, options: Options, make_body: Callable[..., Any],
+    emitter: Emitter | None = None,
+) -> Code:  # fmt: skip
     """The function ``step(feed, feed_lods, tensors, vars, ctx)`` of a global Block.
 
     Args:
         feeds: fed variable -> whether it comes with a LoD.
         fetches: variables whose (value, LoD) pairs it returns.
+        emitter: another kind of Emitter over `block` (runtime/capture.py has one).
     """
     ops = live_ops(block, fetches)
-    emitter = Emitter(block, options, make_body)
+    emitter = emitter or Emitter(block, options, make_body)
     emitter.scope = scope
     for k, (name, with_lod) in enumerate(feeds.items()):
         emitter.line(f"{emitter.v(name)} = feed[{k}]")

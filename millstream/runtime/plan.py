@@ -15,6 +15,7 @@ from millstream.ir.operator import Operator
 from millstream.ir.program import Program
 from millstream.ops._grad import rebuild
 from millstream.ops._values import LoD, SelectedRows
+from millstream.runtime.capture import Capture, CapturingEmitter
 from millstream.runtime.liveness import live_ops
 from millstream.runtime.lower import Code, Options, lower_body, lower_global
 from millstream.runtime.place import CPUPlace, CUDAPlace, Place
@@ -109,13 +110,23 @@ class Plan:
     ) -> None:
         self.program = program  # keeps ids in the cache key alive
         self.options = options
+        self.owner: tuple[Program, Scope] | None = None  # whose ids are in an Executor's cache key: they must stay taken
         self.bodies: list[Body] = []
         root = program.global_block()
         self.work = passes.work_on(program, live_ops(root, fetches), {*feeds, *fetches})
         if not options.check_nan:
             passes.run(self.work, options.passes)
         block = self.work.block if any(count for _, count in self.work.done) else root
-        self.code = lower_global(block, feeds, fetches, scope, options, self._make_body)
+        self.capture = Capture() if options.capture and not options.check_nan and not options.profile else None
+        self._source = (block, feeds, fetches, scope)
+        self._lower()
+
+    def _lower(self) -> None:
+        block, feeds, fetches, scope = self._source
+        emitter = None
+        if self.capture is not None:
+            emitter = CapturingEmitter(block, self.options, self._make_body, self.capture)
+        self.code = lower_global(block, feeds, fetches, scope, self.options, self._make_body, emitter)
         self.function = _compile(self.code, "step")
         self._bound: tuple[Scope, int, tuple[Any, ...], tuple[ScopeVar, ...]] | None = None
 
@@ -162,6 +173,8 @@ class Plan:
 
     def run(self, feed: list[torch.Tensor], feed_lods: list[LoD], ctx: Context) -> list[tuple[Any, LoD]]:
         """One run; returns (value, LoD) for each fetch."""
+        if self.capture is not None and self.capture.stale:
+            self._lower()
         tensors, variables = self.bind(ctx.scope)
         try:
             with torch.no_grad():

@@ -62,7 +62,7 @@ def adam(
         return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
     in_place = aliased >= _IN_PLACE
     grad = dense(grad)
-    if in_place and _onepass.ready((param, grad, moment1, moment2)):
+    if in_place and _onepass.ready([param], [grad], [moment1], [moment2]):
         _onepass.adam([param], [grad], [moment1], [moment2], rate, beta1, beta2, epsilon)
         return param, moment1, moment2, *pows
     m1, m2 = _moments(moment1, moment2, grad, beta1, beta2, in_place)

@@ -29,7 +29,7 @@ def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False
     Every row moves, also those that a SelectedRows gradient does not name (see searched in _sparse.py).
     """
     grad = searched(grad)
-    if "VelocityOut" in aliased and "ParamOut" in aliased and _onepass.ready((param, grad, velocity)):
+    if "VelocityOut" in aliased and "ParamOut" in aliased and _onepass.ready([param], [grad], [velocity]):
         _onepass.momentum([param], [grad], [velocity], scalar(lr), mu, use_nesterov)
         return param, velocity
     velocity = velocity.mul_(mu).add_(grad) if "VelocityOut" in aliased else torch.add(grad, velocity, alpha=mu)

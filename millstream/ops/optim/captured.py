@@ -1,0 +1,51 @@
+"""Updates as whole-step capture compiles them: formulas of tensors only, the rate included (``captured=`` in declarations).
+
+The kernels beside read the learning rate on the host to hand it to torch's one-pass kernels, which compiled code can't.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def sgd(param, lr, grad, *, aliased=frozenset()):
+    return param - lr.reshape(()) * grad
+
+
+def fused_sgd(params, grads, lr):
+    return [sgd(p, lr, g) for p, g in zip(params, grads)]
+
+
+def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False, aliased=frozenset()):
+    velocity = velocity * mu + grad
+    step = grad + mu * velocity if use_nesterov else velocity
+    return param - lr.reshape(()) * step, velocity
+
+
+def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False):
+    pairs = [momentum(p, g, v, lr, mu=mu, use_nesterov=use_nesterov) for p, g, v in zip(params, grads, velocity)]
+    return [p for p, _ in pairs], [v for _, v in pairs]
+
+
+def adam(
+    param, grad, lr, moment1, moment2, beta1_pow, beta2_pow, beta1_tensor, beta2_tensor, *, beta1: float = 0.9,
+    beta2: float = 0.999, epsilon: float = 1e-8, lazy_mode: bool = False, min_row_size_to_use_multithread: int = 1000,
+    aliased=frozenset(),
+):  # fmt: skip
+    beta1 = beta1 if beta1_tensor is None else beta1_tensor.reshape(())
+    beta2 = beta2 if beta2_tensor is None else beta2_tensor.reshape(())
+    rate = lr.reshape(()) * torch.sqrt(1.0 - beta2_pow.reshape(())) / (1.0 - beta1_pow.reshape(()))
+    m1 = moment1 * beta1 + (1.0 - beta1) * grad
+    m2 = moment2 * beta2 + (1.0 - beta2) * grad * grad
+    return param - rate * m1 / (m2.sqrt() + epsilon), m1, m2, beta1_pow * beta1, beta2_pow * beta2
+
+
+def fused_adam(
+    params, grads, lr, moment1, moment2, beta1_pows, beta2_pows, *, beta1: float = 0.9, beta2: float = 0.999,
+    epsilon: float = 1e-8,
+):  # fmt: skip
+    rows = [
+        adam(*row[:2], lr, *row[2:], None, None, beta1=beta1, beta2=beta2, epsilon=epsilon)
+        for row in zip(params, grads, moment1, moment2, beta1_pows, beta2_pows)
+    ]
+    return tuple(list(column) for column in zip(*rows))

@@ -1,0 +1,265 @@
+"""A run of operators as one function of tensors, compiled for each form of its arguments by torch's compiler.
+
+The first call with new shapes, strides or dtypes tries every operator on fake tensors beside its real run: those that
+look at values refuse, and the Plan is lowered again without them. The second one traces and compiles, and compares the
+compiled results with those of the kernels. From the third on the compiled code runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from millstream import config
+from millstream.ir.operator import Operator
+
+MOST_FORMS = 8  # of arguments to compile for; what has more (every batch another length) runs kernel by kernel
+_TOLERANCE = {torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # of the largest value; else 1e-3
+
+
+class Segment:
+    """Callable with the segment's tensors and then its generators; returns its results as a tuple.
+
+    Args:
+        code: source, constants and operators by line, of the function `segment`.
+        ops: its operators.
+        tensors: how many of the arguments are values (the others are generators, or the Context that has some).
+        exact: for each result, whether the compiled one must be near the kernels' (an update such as Adam's turns the
+            rounding noise of a gradient near zero into a whole step of either sign).
+        refuse: told (operator, why) of each operator that can't be traced.
+    """
+
+    def __init__(self, code: Any, ops: list[Operator], tensors: int, exact: list[bool],
+                 refuse: Callable[[Operator, str], None]) -> None:  # fmt: skip
+        self.code = code
+        self.ops = ops
+        self._exact = exact
+        self._tensors = tensors
+        self._refuse = refuse
+        self._filename = f"<segment {id(code):x}>"
+        namespace = code.constants
+        exec(compile(code.source, self._filename, "exec"), namespace)  # our own text (see runtime/plan.py)
+        self._function = namespace["segment"]
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._tried: set[Any] = set()
+        self._eager = ""  # why no (more) forms are compiled
+        self._lock = threading.Lock()
+
+    def state(self) -> str:
+        """Whether it is compiled, for people."""
+        text = f"compiled for {len(self._compiled)} forms of its arguments" if self._compiled else "not compiled"
+        return f"{text}; {self._eager}" if self._eager else text
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        values = args[: self._tensors]
+        key = tuple((a.shape, a.stride(), a.dtype) if type(a) is torch.Tensor else a is None for a in values)
+        compiled = self._compiled.get(key)
+        if compiled is not None:
+            return compiled(values, args[self._tensors :])
+        if self._eager:
+            return self._function(*args)
+        with self._lock:
+            return self._first(key, values, args[self._tensors :])
+
+    def _first(self, key: Any, values: Sequence[Any], generators: Sequence[Any]) -> tuple[Any, ...]:
+        if any(entry is False for entry in key):
+            self._eager = "an argument is not a tensor"
+        elif len(self._tried) >= MOST_FORMS and key not in self._tried:
+            self._eager = f"more than {MOST_FORMS} forms of its arguments"
+        if self._eager:
+            return self._function(*values, *generators)
+        if key not in self._tried:
+            self._tried.add(key)
+            return _probe(self, values, generators)
+        draws = _Draws(generators)
+        versions = [None if v is None else v._version for v in values]
+        with draws:
+            real = self._function(*values, *generators)
+        untouched = versions == [None if v is None else v._version for v in values]
+        try:
+            self._compiled[key] = self._compile(values, draws, real, untouched)
+        except Exception as error:  # whatever the compiler finds: the kernels go on
+            op = self._culprit(error)
+            if op is not None:
+                self._refuse(op, _brief(error))
+            self._eager = f"not compiled: {_brief(error)}"
+        return real
+
+    def _culprit(self, error: BaseException) -> Operator | None:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == self._filename:
+                return self.code.op_of_line.get(frame.lineno or -1)
+        return None
+
+    def _compile(self, values: Sequence[Any], draws: _Draws, real: tuple[Any, ...], untouched: bool) -> Callable[..., Any]:
+        config.keep_compiled_code()
+        from torch._inductor.compile_fx import compile_fx  # here: the import takes seconds
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        if draws.refused:
+            raise ValueError(draws.refused)
+        present = [k for k, v in enumerate(values) if v is not None]
+        filled = [k for k, v in enumerate(real) if v is not None]
+        count = len(present)
+
+        def flat(*inputs: torch.Tensor) -> list[Any]:
+            arguments: list[Any] = [None] * len(values)
+            for k, tensor in zip(present, inputs):
+                arguments[k] = tensor
+            with _Given(list(inputs[count:])):
+                out = self._function(*arguments, *draws.generators)
+            return [out[k] for k in filled]
+
+        example = [values[k] for k in present] + draws.drawn
+        with torch.no_grad():
+            graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+            code: Any = compile_fx(graph, example)
+            if untouched:
+                found = code(*example)
+                _compare([(real[k], v) for k, v in zip(filled, found) if self._exact[k]])
+        width, recipes = len(real), draws.recipes
+
+        def run(values: Sequence[Any], generators: Sequence[Any]) -> tuple[Any, ...]:
+            found = code(*[values[k] for k in present], *[again(generators) for again in recipes])
+            results: list[Any] = [None] * width
+            for k, value in zip(filled, found):
+                results[k] = value
+            return tuple(results)
+
+        return run
+
+
+# ---- what can be traced --------------------------------------------------------------------------
+def _probe(segment: Segment, values: Sequence[Any], generators: Sequence[Any]) -> tuple[Any, ...]:
+    """Run the segment's lines one by one, for real and on fake tensors; operators that fail on these refuse."""
+    head, *lines, last = segment.code.source.split("\n")
+    names = head[head.index("(") + 1 : head.rindex(")")].split(", ") if len(values) + len(generators) else []
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def fake(value: Any) -> Any:
+        return fakes.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+    real = dict(zip(names, [*values, *generators]))
+    shadow = {name: fake(value) for name, value in real.items()}
+    for number, line in enumerate(lines):
+        op = segment.code.op_of_line.get(number + 2)
+        text = compile(line.strip(), segment._filename, "exec")
+        draws = _Draws(generators)
+        with draws:
+            exec(text, segment.code.constants, real)
+        try:
+            if draws.refused:
+                raise ValueError(draws.refused)
+            with fakes, _Given([fake(t) for t in draws.drawn]):
+                exec(text, segment.code.constants, shadow)
+        except Exception as error:  # any: a kernel that looks at values may fail in any way
+            if op is not None:
+                segment._refuse(op, _brief(error))
+            shadow.update({name: fake(value) for name, value in real.items() if name in line.partition(" = ")[0]})
+    return eval(compile(last.strip().removeprefix("return "), segment._filename, "eval"), segment.code.constants, real)
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of an exception, cut."""
+    if "aten._local_scalar_dense" in str(error) or type(error).__name__ == "DataDependentOutputException":
+        return "it looks at values (.item())"
+    if type(error).__name__ == "DynamicOutputShapeException":
+        return "the shape of its result depends on values"
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:160]}"
+
+
+def _compare(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """ValueError unless compiled code gave what the kernels gave, within a share of the largest value."""
+    for k, (a, b) in enumerate(pairs):
+        if a.shape != b.shape or a.dtype is not b.dtype:
+            raise ValueError(f"result {k} is {b.dtype} {list(b.shape)} compiled, {a.dtype} {list(a.shape)} otherwise")
+        if not a.is_floating_point():
+            wrong = int((a != b).sum())
+            if wrong * 1000 > a.numel():
+                raise ValueError(f"{wrong} of {a.numel()} integers of result {k} differ")
+            continue
+        tolerance = _TOLERANCE.get(a.dtype, 1e-3)
+        a, b = a.double(), b.double()
+        finite = torch.isfinite(a)
+        if not bool((finite == torch.isfinite(b)).all()):
+            raise ValueError(f"result {k} has NaN or Inf in other places")
+        if bool(finite.any()):
+            scale = float(a[finite].abs().max())
+            worst = float((a[finite] - b[finite]).abs().max())
+            if worst > tolerance * scale + 1e-6:  # noise beside nothing is no difference
+                raise ValueError(f"result {k} differs by {worst:.3g} where the largest value is {scale:.3g}")
+
+
+# ---- random numbers --------------------------------------------------------------------------------
+class _Draws(TorchFunctionMode):
+    """Keeps what is drawn from generators, and how to draw it again: compiled code gets draws as arguments."""
+
+    def __init__(self, generators: Sequence[Any]) -> None:
+        super().__init__()
+        self.generators = list(generators)
+        self.drawn: list[torch.Tensor] = []
+        self.recipes: list[Callable[[Sequence[Any]], torch.Tensor]] = []
+        self.refused = ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if isinstance(kwargs.get("generator"), torch.Generator):
+            self._note(func, args, kwargs, out)
+        return out
+
+    def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: torch.Tensor) -> None:
+        which = _where_from(kwargs["generator"], self.generators)
+        rest = {k: v for k, v in kwargs.items() if k != "generator"}
+        into = args[0] if args and isinstance(args[0], torch.Tensor) and func.__name__.endswith("_") else None
+        given = args[1:] if into is not None else args
+        if which is None or any(isinstance(v, torch.Tensor) for v in (*given, *rest.values())):
+            self.refused = "what it draws depends on values"
+            return
+        self.drawn.append(out.clone())
+        if into is None:
+            self.recipes.append(lambda generators: func(*given, **rest, generator=which(generators)))
+        else:
+            shape, dtype, device = into.shape, into.dtype, into.device
+            self.recipes.append(
+                lambda generators: func(
+                    torch.empty(shape, dtype=dtype, device=device), *given, **rest, generator=which(generators)
+                )
+            )
+
+
+def _where_from(generator: torch.Generator, sources: Sequence[Any]) -> Callable[[Sequence[Any]], torch.Generator] | None:
+    """How to get a generator that an operator drew from out of the sources of another run."""
+    for k, source in enumerate(sources):
+        if source is generator:
+            return lambda sources: sources[k]
+        if not isinstance(source, torch.Generator):
+            if source.rng is generator:
+                return lambda sources: sources[k].rng
+            seed = generator.initial_seed()
+            return lambda sources: sources[k].seeded(seed)
+    return None
+
+
+class _Given(TorchFunctionMode):
+    """Gives, for each draw, the next of the tensors that stand for draws."""
+
+    def __init__(self, draws: list[Any]) -> None:
+        super().__init__()
+        self._draws = draws
+        self._next = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(kwargs.get("generator"), torch.Generator):
+            return func(*args, **kwargs)
+        draw = self._draws[self._next]
+        self._next += 1
+        return args[0].copy_(draw) if args and isinstance(args[0], torch.Tensor) else draw

@@ -1,0 +1,119 @@
+"""Whole-step capture: what is compiled gives what the kernels give, and what is not says why."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import millstream.fluid as fluid
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler")
+RNG = np.random.RandomState(0)
+
+
+def program(build, optimizer):
+    main, startup = fluid.Program(), fluid.Program()
+    main.random_seed = startup.random_seed = 11
+    with fluid.unique_name.guard(), fluid.program_guard(main, startup):
+        loss = build()
+        optimizer().minimize(loss)
+    return main, startup, loss
+
+
+def train(build, optimizer, feeds, capture):
+    """(losses of the steps, parameters after them, explanation)."""
+    main, startup, loss = program(build, optimizer)
+    strategy = fluid.BuildStrategy()
+    strategy.enable_compiler = capture
+    compiled = fluid.CompiledProgram(main, strategy)
+    exe, scope = fluid.Executor(), fluid.Scope()
+    with fluid.scope_guard(scope):
+        exe.run(startup)
+        losses = [exe.run(compiled, feed=feed, fetch_list=[loss])[0].item() for feed in feeds]
+        values = {p.name: np.array(scope.find_var(p.name).get_tensor()) for p in main.all_parameters()}
+    return losses, values, compiled.explain()
+
+
+def both(build, optimizer, feeds):
+    losses, values, text = train(build, optimizer, feeds, True)
+    wanted, parameters, _ = train(build, optimizer, feeds, False)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4, atol=1e-6)
+    for name, value in parameters.items():
+        np.testing.assert_allclose(values[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    return text
+
+
+def regression():
+    x = fluid.data("x", [None, 6])
+    y = fluid.data("y", [None, 1])
+    hidden = fluid.layers.dropout(fluid.layers.fc(x, 8, act="tanh"), 0.3)
+    return fluid.layers.mean(fluid.layers.square_error_cost(fluid.layers.fc(hidden, 1), y))
+
+
+def batches(count, size=4):
+    return [{"x": RNG.randn(size, 6).astype("float32"), "y": RNG.randn(size, 1).astype("float32")} for _ in range(count)]
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("optimizer", [lambda: fluid.optimizer.SGD(0.1), lambda: fluid.optimizer.Momentum(0.1, 0.9),
+                                       lambda: fluid.optimizer.Adam(0.01)], ids=["sgd", "momentum", "adam"])  # fmt: skip
+def test_forward_backward_and_update_are_one_segment(optimizer):
+    """Dropout too: its draws come from the same generator, in the same order, as without the compiler."""
+    text = both(regression, optimizer, batches(6))
+    assert text.count("segment") == 1 and "compiled for 1 form" in text and "not captured" not in text, text
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_new_shapes_are_compiled_anew_and_many_are_not():
+    text = both(regression, lambda: fluid.optimizer.SGD(0.1), [b for size in (2, 3) for b in batches(3, size)])
+    assert "compiled for 2 forms" in text, text
+
+
+def test_what_is_left_out_says_why():
+    """Without a second run of a form nothing is compiled: the first one finds out what can be."""
+
+    def build():
+        words = fluid.data("words", [None, 1], dtype="int64", lod_level=1)
+        label = fluid.data("label", [None, 1], dtype="int64")
+        pooled = fluid.layers.sequence_pool(fluid.layers.embedding(words, [20, 4], is_sparse=True), "sum")
+        steps = fluid.layers.fill_constant([1], "int64", 0)
+        limit = fluid.layers.fill_constant([1], "int64", 2)
+        going = fluid.layers.less_than(steps, limit)
+        loop = fluid.layers.While(going)
+        with loop.block():
+            fluid.layers.increment(steps, 1, in_place=True)
+            fluid.layers.less_than(steps, limit, cond=going)
+        out = fluid.layers.fc(pooled, 3, act="softmax")
+        return fluid.layers.mean(fluid.layers.cross_entropy(out, label)) + fluid.layers.cast(steps, "float32") * 0.0
+
+    words = fluid.create_lod_tensor(np.array([[1], [2], [3]], "int64"), [[1, 2]], fluid.CPUPlace())
+    feed = {"words": words, "label": np.array([[0], [2]], "int64")}
+    text = both(build, lambda: fluid.optimizer.SGD(0.1), [feed])
+    assert "while not captured: it has a sub-Block" in text
+    assert "sequence_pool not captured: it works on sequences (LoD)" in text
+    assert "SELECTED_ROWS, not a dense tensor" in text
+
+
+def test_an_operator_that_looks_at_values_is_left_out_from_then_on():
+    def build():
+        x = fluid.data("x", [None, 6])
+        y = fluid.data("y", [None, 1])
+        kept = fluid.layers.where(fluid.layers.cast(x, "bool"))  # as many rows as there are nonzero values
+        rows = fluid.layers.reduce_sum(fluid.layers.cast(kept, "float32"))
+        out = fluid.layers.fc(x, 1)
+        return fluid.layers.mean(fluid.layers.square_error_cost(out, y)) + 0.0 * rows
+
+    text = both(build, lambda: fluid.optimizer.SGD(0.1), batches(1) + batches(1, 5))
+    assert "where_index not captured: the shape of its result depends on values" in text
+
+
+def test_a_program_that_was_not_captured_says_so():
+    main, startup, loss = program(regression, lambda: fluid.optimizer.SGD(0.1))
+    compiled = fluid.CompiledProgram(main)
+    exe = fluid.Executor()
+    with fluid.scope_guard(fluid.Scope()):
+        exe.run(startup)
+        exe.run(compiled, feed=batches(1)[0], fetch_list=[loss])
+    assert "enable_compiler" in compiled.explain()
