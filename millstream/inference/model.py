@@ -18,6 +18,7 @@ from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD
 from millstream.passes import pipelines
 from millstream.runtime import stored
 from millstream.runtime.lower import Options
+from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.plan import Context, Plan
 from millstream.runtime.scope import Scope
 
@@ -89,6 +90,7 @@ class Model:
         self, program: Program, source: str, device: torch.device, profile: bool = False, optimize: bool = True,
         pass_names: Sequence[str] = pipelines.INFER,
     ) -> None:  # fmt: skip
+        keep_freed_memory()
         self.program = program
         self.source = source
         self.scope = Scope()

@@ -22,6 +22,7 @@ from millstream.runtime import profiler
 from millstream.runtime.dataset_run import run_from_dataset
 from millstream.runtime.fetched import fetched
 from millstream.runtime.lower import Options
+from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.plan import Context, Plan
 from millstream.runtime.scope import Scope, global_scope
@@ -43,6 +44,7 @@ class Executor:
             raise TypeError(f"Executor takes a place such as fluid.CPUPlace(), received {type(place).__name__}: {place!r}")
         self.place = place if place is not None else CPUPlace()
         self._device = self.place.torch_device()
+        keep_freed_memory()
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._rngs: WeakKeyDictionary[Program, _SeededGenerator] = WeakKeyDictionary()
         self.passes = pipelines.PLAN  # names of the passes that Plans made from now on go through

@@ -1,0 +1,35 @@
+"""Freed memory stays in the process, so that the next step does not fetch it from the system page by page.
+
+The C library gives large freed blocks back at once, or not, as its moving thresholds happen to stand; the pages that come
+anew are zeroed one by one. Measured (one thread): word2vec 4.4 ms a step with 990 page faults, 2.2 without; LeNet 25.3 and
+18.1; a CTR network of 26 slots 26.5 and 20.5; stacked LSTM and GRU taggers a few per cent. Fluid keeps freed memory in
+pools of its own for the same reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+from millstream.config import environment, settings
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
+_LARGEST = 32 << 20  # it takes no greater mmap threshold
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Have malloc keep up to ``settings().keep_memory_mb`` of freed memory; whether it was set.
+
+    Once a process. Nothing happens with another C library, or where the user has tuned malloc by MALLOC_* variables.
+    """
+    kept = settings().keep_memory_mb << 20
+    own = [n for n in environment() if n.startswith("MALLOC_") or n == "GLIBC_TUNABLES"]
+    if not kept or own:
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    kept = min(kept, 2**31 - 1)
+    return bool(mallopt(_MMAP_THRESHOLD, min(kept, _LARGEST))) and bool(mallopt(_TRIM_THRESHOLD, kept))
