@@ -219,7 +219,11 @@ class MSRAInitializer(_FanInitializer):
 
 
 class BilinearInitializer(Initializer):
-    """Weights of a transposed convolution that upsamples bilinearly; for [C, 1 or C, k, k] weights."""
+    """Weights of a transposed convolution that upsamples bilinearly; for [C, 1 or C, k, k] weights.
+
+    As 1.8.5 computes them on Python 3: the row of an element is its position divided by k without rounding, so the weights
+    are a little skewed. (On Python 2 they were symmetrical.)
+    """
 
     def __call__(self, param: Any, block: Any) -> Operator:
         shape = param.shape
@@ -228,8 +232,10 @@ class BilinearInitializer(Initializer):
         k = shape[3]
         factor = math.ceil(k / 2.0)
         center = (2 * factor - 1 - factor % 2) / (2.0 * factor)
-        ramp = 1 - np.abs(np.arange(k) / factor - center)
-        weight = np.broadcast_to(np.outer(ramp, ramp), shape)
+        position = np.arange(k * k)
+        column, row = position % k, (position / k) % k
+        weight = (1 - np.abs(column / factor - center)) * (1 - np.abs(row / factor - center))
+        weight = np.broadcast_to(weight.reshape(k, k), shape)
         return NumpyArrayInitializer(weight.astype("float32"))(param, block)
 
 

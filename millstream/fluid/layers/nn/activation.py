@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from millstream.fluid.initializer import Constant
@@ -112,8 +113,19 @@ def hard_sigmoid(x: Any, slope: float = 0.2, offset: float = 0.5, name: str | No
 
 
 def swish(x: Any, beta: float = 1.0, name: str | None = None) -> Any:
-    """x * sigmoid(beta * x) (Ramachandran et al., 2017, arXiv:1710.05941)."""
-    return _with_attrs("swish", x, {"beta": beta}, name)
+    """x * sigmoid(x) (Ramachandran et al., 2017, arXiv:1710.05941).
+
+    Args:
+        beta: only 1 has an effect, as in 1.8.5, whose layer loses it; another value warns. For x * sigmoid(beta * x) write
+            ``x * layers.sigmoid(layers.scale(x, beta))``.
+    """
+    if beta != 1.0:
+        warnings.warn(
+            f"swish: beta={beta} has no effect, as in 1.8.5, so that trained models keep their results; "
+            "write x * layers.sigmoid(layers.scale(x, beta))",
+            stacklevel=2,
+        )
+    return _with_attrs("swish", x, {}, name)
 
 
 def hard_swish(x: Any, threshold: float = 6.0, scale: float = 6.0, offset: float = 3.0, name: str | None = None) -> Any:

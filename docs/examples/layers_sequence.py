@@ -1,0 +1,80 @@
+"""fluid.layers: sequences
+
+A batch of sequences is their rows one after another, and the lengths. `data(value, lengths=[[2, 1]])` makes two sequences, of
+two rows and of one.
+"""
+# ruff: noqa
+#: setup
+def words():
+    return data([[1.0], [2.0], [30.0]], lengths=[[2, 1]])
+#: fluid.create_lod_tensor
+tensor = fluid.create_lod_tensor(np.array([[1.0], [2.0], [3.0]]), [[2, 1]], fluid.CPUPlace())
+print(tensor.recursive_sequence_lengths(), tensor.lod())
+#: fluid.create_random_int_lodtensor
+tensor = fluid.create_random_int_lodtensor([[2, 1]], base_shape=[1], place=fluid.CPUPlace(), low=5, high=6)
+print(np.array(tensor).shape, tensor.recursive_sequence_lengths(), np.array(tensor).min() >= 5)
+#: fluid.LoDTensor, fluid.Tensor
+tensor = fluid.LoDTensor()
+tensor.set(np.array([[1.0], [2.0], [3.0]], "float32"), fluid.CPUPlace())
+tensor.set_lod([[0, 2, 3]])  # offsets
+print(tensor.shape(), tensor.recursive_sequence_lengths(), tensor.has_valid_recursive_sequence_lengths())
+#: layers.sequence_pool
+x = words()
+for kind in ("sum", "average", "max", "last"):
+    show(layers.sequence_pool(x, kind))
+#: layers.sequence_first_step
+show(layers.sequence_first_step(words()))
+#: layers.sequence_last_step
+show(layers.sequence_last_step(words()))
+#: layers.sequence_softmax
+x = data([0.0, 1.0986123, 5.0], lengths=[[2, 1]])
+show(layers.sequence_softmax(x))
+#: layers.sequence_expand
+x = data([[1.0], [2.0]])
+y = data([[0.0], [0.0], [0.0]], lengths=[[2, 1]])
+show(layers.sequence_expand(x, y, ref_level=0))
+#: layers.sequence_expand_as
+x = data([[1.0], [2.0]])
+show(layers.sequence_expand_as(x, words()))
+#: layers.sequence_reshape
+x = data([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], lengths=[[2, 1]])
+show(layers.sequence_reshape(x, new_dim=1))
+#: layers.sequence_reverse
+show(layers.sequence_reverse(words()))
+#: layers.sequence_conv
+one = fluid.initializer.Constant(1.0)
+show(layers.sequence_conv(words(), num_filters=1, filter_size=3, param_attr=one, bias_attr=False))  # sums of neighbours
+#: layers.sequence_pad
+padded, lengths = layers.sequence_pad(words(), pad_value=layers.fill_constant([1], "float32", 0.0))
+show(padded, lengths)
+#: layers.sequence_unpad
+x = data([[[1.0], [2.0]], [[30.0], [0.0]]])
+show(layers.sequence_unpad(x, length=data([2, 1])))
+#: layers.sequence_mask
+show(layers.sequence_mask(data([2, 1, 3]), maxlen=4))
+#: layers.lod_reset
+x = data([[1.0], [2.0], [3.0]])
+show(layers.lod_reset(x, target_lod=[0, 1, 3]))  # offsets
+#: layers.gather_tree
+ids = data([[[2, 2]], [[3, 4]]])  # [steps, batch, beams]
+parents = data([[[0, 0]], [[1, 0]]])
+show(layers.gather_tree(ids, parents))
+#: nets.sequence_conv_pool
+one = fluid.initializer.Constant(1.0)
+show(fluid.nets.sequence_conv_pool(words(), num_filters=1, filter_size=3, param_attr=one, bias_attr=False, act=None, pool_type="sum"))
+#: contrib.layers.shuffle_batch
+x = data([[1.0], [2.0], [3.0]])
+show(layers.reduce_sum(fluid.contrib.layers.shuffle_batch(x)))  # the rows in another order
+#: contrib.layers.tdm_child
+# nodes of a tree: item, layer, parent, children
+tree = np.array([[0, 0, 0, 1, 2], [0, 1, 0, 3, 4], [0, 1, 0, 5, 6], [1, 2, 1, 0, 0], [2, 2, 1, 0, 0], [3, 2, 2, 0, 0], [4, 2, 2, 0, 0]], dtype="int32")
+attr = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(tree))
+child, is_leaf = fluid.contrib.layers.tdm_child(data([[1]]), node_nums=7, child_nums=2, param_attr=attr)
+show(child, is_leaf)
+#: contrib.layers.tdm_sampler
+travel = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(np.array([[1, 3], [1, 4], [2, 5], [2, 6]], "int32")))
+layer = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(np.array([[1], [2], [3], [4], [5], [6]], "int32")))
+out, labels, mask = fluid.contrib.layers.tdm_sampler(
+    data([[0]]), [0, 1], [2, 4], 4, tree_travel_attr=travel, tree_layer_attr=layer, output_list=False
+)
+show(layers.shape(out), labels, mask)  # a node of each layer on the way, and one that is not

@@ -1,0 +1,150 @@
+"""fluid.layers: tensors, their making and their shapes
+
+Constants, random tensors, variables that stay, and what changes the order or the shape of elements.
+"""
+# ruff: noqa
+#: layers.data
+image = layers.data("image", shape=[1, 28, 28])  # the batch comes in front
+words = layers.data("words", shape=[1], dtype="int64", lod_level=1)
+print(image.shape, words.shape, words.lod_level)
+#: fluid.data
+image = fluid.data("image", shape=[None, 1, 28, 28])  # complete; what is fed is checked
+print(image.shape)
+#: layers.fill_constant
+show(layers.fill_constant([2, 3], "float32", 1.5))
+#: layers.fill_constant_batch_size_like
+x = data([[1.0], [2.0], [3.0]])
+show(layers.fill_constant_batch_size_like(x, shape=[1, 2], dtype="int64", value=7))
+#: layers.zeros
+show(layers.zeros([1, 3], "int64"))
+#: layers.ones
+show(layers.ones([1, 3], "float32"))
+#: layers.zeros_like
+x = data([[1.0, 2.0]])
+show(layers.zeros_like(x))
+#: layers.diag
+show(layers.diag(data([1.0, 2.0])))
+#: layers.range
+show(layers.range(0, 10, 3, "int64"))
+#: layers.assign
+show(layers.assign(np.array([[1, 2], [3, 4]], dtype="int32")))
+#: layers.cast
+x = data([0.0, 1.7, -1.7])
+show(layers.cast(x, "int64"), layers.cast(x, "bool"))
+#: layers.create_tensor
+kept = layers.create_tensor("float32", persistable=True, name="kept")
+layers.assign(data([1.0, 2.0]), kept)
+show(kept)
+#: layers.create_parameter
+w = layers.create_parameter([2, 2], "float32", default_initializer=fluid.initializer.Constant(3.0))
+show(w)
+print(w.trainable, w.persistable)
+#: layers.create_global_var
+count = layers.create_global_var([1], value=0.0, dtype="float32", persistable=True)
+layers.increment(count)
+show(count)
+#: layers.uniform_random
+x = layers.uniform_random([50, 50], min=-2.0, max=4.0)
+show(layers.shape(x), layers.reduce_all(x < 4.0), layers.reduce_all(x >= -2.0))
+#: layers.uniform_random_batch_size_like
+x = layers.uniform_random_batch_size_like(data(np.ones((3, 2))), shape=[-1, 5])
+show(layers.shape(x))
+#: layers.gaussian_random
+x = layers.gaussian_random([10000], mean=3.0, std=0.01)
+show(layers.cast(layers.scale(layers.reduce_mean(x), 10.0, bias=0.5), "int64"))  # the mean is 3.0
+#: layers.gaussian_random_batch_size_like
+x = layers.gaussian_random_batch_size_like(data(np.ones((3, 2))), shape=[-1, 5])
+show(layers.shape(x))
+#: layers.sampling_id
+x = data([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # a distribution in each row
+show(layers.sampling_id(x))
+#: layers.shape
+show(layers.shape(data(np.ones((2, 3)))))
+#: layers.reshape
+x = data(np.arange(6.0).reshape(2, 3))
+show(layers.reshape(x, [3, -1]), layers.reshape(x, [0, 3, 1]))  # 0 keeps a dimension
+#: layers.squeeze
+x = data(np.ones((2, 1, 3)))
+show(layers.shape(layers.squeeze(x, axes=[1])))
+#: layers.unsqueeze
+x = data([[1.0, 2.0]])
+show(layers.unsqueeze(x, axes=[0, 2]))
+#: layers.flatten
+x = data(np.ones((2, 3, 4)))
+show(layers.shape(layers.flatten(x, axis=2)))
+#: layers.transpose
+x = data([[1.0, 2.0, 3.0]])
+show(layers.transpose(x, perm=[1, 0]))
+#: layers.concat
+x, y = data([[1.0], [2.0]]), data([[3.0], [4.0]])
+show(layers.concat([x, y], axis=1))
+#: layers.split
+x = data([[1.0, 2.0, 3.0, 4.0]])
+left, right = layers.split(x, num_or_sections=[1, 3], dim=1)
+show(left, right)
+#: layers.stack
+x, y = data([1.0, 2.0]), data([3.0, 4.0])
+show(layers.stack([x, y], axis=1))
+#: layers.unstack
+show(*layers.unstack(layers.assign(np.array([[1.0, 2.0], [3.0, 4.0]], "float32")), axis=1))
+#: layers.slice
+x = data(np.arange(12.0).reshape(3, 4))
+show(layers.slice(x, axes=[0, 1], starts=[1, -2], ends=[3, 10]))
+#: layers.crop
+x = data(np.arange(9.0).reshape(3, 3))
+show(layers.crop(x, shape=[2, 2], offsets=[1, 0]))
+#: layers.pad
+x = data([[1.0, 2.0]])
+show(layers.pad(x, paddings=[0, 1, 1, 0], pad_value=9.0))  # before and after, for each dimension
+#: layers.pad2d
+x = data(np.arange(1.0, 5.0).reshape(1, 1, 2, 2))
+show(layers.pad2d(x, paddings=[1, 0, 0, 1], mode="reflect"))  # top, bottom, left, right
+#: layers.expand
+x = data([[1.0, 2.0]])
+show(layers.expand(x, expand_times=[2, 2]))
+#: layers.reverse
+x = data([[1.0, 2.0], [3.0, 4.0]])
+show(layers.reverse(x, axis=[0]))
+#: layers.gather
+x = data([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+show(layers.gather(x, index=data([2, 0])))
+#: layers.gather_nd
+x = data([[1.0, 2.0], [3.0, 4.0]])
+show(layers.gather_nd(x, index=data([[1, 0], [0, 1]])))
+#: layers.scatter
+x = layers.fill_constant([3, 2], "float32", 1.0)
+index, updates = data([2, 0]), data([[5.0, 6.0], [7.0, 8.0]])
+show(layers.scatter(x, index, updates))
+#: layers.where
+show(layers.where(data([0, 1, 0, 1]) > 0))  # where it is true
+#: layers.one_hot
+show(layers.one_hot(data([[1], [3]]), depth=4))
+#: fluid.one_hot
+show(fluid.one_hot(data([1, 3]), depth=4))  # ids need no last dimension of 1
+#: layers.topk
+x = data([[1.0, 9.0, 5.0]])
+values, indices = layers.topk(x, k=2)
+show(values, indices)
+#: layers.argmax
+x = data([[1.0, 9.0, 5.0], [7.0, 2.0, 3.0]])
+show(layers.argmax(x, axis=1))
+#: layers.argsort
+x = data([[1.0, 9.0, 5.0]])
+values, indices = layers.argsort(x, axis=1, descending=True)
+show(values, indices)
+#: layers.im2sequence
+x = data(np.arange(9.0).reshape(1, 1, 3, 3))
+show(layers.im2sequence(x, filter_size=2, stride=1))
+#: layers.py_func
+def twice(x):
+    return np.array(x) * 2
+
+def twice_backward(x, out, dout):
+    return np.array(dout) * 2
+
+x = data([[1.0, 2.0]])
+out = fluid.default_main_program().current_block().create_var(name="twice", dtype="float32", shape=[-1, 2])
+show(layers.py_func(twice, x, out, backward_func=twice_backward))
+#: layers.Print
+x = data([1.0])
+show(layers.Print(x, first_n=0, message="x is "))  # x itself; the first runs print it
