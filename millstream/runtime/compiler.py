@@ -37,8 +37,9 @@ class BuildStrategy(Switches):
     `reduce_strategy`, `gradient_scale_strategy`, `num_trainers` and `trainer_id` have their documented meaning. The
     fusion and memory switches are accepted: fusing and freeing are decided by the Plan.
 
-    `enable_compiler` (not in Fluid) compiles runs of operators (forward, backward, update) with torch's compiler. It needs a C++ compiler and some seconds to minutes at the second step with new shapes; what it could not take, and why,
-    is told by :meth:`CompiledProgram.explain`.
+    `enable_compiler` (not in Fluid) compiles runs of operators (forward, backward, update) with torch's compiler. It needs a
+    C++ compiler, and some seconds to minutes at the second step with new shapes; :meth:`CompiledProgram.explain` tells what
+    it could not take, and why.
     """
 
     class ReduceStrategy(IntEnum):
