@@ -13,6 +13,7 @@ from millstream.fluid.clip import GradientClipBase, append_gradient_clip_ops, er
 from millstream.fluid.initializer import Constant
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers.tensor import create_global_var
+from millstream.fluid.optimizer.distributed_table import split_table
 from millstream.fluid.optimizer.eager import EagerUpdates, check_eager
 from millstream.fluid.regularizer import WeightDecayRegularizer, append_regularization_ops
 from millstream.ir import mode, names
@@ -245,8 +246,19 @@ class Optimizer(EagerUpdates):
         if mode.tracer() is not None:
             return self._eager_apply(params_grads)
         pairs = sorted(params_grads, key=lambda pair: pair[0].name)
+        pairs, table = split_table(default_main_program(), pairs)
+        first = [] if table is None else [self._update_table(table)]
         pairs = self._grad_clip(pairs) if self._grad_clip is not None else append_gradient_clip_ops(pairs)
-        return self._create_optimization_pass(append_regularization_ops(pairs, self.regularization))
+        return self._create_optimization_pass(append_regularization_ops(pairs, self.regularization)) + first
+
+    def _update_table(self, pair: Any) -> Operator:
+        """Plain SGD for a distributed table: neither clipped nor regularised, without accumulators."""
+        program = default_main_program()
+        self._create_global_learning_rate()
+        with program._optimized_guard(pair), name_scope("optimizer"):
+            rate = self._create_param_lr(pair)
+            inputs = {"Param": [pair[0]], "Grad": [pair[1]], "LearningRate": [rate]}
+            return program.global_block().append_op(type="sgd", inputs=inputs, outputs={"ParamOut": [pair[0]]})
 
     def apply_optimize(self, loss: Any, startup_program: Any, params_grads: Pairs) -> list[Operator]:
         """:meth:`apply_gradients` in the Program of `loss`."""

@@ -145,7 +145,7 @@ def embedding(
     Args:
         size: [number of ids, width].
         is_sparse: the gradient is SelectedRows.
-        is_distributed: the table lives on parameter servers.
+        is_distributed: the table lives on parameter servers; optimizers update it by plain SGD, without clip or decay.
         padding_idx: this id gives zeros; negative counts from the end.
     """
     return lookup("lookup_table", input, size, is_sparse, is_distributed, padding_idx, param_attr, dtype)
