@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
 from typing import Any, NamedTuple
 
 from millstream.errors import UnknownOperatorError
@@ -53,6 +56,7 @@ Longs = list[int]
 Block = Any
 
 REQUIRED = inspect.Parameter.empty
+ENTRY_POINTS = "millstream.operators"
 
 
 class Slot(NamedTuple):
@@ -133,6 +137,12 @@ class OpSpec:
     forward: Any = None
 
 
+@cache
+def _plugged(paths: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+    """Operators that packages on `paths` bring, by type; importing the entry point's object declares them."""
+    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
 class Registry:
     """All operators by type. Gradient operators that nobody declared are derived on first use."""
 
@@ -155,8 +165,14 @@ class Registry:
         return name[: -len("_grad")] if name.endswith("_grad") else None
 
     def find(self, name: str) -> OpDef | None:
-        """The declaration, a derived one for ``<op>_grad``, or None."""
+        """The declaration, one of an installed package (entry points `millstream.operators`), a derived one for
+        ``<op>_grad``, or None."""
         found = self._defs.get(name)
+        if found is None and (point := _plugged(tuple(sys.path)).get(name)) is not None:
+            point.load()
+            found = self._defs.get(name)
+            if found is None:
+                raise UnknownOperatorError(f"the entry point {point.value!r} for operator {name!r} does not declare it")
         if found is None and name.endswith("_grad") and self.derive is not None:
             forward = self.find(name[: -len("_grad")])
             if forward is not None and forward.grad is None and not forward.block:

@@ -3,8 +3,9 @@
     add = node("elementwise_add", X=node("mul", "product", X=value("x"), Y=constant("w")), Y=constant("bias"))
     relu = node("relu", X=add)
 
-A node's keywords are input slots; what is not mentioned is not looked at. ``either`` tries patterns in order, ``maybe``
-is a node that may be left out. The two operands of `COMMUTING` operators may stand either way round.
+A node's keywords are input slots (a tuple stands for a list of variables); what is not mentioned is not looked at.
+``either`` tries patterns in order, ``maybe`` is a node that may be left out. The two operands of `COMMUTING` operators
+may stand either way round.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Leaf:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An operator of one of `types`, whose output slot `out` is meant; each input slot holds one variable.
+    """An operator of one of `types`, whose output slot `out` is meant.
 
     Attributes:
         shared: its result may be read elsewhere too; the operator then stays.
@@ -37,7 +38,7 @@ class Node:
     types: tuple[str, ...]
     name: str
     out: str
-    inputs: Mapping[str, Pattern] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict)
     shared: bool = False
 
 
@@ -49,9 +50,10 @@ class Either:
 
 
 Pattern = Leaf | Node | Either
+Input = Pattern | tuple[Pattern, ...]
 
 
-def node(types: str, name: str = "", /, out: str = "Out", shared: bool = False, **inputs: Pattern) -> Node:
+def node(types: str, name: str = "", /, out: str = "Out", shared: bool = False, **inputs: Input) -> Node:
     """An operator; `types` are its possible types with ``|`` between them, `name` is what it is found by later."""
     return Node(tuple(types.split("|")), name, out, inputs, shared)
 
@@ -71,7 +73,7 @@ def either(*choices: Pattern) -> Either:
     return Either(choices)
 
 
-def maybe(types: str, name: str, inner: Pattern, /, slot: str = "X", out: str = "Out", **inputs: Pattern) -> Either:
+def maybe(types: str, name: str, inner: Pattern, /, slot: str = "X", out: str = "Out", **inputs: Input) -> Either:
     """`inner`, or an operator of `types` over it."""
     return Either((Node(tuple(types.split("|")), name, out, {slot: inner, **inputs}), inner))
 
@@ -118,23 +120,24 @@ def _operator(pattern: Node, at: int, uses: Uses, found: Found) -> Iterator[Foun
     op = uses.ops[at]
     positions = {**found.positions, pattern.name: at} if pattern.name else found.positions
     now = Found(found.names, positions, (*found.nodes, (at, pattern)))
-    orders: list[dict[str, Pattern]] = [dict(pattern.inputs)]
+    orders: list[dict[str, Input]] = [dict(pattern.inputs)]
     if op.type in COMMUTING and pattern.inputs.keys() <= {"X", "Y"}:
         swap = {"X": "Y", "Y": "X"}
         orders.append({swap[slot]: inner for slot, inner in pattern.inputs.items()})
     for order in orders:
-        yield from _inputs(list(order.items()), at, uses, now)
+        slots = [(op.inputs.get(slot, []), p if isinstance(p, tuple) else (p,)) for slot, p in order.items()]
+        if all(len(names) == len(patterns) and EMPTY_VAR not in names for names, patterns in slots):
+            wanted = [pair for names, patterns in slots for pair in zip(names, patterns)]
+            yield from _inputs(wanted, at, uses, now)
 
 
 def _inputs(rest: list[tuple[str, Pattern]], at: int, uses: Uses, found: Found) -> Iterator[Found]:
     if not rest:
         yield found
         return
-    (slot, pattern), *others = rest
-    names = uses.ops[at].inputs.get(slot, [])
-    if len(names) == 1 and names[0] != EMPTY_VAR:
-        for now in _variable(pattern, names[0], at, uses, found):
-            yield from _inputs(others, at, uses, now)
+    (name, pattern), *others = rest
+    for now in _variable(pattern, name, at, uses, found):
+        yield from _inputs(others, at, uses, now)
 
 
 def _variable(pattern: Pattern, name: str, reader: int, uses: Uses, found: Found) -> Iterator[Found]:

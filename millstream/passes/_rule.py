@@ -144,6 +144,21 @@ class Rule:
         return None
 
 
+def body_match(work: Work, block: Block, pattern: Node, besides: frozenset[str] = frozenset()) -> Match | None:
+    """The match of a pattern that takes in every operator of `block` (a loop's body), or None.
+
+    Operators of the types `besides` may be left over: what a StaticRNN does to hand on its states.
+    """
+    uses = work.uses(block)
+    wanted = sum(op.type not in besides for op in block.ops)
+    for at in reversed(range(len(block.ops))):
+        for found in islice(matches(pattern, at, uses), _MAX_WAYS):
+            positions = sorted(p for p, _ in found.nodes)
+            if len(positions) == wanted:
+                return Match(work, uses, [uses.ops[p] for p in positions], positions, found)
+    return None
+
+
 def _read_elsewhere(match: Match, position: int) -> bool:
     uses = match.uses
     return any(

@@ -1,0 +1,1 @@
+"""GRU steps with attention over road links, for millstream."""
