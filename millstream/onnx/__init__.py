@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from millstream.ir.program import Program
+from millstream.onnx.reader.model import OnnxModel, load
 from millstream.onnx.writer.files import export_model, write_model
 from millstream.onnx.writer.model import write
 from millstream.onnx.writer.refusals import refusals
 
-__all__ = ["export", "export_model", "refusals"]
+__all__ = ["OnnxModel", "export", "export_model", "load", "refusals"]
 
 
 def export(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from millstream.onnx._require import onnx_package
-from millstream.onnx.writer.fold import fold
+from millstream.onnx.fold import fold
 
 _BOOLEAN = frozenset(
     {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"}

@@ -1,0 +1,1 @@
+"""ONNX models to Programs: the file is judged first, then each node becomes Fluid operators."""
