@@ -38,6 +38,7 @@ def _fits(a: torch.Tensor, b: torch.Tensor, work: int) -> bool:
         and b.dtype is torch.float32
         and a.device.type == "cpu"
         and not torch.is_grad_enabled()
+        and type(a) is torch.Tensor  # not a tracer's stand-in
         and _onednn() is not None
     )
 

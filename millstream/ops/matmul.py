@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
+from millstream.kernels.gemm import product, product_of_rows
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
@@ -16,9 +17,12 @@ from millstream.ops._values import Spec
 _GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
 
 
-# A product of few rows goes through register tiles between these numbers of multiplications (measured against MKL and
-# oneDNN); below, the call costs more than it saves, and above, torch's own threads win.
-_TILES_FROM, _TILES_TO, _TILES_ROWS, _TILES_COLUMNS = 100_000, 8_000_000, 64, 16
+# A product of few rows goes through register tiles (measured against MKL and oneDNN); below the first number of
+# multiplications the call costs more than it saves, above the others oneDNN, or torch's own threads, win. Tiles work in one
+# thread and, unlike oneDNN, compile nothing for a new number of rows.
+_TILES_FROM, _TILES_COLUMNS = 100_000, 16
+_TILES_ROWS, _TILES_TO = 64, 8_000_000
+_ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
 
 
 @cache
@@ -38,14 +42,27 @@ def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> t
     """a @ b + bias for matrices and a vector over the columns of b."""
     m, k = a.shape
     n = b.shape[1]
-    if m <= _TILES_ROWS and n >= _TILES_COLUMNS and _TILES_FROM <= m * k * n <= _TILES_TO and _tiled(a, b):
+    work = m * k * n
+    if work < _TILES_FROM or k != b.shape[0]:
+        return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    few = m <= _TILES_ROWS and work <= _TILES_TO
+    if not few and m <= _ALONE_ROWS and work <= _ALONE_TO:
+        few = torch.get_num_threads() == 1
+    if few and n >= _TILES_COLUMNS and _tiled(a, b):
         plain = bias is None or (bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous())
         if plain and (bias is None or bias.numel() == n):
             out = torch.empty((m, n))
             first = _zeros(n)[1] if bias is None else bias.data_ptr()
             _tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
             return out
-    return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    return product(a, b) if bias is None else product(a, b).add_(bias)
+
+
+def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """torch.matmul; a product with one matrix on the right is that of all rows together."""
+    if b.dim() == 2 and a.dim() >= 2 and (a.dim() == 2 or a.is_contiguous()):
+        return _mm(a, b) if a.dim() == 2 else _mm(a.flatten(0, -2), b).view(*a.shape[:-1], b.shape[1])
+    return torch.matmul(a, b)
 
 
 def _tiled(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -113,12 +130,12 @@ def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, wa
         n, m = x_num_col_dims, y_num_col_dims
         return halved(*mul_grad(x.float(), y.float(), dout.float(), x_num_col_dims=n, y_num_col_dims=m, want=want))
     if x.dim() == 2 and y.dim() == 2:
-        return torch.mm(dout, y.t()) if want[0] else None, torch.mm(x.t(), dout) if want[1] else None
+        return _mm(dout, y.t()) if want[0] else None, product_of_rows(x, dout) if want[1] else None
     x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
     d = dout.reshape(x2.shape[0], y2.shape[1])
     return (
-        torch.mm(d, y2.t()).reshape(x.shape) if want[0] else None,
-        torch.mm(x2.t(), d).reshape(y.shape) if want[1] else None,
+        _mm(d, y2.t()).reshape(x.shape) if want[0] else None,
+        product_of_rows(x2, d).reshape(y.shape) if want[1] else None,
     )
 
 
@@ -167,7 +184,7 @@ def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha:
     if x.dtype is torch.float16 and slow_half(x):
         return matmul(x.float(), y.float(), transpose_X=transpose_X, transpose_Y=transpose_Y, alpha=alpha).half()
     a, b = _matrices(x, y, transpose_X, transpose_Y)
-    out = torch.matmul(a, b)
+    out = _matmul(a, b)
     if x.dim() == 1 or y.dim() == 1:
         out = _drop_vector_dims(out, x, y, transpose_X, transpose_Y)
     return out if alpha == 1.0 else out * alpha
@@ -205,11 +222,11 @@ def _operand_grad(left, right, of_right, like, transposed):
     if like.dim() <= 2 and batched:
         if left.dim() == right.dim() and of_right:  # fold the batch into the inner size: one large product
             m, n = left.shape[-2], right.shape[-1]
-            out = torch.mm(left.transpose(-2, -1).reshape(-1, m).t(), right.reshape(-1, n))
+            out = product_of_rows(left.transpose(-2, -1).reshape(-1, m), right.reshape(-1, n))
         else:
             out = torch.matmul(left, right).reshape(-1, left.shape[-2], right.shape[-1]).sum(0)
     else:
-        out = torch.matmul(left, right)
+        out = _matmul(left, right)
     if transposed:
         out = out.transpose(-2, -1)
     return out if out.shape == like.shape else out.reshape(like.shape)
@@ -284,7 +301,7 @@ def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want
         dims = [i for i in (0, 1) if given.shape[i] == 1 and dout.shape[i] != 1]
         dgiven = dout.sum(dims, keepdim=True) * Beta if dims else dout * Beta
     d = dout if Alpha == 1.0 else dout * Alpha
-    return dgiven, torch.mm(d, y.t()) if want[1] else None, torch.mm(x.t(), d) if want[2] else None
+    return dgiven, _mm(d, y.t()) if want[1] else None, product_of_rows(x, d) if want[2] else None
 
 
 # ---- fc --------------------------------------------------------------------------------------------

@@ -46,9 +46,10 @@ def test_mul_takes_them_only_where_they_hold(monkeypatch):
     with torch.no_grad():
         matmul._mm(x, w)
         assert calls == [(18, 128, 384)]
-        others = [(x.double(), w.double()), (torch.randn(65, 128), w), (x, torch.randn(384, 128).t())]
+        others = [(x.double(), w.double()), (torch.randn(700, 128), w), (x, torch.randn(384, 128).t())]
         for a, b in [*others, (x, w[:, :8].contiguous())]:
-            assert torch.equal(matmul._mm(a, b), torch.mm(a, b))
+            torch.testing.assert_close(matmul._mm(a, b), torch.mm(a, b), rtol=1e-4, atol=1e-4)
+            assert len(calls) == 1
         with pytest.raises(RuntimeError):
             matmul._mm(x, w[:100])
     matmul._mm(x.requires_grad_(), w).sum().backward()
