@@ -122,7 +122,9 @@ class Builder:
                 found.append(self.tensor(var.name))
         return found
 
-    def op(self, type: str, inputs: dict[str, Any], attrs: dict[str, Any] | None = None, out: str = "", hint: str = "") -> Tensor:
+    def op(
+        self, type: str, inputs: dict[str, Any], attrs: dict[str, Any] | None = None, out: str = "", hint: str = ""
+    ) -> Tensor:
         """Append an operator with one wanted output."""
         return self.ops(type, inputs, attrs, [out] if out else None, hint)[0]
 

@@ -79,7 +79,8 @@ class Source:
         if self.folder is None:
             raise self.fail(f"{what} lies in another file ({location!r}); load the model by its path")
         root = os.path.realpath(self.folder)
-        outside = not location or os.path.isabs(location) or "\0" in location or ".." in location.replace("\\", "/").split("/")
+        steps = location.replace("\\", "/").split("/")
+        outside = not location or os.path.isabs(location) or "\0" in location or ".." in steps
         path = "" if outside else os.path.realpath(os.path.join(root, location))
         if outside or os.path.commonpath([root, path]) != root:
             raise self.fail(f"{what} lies in {location!r}, outside the folder of the model")

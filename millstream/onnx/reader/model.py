@@ -14,6 +14,7 @@ from millstream.onnx.fold import fold
 from millstream.onnx.reader import families as _families
 from millstream.onnx.reader.build import Builder
 from millstream.onnx.reader.checks import check_model, node_title
+from millstream.onnx.reader.families.control import steps as recurrence
 from millstream.onnx.reader.file import Source, open_model
 from millstream.onnx.reader.node import TRANSLATORS, Node, UntranslatableError, Values
 from millstream.onnx.reader.values import Tensor, constant
@@ -21,6 +22,10 @@ from millstream.runtime import stored
 from millstream.runtime.scope import Scope, global_scope
 
 assert _families
+
+
+# What arithmetic over a node's own numbers may raise when they do not fit each other.
+_MISFITS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 class OnnxModel:
@@ -83,6 +88,11 @@ class Walker:
     def _constant(array: np.ndarray[Any, Any]) -> tuple[Any, tuple[int, ...], Any]:
         return array.dtype, array.shape, array
 
+    @staticmethod
+    def steps(node: Node, xs: Tensor, first: Tensor, step: Any) -> Tensor:
+        """All states of a recurrence over dim 0 of `xs` (families/control.py)."""
+        return recurrence(node, xs, first, step)
+
     def node(self, proto: Any, values: Values) -> None:
         title = node_title(proto)
         try:
@@ -97,10 +107,10 @@ class Walker:
         except UntranslatableError as reason:
             raise NotSupportedError(f"{self.source.name}: {title} can't be imported: {reason}") from None
         except MillstreamError as error:
-            if title in str(error):
-                raise
+            if str(error).startswith(f"{self.source.name}: "):
+                raise  # a node of a body has said it
             raise FileFormatError(f"{self.source.name}: {title}: {error}") from error
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, ZeroDivisionError, RuntimeError) as e:
+        except _MISFITS as e:
             raise FileFormatError(
                 f"{self.source.name}: {title} does not fit its inputs ({type(e).__name__}: {str(e)[:200]})"
             ) from e

@@ -145,7 +145,9 @@ def scan(
 ) -> list[Value]:
     """ONNX's Scan over dim 0 of `inputs`: step(graph, states, slices) -> (new states, outputs of the step).
 
-    `ranks` are those of new states and outputs (None: 2 each); ONNX Runtime wants to know them. Returns the last states and then the stacked outputs.
+    `ranks` are those of new states and outputs (None: 2 each); ONNX Runtime wants to know them.
+
+    Returns the last states and then the stacked outputs.
     """
     with g.child() as body:
         body.hint = g.hint

@@ -215,6 +215,16 @@ def is_nan(n: Node) -> None:
     n.set(like(n.op("not_equal", {"X": x, "Y": x}, {"axis": -1}), x))
 
 
+@reads("IsInf")
+def is_inf(n: Node) -> None:
+    x = n.x()
+    signs = [s for s, name in ((1, "detect_positive"), (-1, "detect_negative")) if n.attr(name, 1)]
+    if not signs:
+        n.fail("neither positive nor negative infinities")
+    value = n.b.op("abs", {"X": x}) if len(signs) == 2 else x
+    n.set(compared(n, "equal", value, constant(np.array([signs[0] * np.inf], x.dtype))))
+
+
 @reads("Where")
 def where(n: Node) -> None:
     """Operands of one shape as they are, others expanded by adding zeros of the full shape."""

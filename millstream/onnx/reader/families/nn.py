@@ -129,7 +129,8 @@ def pool(n: Node) -> None:
     if any(d != 1 for d in dilations):
         n.fail("dilations of a pooling")
     if n.wants(1):
-        n.fail("the places of the maxima (second output)")
+        _pool_with_index(n, x, kernel, strides)
+        return
     pads, algorithm = _pads(n, rank, kernel, strides, dilations)
     if rank == 1:
         x, kernel, strides, pads = _lifted(n, x), [1, *kernel], [1, *strides], [0, 0, *pads]
@@ -140,6 +141,28 @@ def pool(n: Node) -> None:
     }  # fmt: skip
     out = n.op("pool3d" if rank == 3 else "pool2d", {"X": x}, attrs)
     n.set(_lowered(n, out) if rank == 1 else out)
+
+
+def _pool_with_index(n: Node, x: Tensor, kernel: list[int], strides: list[int]) -> None:
+    """Maxima and their places: Fluid counts inside one image, ONNX over the whole tensor."""
+    b, rank = n.b, len(kernel)
+    pads = [int(p) for p in n.attr("pads", [0] * (2 * rank))]
+    if rank < 2 or pads[:rank] != pads[rank:] or n.attr("ceil_mode", 0) or n.attr("storage_order", 0):
+        n.fail("the places of the maxima with uneven padding, ceil_mode or storage_order")
+    attrs = {"ksize": kernel, "strides": strides, "paddings": pads[:rank], "global_pooling": False, "adaptive": False}
+    out, mask = b.ops(f"max_pool{rank}d_with_index", {"X": x}, attrs, ["Out", "Mask"], n.hint)
+    n.set(out)
+    dims = b.dims(x)
+    planes, area = (b.op("slice", {"Input": dims}, {"axes": [0], "starts": [a], "ends": [e]}) for a, e in ((0, 2), (2, 9)))
+    count, size = (b.op("reduce_prod", {"X": v}, {"dim": [0], "keep_dim": True}) for v in (planes, area))
+    ones = b.op("fill_constant", {"ShapeTensor": b.cast(count, np.int32)}, {"shape": [], "dtype": 3, "value": 1.0})
+    ones.shape = (-1,)
+    first = b.binary("elementwise_mul", b.scale(b.op("cumsum", {"X": ones}, {"axis": 0}), 1.0, -1.0), size)
+    target = b.op("concat", {"X": [planes, constant(np.ones(rank, np.int64))]}, {"axis": 0})
+    spread = b.op("reshape2", {"X": first, "Shape": b.cast(target, np.int32)}, {"shape": []})
+    spread.shape = (*x.shape[:2], *[1] * rank)
+    b.block.vars[spread.name].shape = list(spread.shape)  # type: ignore[index]
+    n.set(b.binary("elementwise_add", b.cast(mask, np.int64), spread), 1)
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
@@ -332,7 +355,8 @@ def _method(n: Node, mode: str, where: str, rank: int) -> tuple[str, dict[str, A
         n.fail(f"mode {mode}")
     if mode == "cubic" and abs(float(n.attr("cubic_coeff_a", -0.75)) + 0.75) > 1e-6:
         n.fail("cubic_coeff_a other than -0.75")
-    modes = {"align_corners": (True, 1), "half_pixel": (False, 0), "pytorch_half_pixel": (False, 0), "asymmetric": (False, 1)}
+    modes = {"align_corners": (True, 1), "half_pixel": (False, 0), "pytorch_half_pixel": (False, 0),
+             "asymmetric": (False, 1)}  # fmt: skip
     if where not in modes or (mode == "cubic" and where == "asymmetric"):
         n.fail(f"{mode} with coordinate_transformation_mode {where}")
     corners, align = modes[where]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from millstream.ir.types import to_var_type
 from millstream.onnx.reader.node import Node, reads
 from millstream.onnx.reader.values import Tensor, constant
 
@@ -88,6 +89,20 @@ def top_k(n: Node) -> None:
         values, index = n.b.transpose(values, perm), n.b.transpose(index, perm)
     n.set(values)
     n.set(index, 1)
+
+
+@reads("Unique")
+def unique(n: Node) -> None:
+    """By first appearance only; where each value was first (the second output) has no operator."""
+    if n.attr("sorted", 1) or "axis" in n.given:
+        n.fail("sorted values, or along an axis")
+    x = n.x()
+    flat = x if x.rank == 1 else n.b.reshape(x, [-1])
+    attrs = {"dtype": int(to_var_type("int64"))}
+    outs = n.b.ops("unique_with_counts", {"X": flat}, attrs, ["Out", "Index", "Count"], n.hint)
+    for i, value in zip((0, 2, 3), outs):
+        value.shape = (-1,)
+        n.set(value, i)
 
 
 def _sorted_part(n: Node, x: Tensor, count: Tensor, largest: bool) -> tuple[Tensor, Tensor]:

@@ -172,7 +172,7 @@ def unsqueeze(n: Node) -> None:
     for a in places:
         out.insert(a, 1)
     if x.const is not None:
-        n.set(constant(x.const.reshape([d for d in out])))
+        n.set(constant(x.const.reshape(out)))
         return
     if x.scalar:
         made = Tensor(x.name, x.dtype, (1,)) if rank == 1 else n.b.reshape(x, out)
@@ -312,7 +312,11 @@ def gather(n: Node) -> None:
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
     made = picked
     if index.rank != 1:
-        made = n.b.reshape(picked, _target(n, shape))
+        if sum(d < 0 for d in shape) > 1:
+            made = _as_dims(n, picked, shape, [*_dims_of(n, x, 0, axis), *_dims_of(n, index, 0, index.rank),
+                                               *_dims_of(n, x, axis + 1, x.rank)])  # fmt: skip
+        else:
+            made = n.b.reshape(picked, list(shape))
         made.shape = shape
     if parts is not None and known is not None and x.rank == 1 and index.rank <= 1:
         made.elements = [parts[int(i)] for i in known.reshape(-1)]
@@ -323,10 +327,19 @@ def _flattened(n: Node, x: Tensor) -> Tensor:
     return constant(x.const.reshape(-1)) if x.const is not None else n.b.reshape(x, [-1])
 
 
-def _target(n: Node, shape: Sequence[int]) -> list[int]:
-    if sum(d < 0 for d in shape) > 1:
-        n.fail("a gather whose result has several unknown dims")
-    return [int(d) for d in shape]
+def _dims_of(n: Node, x: Tensor, start: int, end: int) -> list[Tensor]:
+    """Some dims of a value, [1] each."""
+    return [n.b.dim(x, i) for i in range(start, end)]
+
+
+def _as_dims(n: Node, x: Tensor, shape: Sequence[int], dims: list[Tensor]) -> Tensor:
+    """x in a shape whose dims are values."""
+    target = n.b.op("concat", {"X": dims}, {"axis": 0}) if len(dims) > 1 else dims[0]
+    made = n.b.op("reshape2", {"X": x, "Shape": n.b.cast(target, np.int32)}, {"shape": []}, hint=n.hint)
+    made.shape = tuple(shape)
+    if made.name is not None:
+        n.b.block.vars[made.name].shape = list(shape)
+    return made
 
 
 @reads("GatherND")
@@ -465,7 +478,26 @@ def pad(n: Node) -> None:
 @reads("Range")
 def range_(n: Node) -> None:
     ends = [n.b.reshape(t, [1]) if t.scalar and t.const is not None else t for t in n.xs()]
+    if ends[0].dtype.kind == "i" and ends[2].const is not None and int(ends[2].const[0]) > 0:
+        n.set(_counted(n, ends[0], ends[1], int(ends[2].const[0])))
+        return
     n.set(n.op("range", dict(zip(("Start", "End", "Step"), ends)), {}))
+
+
+def _counted(n: Node, start: Tensor, end: Tensor, step: int) -> Tensor:
+    """start, start + step, … as a running sum of ones: Fluid's range refuses to be empty."""
+    b = n.b
+    span = b.binary("elementwise_sub", end, start)
+    if step > 1:
+        by = constant(np.array([step], start.dtype))
+        span = b.binary("elementwise_floordiv", b.scale(span, 1.0, step - 1.0), by)
+    count = b.binary("elementwise_max", span, constant(np.zeros(1, start.dtype)))
+    attrs = {"shape": [], "dtype": int(to_var_type(start.dtype.name)), "value": 1.0}
+    ones = b.op("fill_constant", {"ShapeTensor": b.cast(count, np.int32)}, attrs)
+    at = b.scale(b.op("cumsum", {"X": ones}, {"axis": 0}), float(step), float(-step))
+    made = b.op("elementwise_add", {"X": at, "Y": start}, {"axis": -1}, hint=n.hint)
+    made.shape = (-1,)
+    return made
 
 
 @reads("Compress")

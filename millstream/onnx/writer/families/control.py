@@ -209,14 +209,15 @@ def recurrent(e: Emission) -> None:
             env.bind(name, value)
         e.walker.block(block.ops, body, env)
         results = []
-        for name, was in [*zip(e["states"], first), *((n, None) for n in outs)]:
+        wanted: list[tuple[str, Value | None]] = [*zip(e["states"], first), *((n, None) for n in outs)]
+        for name, was in wanted:
             value = env.find(name)
             if value is None:
                 e.refuse(f"the step does not compute {name!r}")
-            made = body.identity(value if was is None else body.cast(value, was.dtype))
+            result = body.identity(value if was is None else body.cast(value, was.dtype))
             var = block._find_var_recursive(name)
-            made.shape = made.shape or (tuple(-1 for _ in var.shape) if var is not None and var.has_shape else None)
-            results.append(made)
+            result.shape = result.shape or (tuple(-1 for _ in var.shape) if var is not None and var.has_shape else None)
+            results.append(result)
         proto = body.proto(
             g.hint + ".body", [_ranked(body, v) for v in (*states, *slices)], [_ranked(body, v) for v in results]
         )
@@ -225,11 +226,11 @@ def recurrent(e: Emission) -> None:
         attrs["scan_input_directions"] = [1] * len(xs)
         attrs["scan_output_directions"] = [1] * len(outs)
     found = g.ops("Scan", len(results), *first, *xs, dtypes=[v.dtype for v in results], **attrs)
-    for name, value in zip(outs, found[len(first) :]):
+    for name, made in zip(outs, found[len(first) :]):
         var = e.op.block._find_var_recursive(name)
         if var is not None and var.has_shape:
-            value.shape = (-1, *(d if d > 0 else -1 for d in var.shape[1:]))
-        e.env.bind(name, value)
+            made.shape = (-1, *(d if d > 0 else -1 for d in var.shape[1:]))
+        e.env.bind(name, made)
 
 
 def _ranked(g: Graph, x: Value) -> Any:

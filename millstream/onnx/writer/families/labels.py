@@ -10,30 +10,32 @@ from millstream.onnx.writer.graph import Graph, Value
 from millstream.onnx.writer.segments import END, Segments, scan
 
 
-def _viterbi(g: Graph, emission: Value, w: Value, lengths: Value, mask: Value) -> Value:
-    """Best tags of [steps, sequences, tags], int64 [steps, sequences]: scores forward, then back along what was best."""
+def _viterbi(g: Graph, emission: Value, w: Value, mask: Value) -> Value:
+    """Best tags of [steps, sequences, tags], int64 [steps, sequences]: scores forward, then back along what was best.
+
+    Both scans run over all steps (the first one starts anew), so that none is over nothing.
+    """
     start, stop, move = g.slice(w, 0, 0, 1), g.slice(w, 0, 1, 2), g.slice(w, 0, 2, END)
-    best = start + g.squeeze(g.slice(emission, 0, 0, 1), 0)
+    zero = g.const(0, np.int64)
+    first = g.op("Equal", g.arange(g.dim(emission, 0)), zero)
+    nothing = g.squeeze(g.slice(emission, 0, 0, 1), 0) * 0
 
     def ahead(body: Graph, states: list[Value], now: list[Value]) -> tuple[list[Value], list[Value]]:
-        score, (e, alive) = states[0], now
+        score, (e, alive, begins) = states[0], now
         every = body.unsqueeze(score, 2) + body.unsqueeze(move, 0)  # [sequences, from, to]
         came = body.op("ArgMax", every, axis=1, keepdims=0)
-        new = body.reduce("ReduceMax", every, [1]) + e
+        new = body.where(begins, start, body.reduce("ReduceMax", every, [1])) + e
         return [body.where(body.unsqueeze(alive, 1), new, score)], [came]
 
-    rest, later = g.slice(emission, 0, 1, END), g.slice(mask, 0, 1, END)
-    score, came = scan(g, [best], [rest, later], ahead)
+    score, came = scan(g, [nothing], [emission, mask, first], ahead)
     last = g.op("ArgMax", score + stop, axis=1, keepdims=0)
 
     def back(body: Graph, states: list[Value], now: list[Value]) -> tuple[list[Value], list[Value]]:
         tag, (origin, alive) = states[0], now
         before = body.squeeze(body.op("GatherElements", origin, body.unsqueeze(tag, 1), axis=1), 1)
-        new = body.where(alive, before, tag)
-        return [new], [tag]
+        return [body.where(alive, before, tag)], [tag]
 
-    first, tags = scan(g, [last], [came, later], back, ranks=[1, 1], reverse=True)
-    return g.concat([g.unsqueeze(first, 0), tags], 0)
+    return scan(g, [last], [came, mask], back, ranks=[1, 1], reverse=True)[1]
 
 
 @emits("crf_decoding")
@@ -43,7 +45,7 @@ def crf_decoding(e: Emission) -> None:
         lengths = g.cast(g.reshape(e.x("Length"), -1), np.int64)
         steps = g.transpose(x, [1, 0, 2])
         mask = g.unsqueeze(g.arange(g.dim(x, 1)), 1) < g.unsqueeze(lengths, 0)
-        tags = g.transpose(_viterbi(g, steps, w, lengths, mask), [1, 0])
+        tags = g.transpose(_viterbi(g, steps, w, mask), [1, 0])
         inside = g.transpose(mask, [1, 0])
         if e.has("Label"):
             label = g.op("Reshape", g.cast(e.x("Label"), np.int64), g.shape(tags))
@@ -51,7 +53,7 @@ def crf_decoding(e: Emission) -> None:
         e.set("ViterbiPath", g.where(inside, tags, g.const(0, np.int64)), ())
         return
     seg = segments(e, "Emission")
-    path = seg.unpad(_viterbi(g, seg.pad(x), w, seg.lengths, seg.mask))
+    path = seg.unpad(_viterbi(g, seg.pad(x), w, seg.mask))
     if e.has("Label"):
         path = g.cast(g.op("Equal", path, g.cast(g.reshape(e.x("Label"), -1), np.int64)), np.int64)
     e.set("ViterbiPath", g.unsqueeze(path, 1), e.lod("Emission"))

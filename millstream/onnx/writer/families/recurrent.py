@@ -334,12 +334,12 @@ def cudnn_lstm(e: Emission) -> None:
     width, flat = e.shape("Input")[-1], g.reshape(e.x("W"), -1)
     if width < 0:
         e.refuse("the width of Input must be known")
-    sizes = [w for layer in range(layers) for w in [width if layer == 0 else d * sides] * sides]
+    widths = [n for layer in range(layers) for n in [width if layer == 0 else d * sides] * sides]
     at = 0
     matrices = []
-    for w in sizes:
+    for wide in widths:
         pair = []
-        for inner in (w, d):
+        for inner in (wide, d):
             pair.append(g.reshape(g.slice(flat, 0, at, at + 4 * d * inner), 4, d, inner))
             at += 4 * d * inner
         matrices.append(pair)
