@@ -1,138 +1,60 @@
 """Benchmarks: every workload under millstream and each peer that is installed, in turn in one run.
 
-    python -m bench [WORKLOAD …] [--rounds 7] [--peers millstream,fluid,torch] [--out bench/results]
+    python -m bench [WORKLOAD …] [--peers millstream,fluid,torch] [--rounds 7] [--out bench/results]
 
-PaddlePaddle 1.8.5 needs a Python 3.7: name its interpreter in MILLSTREAM_ORACLE_PYTHON. Each peer runs in a process of
-its own; every round times a few steps of each peer one after another, so that a busy machine slows all alike. Ratios
-are medians of the rounds' ratios.
+Peers in interpreters of their own are named by variables: MILLSTREAM_ORACLE_PYTHON (PaddlePaddle 1.8.5, Python 3.7),
+MILLSTREAM_PADDLE3_PYTHON, MILLSTREAM_JAX_PYTHON. Each peer runs in a process of its own, from the same parameters and on
+the same data; every round gives each peer a turn, so that a busy machine slows all alike. Ratios are medians of the
+rounds' ratios. The exit status is 1 when a peer failed or its losses differ, 2 for a wrong argument.
 """
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-# Steps a round: about half a second of the slowest peer.
-WORKLOADS = {
-    "fit_a_line": 300,
-    "lenet": 12,
-    "word2vec": 40,
-    "imdb_lstm": 4,
-    "resnet50": 1,
-}
+from bench import report, runner
+from bench.peers import INTERPRETERS, WORKLOADS
 
 
-class Peer:
-    """A worker process."""
-
-    def __init__(self, workload, name, threads):
-        self.name = name
-        python = sys.executable
-        if name == "fluid":
-            python = os.environ["MILLSTREAM_ORACLE_PYTHON"]
-        # OPENBLAS_CORETYPE can force slow kernels on numpy; a benchmark takes the library's own choice.
-        env = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OMP_NUM_THREADS")}
-        env.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS="1", CPU_NUM="1", GLOG_minloglevel="3")
-        self.process = subprocess.Popen(
-            [python, os.path.join(HERE, "worker.py"), workload, name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if name == "fluid" else None,
-            text=True,
-            env=env,
-        )
-        self.medians = []
-        self.loss = self.peak = None
-        self.read()
-
-    def read(self):
-        for line in iter(self.process.stdout.readline, ""):
-            if line.startswith("{"):
-                return json.loads(line)
-        raise RuntimeError(f"{self.name} ended with status {self.process.wait()}")
-
-    def round(self, steps):
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        answer = self.read()
-        self.medians.append(statistics.median(answer["ms"]))
-        self.loss, self.peak = answer["loss"], answer["peak_mib"]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def declare(parser):
+    """The command's arguments, on `parser`."""
+    known = ", ".join(WORKLOADS)
+    parser.add_argument("workloads", nargs="*", metavar="NAME", default=[], help=f"all when left out: {known}")
+    parser.add_argument("--peers", default=",".join(INTERPRETERS), help="names with commas between (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each peer (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="about how long a turn takes (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each peer (%(default)s)")
+    parser.add_argument("--out", default="", help="folder for results.md, .json, .svg and .png")
 
 
-def measure(workload, peers, rounds, threads):
-    """Rows of one workload: one dict a peer."""
-    running = []
-    for name in peers:
-        try:
-            running.append(Peer(workload, name, threads))
-        except (RuntimeError, KeyError, OSError) as error:
-            print(f"{workload}: {name} left out: {error}", file=sys.stderr)
-    for _ in range(rounds):
-        for peer in running:
-            peer.round(WORKLOADS[workload])
-    ours = next((p for p in running if p.name == "millstream"), None)
-    rows = []
-    for peer in running:
-        ratio = None
-        if ours is not None and peer is not ours:
-            ratio = statistics.median(a / b for a, b in zip(ours.medians, peer.medians))
-        rows.append(
-            {
-                "workload": workload,
-                "peer": peer.name,
-                "ms": statistics.median(peer.medians),
-                "low": min(peer.medians),
-                "high": max(peer.medians),
-                "ours_over_peer": ratio,
-                "peak_mib": peer.peak,
-                "loss": peer.loss,
-            }
-        )
-        peer.close()
-    return rows
+def run(options):
+    """Measure, print, write; the exit status."""
+    peers = [p for p in options.peers.split(",") if p]
+    for kind, given, known in (("workload", options.workloads, WORKLOADS), ("peer", peers, INTERPRETERS)):
+        for name in given:
+            if name not in known:
+                sys.stderr.write(f"bench: unknown {kind} {name!r}; known: {', '.join(known)}\n")
+                return 2
+    if options.rounds < 0 or options.threads < 1 or options.seconds <= 0:
+        sys.stderr.write("bench: --rounds must be 0 or more, --threads 1 or more, --seconds above 0\n")
+        return 2
 
+    def show(result):
+        sys.stdout.write(report.markdown([result]) + "\n\n")
+        sys.stdout.flush()
 
-def table(rows):
-    titles = ["workload", "peer", "ms a step", "spread", "millstream / peer", "peak MiB"]
-    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
-    for r in rows:
-        ratio = "" if r["ours_over_peer"] is None else f"{r['ours_over_peer']:.3f}"
-        spread = f"{r['low']:.3f} - {r['high']:.3f}"
-        lines.append(f"| {r['workload']} | {r['peer']} | {r['ms']:.3f} | {spread} | {ratio} | {r['peak_mib']} |")
-    return "\n".join(lines)
+    chosen = options.workloads or WORKLOADS
+    results = runner.measure_all(chosen, peers, options.rounds, options.threads, options.seconds, show)
+    if options.out:
+        report.write(results, options.out)
+    return 0 if runner.sound(results) else 1
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--peers", default="")
-    parser.add_argument("--out", default="")
-    options = parser.parse_args()
-    peers = [p for p in options.peers.split(",") if p]
-    if not peers:
-        peers = ["millstream", "torch"] + (["fluid"] if os.environ.get("MILLSTREAM_ORACLE_PYTHON") else [])
-    rows = []
-    for workload in options.workloads or list(WORKLOADS):
-        if workload not in WORKLOADS:
-            parser.error(f"unknown workload {workload}; known: {', '.join(WORKLOADS)}")
-        rows += measure(workload, peers, options.rounds, options.threads)
-        print(table(rows[-len(peers) :]), flush=True)
-    if options.out:
-        os.makedirs(options.out, exist_ok=True)
-        with open(os.path.join(options.out, "results.json"), "w") as out:
-            json.dump(rows, out, indent=1)
-        with open(os.path.join(options.out, "results.md"), "w") as out:
-            out.write(table(rows) + "\n")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
+    declare(parser)
+    return run(parser.parse_args())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

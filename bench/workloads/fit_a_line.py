@@ -1,33 +1,27 @@
 """Linear regression, 13 features, batch 20, SGD."""
 
+import described
 import numpy as np
 
 RNG = np.random.RandomState(0)
-X = RNG.randn(20, 13).astype("float32")
-Y = RNG.randn(20, 1).astype("float32")
+FEED = {"x": RNG.randn(20, 13).astype("float32"), "y": RNG.randn(20, 1).astype("float32")}
 
 
-def fluid_model(fluid):
-    x = fluid.layers.data("x", [13])
-    y = fluid.layers.data("y", [1])
-    predict = fluid.layers.fc(x, 1)
-    loss = fluid.layers.mean(fluid.layers.square_error_cost(predict, y))
-    fluid.optimizer.SGD(0.01).minimize(loss)
-    return {"x": X, "y": Y}, loss
+def loss(n, feed):
+    return n.square_error(n.fc(feed["x"], 1), feed["y"])
 
 
-def torch_step(compiled=False):
+fluid_model, _, jax_step, paddle3_step = described.peers(loss, FEED, described.Optimizer("sgd", 0.01))
+
+
+def torch_step(parameters, compiled=False):
+    """By hand: at this size every call counts."""
     import torch
+    from described import torch_side
 
-    net = torch.nn.Linear(13, 1)
+    net = torch_side.linear(iter(parameters.values()))
+    run = torch.compile(net) if compiled else net
     optimizer = torch.optim.SGD(net.parameters(), 0.01)
-
-    def step():
-        x, y = torch.from_numpy(X), torch.from_numpy(Y)
-        loss = ((net(x) - y) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return torch_side.training_step(
+        lambda: ((run(torch.from_numpy(FEED["x"])) - torch.from_numpy(FEED["y"])) ** 2).mean(), optimizer
+    )

@@ -7,10 +7,17 @@ import sys
 from collections.abc import Sequence
 
 from millstream import version
-from millstream.cli import bench_model, export, inspect, run, run_model
+from millstream.cli import bench, bench_model, export, inspect, run, run_model
 from millstream.cli._command import Command
 
-COMMANDS: list[Command] = [run.COMMAND, inspect.COMMAND, export.COMMAND, run_model.COMMAND, bench_model.COMMAND]
+COMMANDS: list[Command] = [
+    run.COMMAND,
+    inspect.COMMAND,
+    export.COMMAND,
+    run_model.COMMAND,
+    bench_model.COMMAND,
+    bench.COMMAND,
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
