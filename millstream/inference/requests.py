@@ -140,7 +140,8 @@ def _flattened(var: Variable, value: Any) -> tuple[Any, LoD]:
         lengths.append([len(item) for item in level])
         level = [inner for item in level for inner in item]
     _need_lists(var, level)
-    sequences = [np.asarray(item) for item in level]
+    none = np.empty(0, dtype_name(var.dtype) if var.has_dtype else "float32")  # numpy would make it float64
+    sequences = [np.asarray(item) if len(item) else none for item in level]
     lengths.append([len(s) for s in sequences])
     tail = tuple(var.shape[1:])
     try:

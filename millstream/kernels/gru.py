@@ -16,7 +16,7 @@ from millstream.kernels.tiles import few_rows_at, one_row_at
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _mix(u, c, before, h, origin):
+def mix(u, c, before, h, origin):
     if origin:
         for j in range(len(h)):
             h[j] = c[j] + u[j] * (before[j] - c[j])
@@ -59,7 +59,7 @@ def forward(
             c, h, now = gates[i, 2 * d :], hidden[i], h_now[r]
             add_three(product_c[r, :d], x[i, 2 * d :], bias[2 * d :], c)
             activate(c, code)
-            _mix(gates[i, :d], c, now, h, origin)
+            mix(gates[i, :d], c, now, h, origin)
             for j in range(d):
                 now[j] = h[j]
         t += 1
@@ -67,7 +67,7 @@ def forward(
 
 
 @intrinsic
-def _pointer(typing_context, address):
+def pointer(typing_context, address):
     """The float32 pointer of an address."""
     del typing_context, address
 
@@ -89,14 +89,14 @@ def projected(
     """
     total = offsets[len(offsets) - 1]
     width = 3 * d
-    z = carray(_pointer(scratch), (total + 1, width))
-    h = carray(_pointer(hidden), (total, d))
+    z = carray(pointer(scratch), (total + 1, width))
+    h = carray(pointer(hidden), (total, d))
     sums = z[total]
     sums[:] = 0
     if bias_x != 0:
-        sums += carray(_pointer(bias_x), width)
+        sums += carray(pointer(bias_x), width)
     if bias != 0:
-        sums += carray(_pointer(bias), width)
+        sums += carray(pointer(bias), width)
     few_rows_at(x, weight_x, scratch + total * width * 4, scratch, total, depth, width)
     rh, zero = z[total, :d], z[total, d : 2 * d]
     at_rh, at_zero = scratch + total * width * 4, scratch + (total * width + d) * 4
@@ -112,14 +112,14 @@ def projected(
             g = z[i]
             one_row_at(before, weight, at_z, at_z, d, 2 * d)
             activate(g[: 2 * d], code_gate)
-            h_before = carray(_pointer(before), d)
+            h_before = carray(pointer(before), d)
             r = g[d : 2 * d]
             for j in range(d):
                 rh[j] = r[j] * h_before[j]
             one_row_at(at_rh, weight + 2 * d * d * 4, at_z + 2 * d * 4, at_z + 2 * d * 4, d, d)
             c = g[2 * d :]
             activate(c, code)
-            _mix(g[:d], c, h_before, h[i], origin)
+            mix(g[:d], c, h_before, h[i], origin)
             before = hidden + i * d * 4
 
 

@@ -1,6 +1,6 @@
 """Which passes run, in order."""
 
-PLAN = ("fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_optimizers")
+PLAN = ("fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_bigru", "fuse_optimizers")
 """For every Plan; a Plan for a debugging run (FLAGS_check_nan_inf) has none, so that errors name the user's operators."""
 
 CLEAN = (
@@ -25,7 +25,7 @@ FLUID = (
 """All that can be said in Fluid's own operators, so that PaddlePaddle reads the result too."""
 
 INFER = (
-    *CLEAN, *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", *_SEQUENCE, "fuse_seqpool_concat",
-    "fuse_repeated_fc_relu", "remove_dead",
+    *CLEAN, *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", "fuse_bigru", *_SEQUENCE,
+    "fuse_seqpool_concat", "fuse_repeated_fc_relu", "remove_dead",
 )  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

@@ -15,7 +15,7 @@ from millstream.ops._values import Ragged
 from millstream.ops.recurrent import gru as _gru
 from millstream.ops.recurrent._steps import ACTIVATIONS, code, fits, initial, need, sequence_offsets
 
-_TILED = 8_000_000  # multiplications up to which register tiles beat a library's product (ops/matmul.py)
+TILED = 8_000_000  # multiplications up to which register tiles beat a library's product (ops/matmul.py)
 
 
 @cache
@@ -35,7 +35,7 @@ def _spec(x, h0, wx, bias_x, wh, bias, *, activation, gate_activation, is_revers
     return x.like(shape=(x.shape[0], d))
 
 
-def _few(offsets: np.ndarray, width: int) -> bool:
+def few(offsets: np.ndarray, width: int) -> bool:
     """Whether one sequence after another beats a batch of them step by step (the narrower the batch, the likelier).
 
     The bounds were measured; a wide weight matrix falls out of the cache when each sequence reads it anew.
@@ -65,8 +65,8 @@ def projected_gru(
     kernels, lanes = _kernels()
     tensors = [t for t in (values, wx, wh, bias_x, bias, h0) if t is not None]
     plain = all(t.dtype is torch.float32 and t.is_cpu and t.is_contiguous() for t in tensors)
-    tiled = plain and not d % lanes and depth == values.shape[1] and 0 < rows * depth * 3 * d <= _TILED
-    if not tiled or not _few(offsets, d):
+    tiled = plain and not d % lanes and depth == values.shape[1] and 0 < rows * depth * 3 * d <= TILED
+    if not tiled or not few(offsets, d):
         projected = product(values, wx)
         if bias_x is not None:
             projected = projected + bias_x.reshape(1, -1)

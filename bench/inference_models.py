@@ -1,0 +1,203 @@
+"""The models of bench/inference.py: built through Fluid's API with random parameters, and torch modules of three of them.
+
+Classifiers end in scores before softmax, which random parameters would saturate; detectors in boxes and scores before
+non-maximum suppression, which the engines compared with do not all have.
+"""
+
+import math
+
+import numpy as np
+
+import millstream.fluid as fluid
+
+L = fluid.layers
+
+
+def conv(x, width, size, stride=1, groups=1, act="relu"):
+    """Convolution without bias, batch normalisation, activation."""
+    weights = fluid.ParamAttr(initializer=fluid.initializer.MSRA(uniform=False))
+    x = L.conv2d(x, width, size, stride, (size - 1) // 2, groups=groups, bias_attr=False, param_attr=weights)
+    return L.batch_norm(x, act=act, is_test=True)
+
+
+def image(size):
+    return fluid.data("image", [None, 3, size, size])
+
+
+def resnet50():
+    x = image(224)
+    y = L.pool2d(conv(x, 64, 7, 2), 3, "max", 2, 1)
+    for stage, (width, depth) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
+        for block in range(depth):
+            stride = 2 if stage and not block else 1
+            z = conv(conv(conv(y, width, 1), width, 3, stride), width * 4, 1, act=None)
+            short = y if block else conv(y, width * 4, 1, stride, act=None)
+            y = L.elementwise_add(short, z, act="relu")
+    return [x], [L.fc(L.pool2d(y, pool_type="avg", global_pooling=True), 1000)]
+
+
+SEPARABLE = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+
+
+def mobilenet_body(x, upto=13):
+    y, width = conv(x, 32, 3, 2), 32
+    for out, stride in SEPARABLE[:upto]:
+        y = conv(conv(y, width, 3, stride, groups=width), out, 1)
+        width = out
+    return y
+
+
+def mobilenet():
+    x = image(224)
+    y = L.pool2d(mobilenet_body(x), pool_type="avg", global_pooling=True)
+    return [x], [L.fc(y, 1000)]
+
+
+def vgg16():
+    x = y = image(224)
+    for width, depth in [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]:
+        for _ in range(depth):
+            y = L.conv2d(y, width, 3, padding=1, act="relu")
+        y = L.pool2d(y, 2, "max", 2)
+    for _ in range(2):
+        y = L.dropout(L.fc(y, 4096, act="relu"), 0.5, is_test=True)
+    return [x], [L.fc(y, 1000)]
+
+
+def ssd_mobilenet():
+    x = image(300)
+    first = mobilenet_body(x, 11)
+    width, y = 512, first
+    for out, stride in SEPARABLE[11:]:
+        y = conv(conv(y, width, 3, stride, groups=width), out, 1)
+        width = out
+    maps = [first, y]
+    for out in (512, 256, 256, 128):
+        y = conv(conv(y, out // 2, 1), out, 3, 2)
+        maps.append(y)
+    sizes = [60.0, 105.0, 150.0, 195.0, 240.0, 285.0]
+    locations, scores, boxes, variances = L.multi_box_head(
+        maps, x, 300, 21, [[2.0]] + [[2.0, 3.0]] * 5, min_sizes=sizes, max_sizes=[0.0, 150.0, 195.0, 240.0, 285.0, 300.0],
+        flip=True, offset=0.5,
+    )  # fmt: skip
+    return [x], [L.box_coder(boxes, variances, locations, "decode_center_size"), L.softmax(scores)]
+
+
+def yolov3():
+    x = image(416)
+    size = fluid.data("size", [None, 2], "int32")
+    y, kept = conv(x, 32, 3, act="leaky_relu"), []
+    for width, depth in [(64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)]:
+        y = conv(y, width, 3, 2, act="leaky_relu")
+        for _ in range(depth):
+            y = y + conv(conv(y, width // 2, 1, act="leaky_relu"), width, 3, act="leaky_relu")
+        kept.append(y)
+    anchors = [10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326]
+    results, route = [], None
+    for level, (features, width) in enumerate(zip(kept[:1:-1], (512, 256, 128))):
+        y = features if route is None else L.concat([route, features], 1)
+        for out, kernel in ((width, 1), (width * 2, 3), (width, 1), (width * 2, 3), (width, 1)):
+            y = conv(y, out, kernel, act="leaky_relu")
+        head = L.conv2d(conv(y, width * 2, 3, act="leaky_relu"), 255, 1)
+        masks = anchors[12 - 6 * level : 18 - 6 * level]
+        results += L.yolo_box(head, size, masks, 80, 0.0, 32 >> level)
+        route = L.resize_nearest(conv(y, width // 2, 1, act="leaky_relu"), scale=2.0)
+    return [x, size], [L.concat(results[::2], 1), L.concat(results[1::2], 1)]
+
+
+BERT = {"layers": 12, "width": 768, "heads": 12, "length": 128, "vocabulary": 30522}
+
+
+def bert():
+    layers, width, heads, length = BERT["layers"], BERT["width"], BERT["heads"], BERT["length"]
+    ids = fluid.data("ids", [None, length], "int64")
+    mask = fluid.data("mask", [None, 1, 1, length])
+    y = L.embedding(ids, [BERT["vocabulary"], width])
+    places = L.create_parameter([1, length, width], "float32")
+    y = L.layer_norm(y + places, begin_norm_axis=2)
+    for _ in range(layers):
+        q, k, v = (L.fc(y, width, num_flatten_dims=2) for _ in range(3))
+        q, k, v = (L.transpose(L.reshape(t, [0, 0, heads, width // heads]), [0, 2, 1, 3]) for t in (q, k, v))
+        weights = L.softmax(L.matmul(q, k, transpose_y=True, alpha=1 / math.sqrt(width // heads)) + mask)
+        z = L.reshape(L.transpose(L.matmul(weights, v), [0, 2, 1, 3]), [0, 0, width])
+        y = L.layer_norm(y + L.fc(z, width, num_flatten_dims=2), begin_norm_axis=2)
+        z = L.fc(L.fc(y, 4 * width, num_flatten_dims=2, act="gelu"), width, num_flatten_dims=2)
+        y = L.layer_norm(y + z, begin_norm_axis=2)
+    return [ids, mask], [y]
+
+
+MODELS = {f.__name__: f for f in (resnet50, mobilenet, vgg16, ssd_mobilenet, yolov3, bert)}
+
+
+def save(name, folder):
+    """Save a model with random parameters."""
+    main, startup = fluid.Program(), fluid.Program()
+    main.random_seed = startup.random_seed = 3
+    with fluid.unique_name.guard(), fluid.program_guard(main, startup), fluid.scope_guard(fluid.Scope()):
+        feeds, targets = MODELS[name]()
+        exe = fluid.Executor()
+        exe.run(startup)
+        fluid.io.save_inference_model(folder, [f.name for f in feeds], targets, exe, main, "__model__", "__params__")
+
+
+def request(name, batch):
+    """Inputs by name."""
+    rng = np.random.default_rng(1)
+    if name == "bert":
+        ids = rng.integers(0, BERT["vocabulary"], (batch, BERT["length"]))
+        return {"ids": ids, "mask": np.zeros((batch, 1, 1, BERT["length"]), "float32")}
+    size = {"ssd_mobilenet": 300, "yolov3": 416}.get(name, 224)
+    found = {"image": rng.standard_normal((batch, 3, size, size)).astype("float32")}
+    if name == "yolov3":
+        found["size"] = np.full((batch, 2), size, "int32")
+    return found
+
+
+# ---- torch modules of the same arithmetic --------------------------------------------------------------
+def torch_module(name):
+    """A module that computes as much as the model of that name, or None."""
+    import torch
+    from torch import nn
+
+    def unit(i, o, k, s=1, g=1, act=True):
+        parts = [nn.Conv2d(i, o, k, s, (k - 1) // 2, groups=g, bias=False), nn.BatchNorm2d(o)]
+        return nn.Sequential(*parts, *([nn.ReLU()] if act else []))
+
+    class Block(nn.Module):
+        def __init__(self, i, width, stride):
+            super().__init__()
+            self.body = nn.Sequential(unit(i, width, 1), unit(width, width, 3, stride), unit(width, width * 4, 1, act=False))
+            self.short = nn.Identity() if i == width * 4 else unit(i, width * 4, 1, stride, act=False)
+
+        def forward(self, x):
+            return torch.relu(self.body(x) + self.short(x))
+
+    if name == "resnet50":
+        parts, i = [unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)], 64
+        for stage, (width, depth) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
+            for block in range(depth):
+                parts.append(Block(i, width, 2 if stage and not block else 1))
+                i = width * 4
+        return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, 1000)).eval()
+    if name == "mobilenet":
+        parts, i = [unit(3, 32, 3, 2)], 32
+        for out, stride in SEPARABLE:
+            parts += [unit(i, i, 3, stride, i), unit(i, out, 1)]
+            i = out
+        return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, 1000)).eval()
+    if name == "bert":
+        layer = nn.TransformerEncoderLayer(768, 12, 3072, 0.0, "gelu", batch_first=True)
+
+        class Encoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.words = nn.Embedding(BERT["vocabulary"], 768)
+                self.places = nn.Parameter(torch.zeros(1, BERT["length"], 768))
+                self.norm = nn.LayerNorm(768)
+                self.layers = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
+
+            def forward(self, ids, mask):
+                return self.layers(self.norm(self.words(ids) + self.places))
+
+        return Encoder().eval()
+    return None

@@ -1,0 +1,118 @@
+"""Both directions of a gru in one operator. Plans make them (passes/recurrent/fuse_bigru.py); Programs do not have them."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from millstream.errors import EnforceNotMet
+from millstream.ops._opdef import op
+from millstream.ops._values import Ragged, Spec
+from millstream.ops.fused.projected import TILED, few, projected_gru
+from millstream.ops.recurrent import gru as _gru
+from millstream.ops.recurrent._steps import ACTIVATIONS, code, fits, need, sequence_offsets
+
+
+@cache
+def _kernels() -> tuple[ModuleType, int]:
+    from millstream.kernels import bigru, tiles
+
+    return bigru, tiles.LANES
+
+
+def _rows_spec(
+    x, wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2, *, activation, gate_activation, is_reverse, origin_mode
+):
+    code(activation), code(gate_activation)
+    d = wh.shape[0]
+    depth = -1 if min(x.shape[1:]) < 0 else math.prod(x.shape[1:])
+    for one, other in ((wx, wh), (wx2, wh2)):
+        need(fits(other.shape, d, 3 * d), f"both WeightH must be [{d}, {3 * d}]", other)
+        need(fits(one.shape, depth, 3 * d), f"X must be [rows, M] and WeightX [M, {3 * d}]", x, one)
+    return x.like(shape=(x.shape[0], 2 * d))
+
+
+@op(
+    "projected_bigru",
+    slots="X#, WeightX, BiasX?, WeightH, Bias?, WeightX2, BiasX2?, WeightH2, Bias2? -> Hidden#",
+    infer=_rows_spec, grad=False,
+)  # fmt: skip
+def projected_bigru(
+    x, wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2, *, activation: str = "tanh", gate_activation: str = "sigmoid",
+    is_reverse: bool = False, origin_mode: bool = False,
+):  # fmt: skip
+    """projected_gru twice over X, the second one the other way round; their results side by side.
+
+    X: [rows, M] with LoD (M may be several dims); the first direction runs backwards with `is_reverse`; Hidden: [rows, 2D].
+    """
+    offsets = sequence_offsets(x, "X")
+    values = x.values if x.values.dim() == 2 else x.values.flatten(1)
+    d, (rows, depth) = wh.shape[0], values.shape
+    kernels, lanes = _kernels()
+    weights = (wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2)
+    tiled = not d % lanes and depth == wx.shape[0] and 0 < rows * depth * 3 * d <= TILED and few(offsets, d)
+    if not tiled or not _plain(values, *weights):
+        acts = {"activation": activation, "gate_activation": gate_activation, "origin_mode": origin_mode}
+        one = projected_gru(x, None, wx, bias_x, wh, bias, is_reverse=is_reverse, **acts)
+        two = projected_gru(x, None, wx2, bias_x2, wh2, bias2, is_reverse=not is_reverse, **acts)
+        return Ragged(torch.cat([one.values, two.values], 1), x.lod)
+    hidden, scratch = torch.empty((rows, 2 * d)), torch.empty((rows + 1, 3 * d))
+    kernels.from_rows(
+        values.data_ptr(), _addresses(weights), hidden.data_ptr(), scratch.data_ptr(), offsets, depth, d, is_reverse,
+        ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
+    )  # fmt: skip
+    return Ragged(hidden, x.lod)
+
+
+def _ids_spec(ids, table, wh, bias, wh2, bias2, *, activation, gate_activation, is_reverse, origin_mode):
+    code(activation), code(gate_activation)
+    d = wh.shape[0]
+    need(fits(wh.shape, d, 3 * d) and fits(wh2.shape, d, 3 * d), f"both WeightH must be [{d}, {3 * d}]", wh, wh2)
+    need(fits(table.shape, -1, 6 * d), f"Table must be [ids, {6 * d}]", table)
+    return Spec((ids.shape[0], 2 * d), table.dtype, ids.lod_level)
+
+
+@op(
+    "embedded_bigru", slots="Ids#, Table, WeightH, Bias?, WeightH2, Bias2? -> Hidden#", infer=_ids_spec, grad=False,
+)  # fmt: skip
+def embedded_bigru(
+    ids, table, wh, bias, wh2, bias2, *, activation: str = "tanh", gate_activation: str = "sigmoid",
+    is_reverse: bool = False, origin_mode: bool = False,
+):  # fmt: skip
+    """gru twice over the rows of Table, the second one the other way round; their results side by side.
+
+    Ids: int64 [rows, 1] or [rows] with LoD; Table: [ids, 6D], the projections of both directions; else as projected_bigru.
+    """
+    offsets = sequence_offsets(ids, "Ids")
+    flat = ids.values.reshape(-1)
+    d, rows = wh.shape[0], flat.shape[0]
+    if rows and (int(flat.min()) < 0 or int(flat.max()) >= table.shape[0]):
+        raise EnforceNotMet(f"Ids must lie in [0, {table.shape[0]}), received {int(flat.min())} to {int(flat.max())}")
+    kernels, lanes = _kernels()
+    weights = (wh, bias, wh2, bias2)
+    if d % lanes or not rows or flat.dtype is not torch.int64 or not few(offsets, d) or not _plain(table, *weights):
+        both = torch.index_select(table, 0, flat.long())
+        acts = {"activation": activation, "gate_activation": gate_activation, "origin": origin_mode}
+        halves = [both[:, : 3 * d].contiguous(), both[:, 3 * d :].contiguous()]
+        one = _gru.run(halves[0], offsets, None, wh, bias, reverse=is_reverse, **acts)
+        two = _gru.run(halves[1], offsets, None, wh2, bias2, reverse=not is_reverse, **acts)
+        return Ragged(torch.cat([one.hidden, two.hidden], 1), ids.lod)
+    flat = flat.contiguous()
+    hidden, scratch = torch.empty((rows, 2 * d)), torch.empty((rows + 1, 3 * d))
+    kernels.from_ids(
+        flat.data_ptr(), table.data_ptr(), _addresses(weights), hidden.data_ptr(), scratch.data_ptr(), offsets, d,
+        is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
+    )  # fmt: skip
+    return Ragged(hidden, ids.lod)
+
+
+def _plain(*tensors) -> bool:
+    return all(t is None or (t.dtype is torch.float32 and t.is_cpu and t.is_contiguous()) for t in tensors)
+
+
+def _addresses(tensors) -> np.ndarray:
+    return np.array([0 if t is None else t.data_ptr() for t in tensors])
