@@ -13,6 +13,7 @@ from millstream.ir.types import VarType
 from millstream.ir.variable import Parameter, Variable
 
 if TYPE_CHECKING:
+    from millstream.ir.desc import BlockDesc
     from millstream.ir.program import Program
 
 
@@ -117,6 +118,19 @@ class Block:
         self._touch()
         return var
 
+    def _clone_variable(self, var: Variable, force_persistable: bool = True) -> Variable:
+        """A variable like `var` (of another Program) in this Block, persistable when `force_persistable`."""
+        return self.create_var(
+            name=var.name,
+            shape=var.shape if var.has_shape else None,
+            dtype=var.dtype if var.has_dtype else None,
+            type=var.type,
+            lod_level=var.lod_level,
+            persistable=True if force_persistable else var.persistable,
+            is_data=var.is_data,
+            need_check_feed=var.need_check_feed,
+        )
+
     def _remove_var(self, name: str) -> None:
         self.vars.pop(name, None)
         self._touch()
@@ -193,9 +207,11 @@ class Block:
         return None if self.parent_idx < 0 else self.program.blocks[self.parent_idx]
 
     @property
-    def desc(self) -> Block:
-        """Fluid programs reach through ``block.desc``; here the Block is its own description."""
-        return self
+    def desc(self) -> BlockDesc:
+        """The methods of Fluid's description of this Block."""
+        from millstream.ir.desc import BlockDesc
+
+        return BlockDesc(self)
 
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
         from millstream.ir.printer import block_text

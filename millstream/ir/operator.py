@@ -12,6 +12,7 @@ from millstream.ir.variable import Variable
 
 if TYPE_CHECKING:
     from millstream.ir.block import Block
+    from millstream.ir.desc import OpDesc
 
 ROLE_FORWARD, ROLE_BACKWARD, ROLE_OPTIMIZE = 0, 1, 2
 ROLE_RPC, ROLE_DIST, ROLE_LR_SCHED, ROLE_LOSS = 4, 8, 16, 256
@@ -166,9 +167,11 @@ class Operator:
         return int(self._attrs.get(OP_ROLE, ROLE_FORWARD))
 
     @property
-    def desc(self) -> Operator:
-        """Fluid programs reach through ``op.desc``; here the Operator is its own description."""
-        return self
+    def desc(self) -> OpDesc:
+        """The methods of Fluid's description of this Operator."""
+        from millstream.ir.desc import OpDesc
+
+        return OpDesc(self)
 
     @property
     def idx(self) -> int:

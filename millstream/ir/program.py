@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from millstream.ir import walk
 from millstream.ir.block import Block
 from millstream.ir.operator import ROLE_BACKWARD, ROLE_LR_SCHED, ROLE_OPTIMIZE
 from millstream.ir.variable import Parameter, Variable
 
+if TYPE_CHECKING:
+    from millstream.ir.desc import ProgramDesc
 
 class Program:
     """A list of Blocks; block 0 is the global one."""
@@ -135,9 +137,11 @@ class Program:
 
     # ---- text and bytes ----------------------------------------------------------------------
     @property
-    def desc(self) -> Program:
-        """Fluid programs reach through ``program.desc``; here the Program is its own description."""
-        return self
+    def desc(self) -> ProgramDesc:
+        """The methods of Fluid's description of this Program."""
+        from millstream.ir.desc import ProgramDesc
+
+        return ProgramDesc(self)
 
     def serialize_to_string(self) -> bytes:
         """The Program as ProgramDesc bytes (see :mod:`millstream.ir.proto`)."""

@@ -10,6 +10,7 @@ from millstream.ir.types import VarType, dtype_name, to_var_type
 
 if TYPE_CHECKING:
     from millstream.ir.block import Block
+    from millstream.ir.desc import VarDesc
     from millstream.ir.operator import Operator
 
 _TENSOR_KINDS = frozenset({VarType.LOD_TENSOR, VarType.SELECTED_ROWS, VarType.LOD_TENSOR_ARRAY})
@@ -133,9 +134,11 @@ class Variable:
         return self._type in _TENSOR_KINDS
 
     @property
-    def desc(self) -> Variable:
-        """Fluid programs reach through ``var.desc``; here the Variable is its own description."""
-        return self
+    def desc(self) -> VarDesc:
+        """The methods of Fluid's description of this Variable."""
+        from millstream.ir.desc import VarDesc
+
+        return VarDesc(self)
 
     def set_error_clip(self, error_clip: Any) -> None:
         """Clip the gradient of this variable by `error_clip` while the backward pass is built."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from millstream.errors import InvalidProgramError
 from millstream.ir import walk
+from millstream.ir.desc import ProgramDesc
 from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
@@ -108,11 +109,12 @@ class Graph:
         desc: the Program (``program.desc``).
     """
 
-    def __init__(self, desc: Program) -> None:
-        if not isinstance(desc, Program):
+    def __init__(self, desc: ProgramDesc | Program) -> None:
+        program = desc.program if isinstance(desc, ProgramDesc) else desc
+        if not isinstance(program, Program):
             raise TypeError(f"core.Graph takes a Program (program.desc), received {type(desc).__name__}")
-        self._origin = desc
-        self._work = walk.clone(desc)
+        self._origin = program
+        self._work = walk.clone(program)
         self._attributes: dict[str, Any] = {}
         self._next = 0
         self._nodes: dict[int, Node] = {}
