@@ -97,7 +97,8 @@ def _area(pos: np.ndarray, neg: np.ndarray) -> float:
 
 # ---- precision_recall --------------------------------------------------------------------------------
 def _precision_spec(probs, indices, labels, weights, states, *, class_number):
-    if states is not None and tuple(states.shape) != (class_number, 4):
+    shape = () if states is None else states.shape
+    if states is not None and (len(shape) != 2 or shape[0] not in (class_number, -1) or shape[1] not in (4, -1)):
         raise ShapeError(f"StatesInfo must be [class_number, 4] = [{class_number}, 4], received {list(states.shape)}")
     metrics = Spec((6,), VarType.FP64)
     return metrics, metrics, Spec((class_number, 4), probs.dtype)

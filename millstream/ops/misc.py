@@ -23,8 +23,8 @@ def _kernels():
 
 
 def _bytes_of_rows(t):
-    rows = np.ascontiguousarray(t.numpy().reshape(-1, t.shape[-1]))
-    return rows.view(np.uint8).reshape(rows.shape[0], -1)
+    rows = np.ascontiguousarray(t.numpy().reshape(t.numel() // max(t.shape[-1], 1), t.shape[-1]))
+    return rows.view(np.uint8).reshape(rows.shape[0], rows.shape[1] * rows.itemsize)
 
 
 # ---- hash ----------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def _channel_spec(x: Spec, *, bit_length: int) -> tuple[Spec, Spec]:
 def fake_channel_wise_quantize_abs_max(x, *, bit_length: int = 8):
     """Quantized by one s = max |X| for each index of dim 0; OutScale [C]."""
     s = x.abs().reshape(x.shape[0], -1).amax(1)
-    return _quantize(x, s.reshape(-1, *[1] * (x.dim() - 1)), bit_length), s
+    return torch.stack([_quantize(part, of, bit_length) for part, of in zip(x, s)]), s
 
 
 def _range_spec(x: Spec, scale: Spec, it: Spec | None, *, window_size: int, bit_length: int, is_test: bool):

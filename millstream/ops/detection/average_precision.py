@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from millstream.errors import AttributeTypeError, ShapeError
-from millstream.ir.types import VarType
+from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.detection.boxes import overlap
@@ -23,7 +22,7 @@ def _infer(found: Spec, label: Spec, *_: Spec, class_num, ap_type, **__: Any) ->
         raise ShapeError(f"Label must have shape [boxes, 5] or [boxes, 6], received {list(label.shape)}")
     if ap_type not in ("integral", "11point"):
         raise AttributeTypeError(f"ap_type must be integral or 11point, received {ap_type!r}")
-    return None, None, None, Spec((1,), VarType.FP32)
+    return None, None, None, Spec((1,), found.dtype)
 
 
 def _state(x: Ragged | None) -> _Hits:
@@ -76,11 +75,11 @@ def _precision(hits: list[tuple[float, int]], misses: list[tuple[float, int]], t
     return float(sum(max((p for p, r in zip(precision, recall) if r >= j / 10.0), default=0.0) for j in range(11)) / 11)
 
 
-def _rows(hits: _Hits, classes: int) -> Ragged:
+def _rows(hits: _Hits, classes: int, dtype: torch.dtype) -> Ragged:
     parts = [hits.get(c, []) for c in range(classes)]
     ends = np.cumsum([0] + [len(p) for p in parts]).astype(np.int64)
-    flat = np.array([pair for p in parts for pair in p], dtype=np.float32).reshape(-1, 2)
-    return Ragged(torch.from_numpy(flat), (ends,))
+    flat = np.array([pair for p in parts for pair in p], dtype=np.float64).reshape(-1, 2)
+    return Ragged(torch.from_numpy(flat).to(dtype), (ends,))
 
 
 @op(
@@ -108,7 +107,8 @@ def detection_map(
 
     DetectRes [., 6] (label, score, box), Label [., 6] (label, difficult, box) or [., 5], a sequence an image each. The
     counts of boxes [class_num, 1] and the judged detections (score, 0 or 1; a sequence a class) come in if HasState is not 0
-    and go out added up. MAP [1]. `background_label` changes nothing, as in Fluid.
+    and go out added up. MAP [1], of DetectRes' dtype like the judged detections. As in 1.8.5,
+    classes with `background_label` boxes (that many, not of that name) are left out of the mean.
     """
     keep = has_state is not None and int(has_state.reshape(-1)[0]) != 0
     count = np.zeros(class_num, np.int64)
@@ -122,15 +122,19 @@ def detection_map(
     for i in range(len(label.offsets) - 1):
         truth = truths[label.offsets[i] : label.offsets[i + 1]]
         counted = truth if evaluate_difficult or truth.shape[1] == 5 else truth[truth[:, 1] == 0]
+        if counted.size and counted[:, 0].min() < 0:
+            raise EnforceNotMet(f"classes in Label must not be negative, received {counted[:, 0].min():g}")
         count += np.bincount(counted[:, 0].astype(int), minlength=class_num)[:class_num]
         mine = detections[found.offsets[i] : found.offsets[i + 1]]
         _judge(mine, truth, overlap_threshold, evaluate_difficult, right, wrong)
     total, classes = 0.0, 0
     for c in range(class_num):
-        if not count[c]:
+        if count[c] in (0, background_label):
             continue
         classes += 1
         if right.get(c):
             total += _precision(right[c], wrong[c], int(count[c]), ap_type)
-    mean = torch.tensor([total / classes if classes else 0.0], dtype=torch.float32)
-    return torch.from_numpy(count.astype(np.int32).reshape(-1, 1)), _rows(right, class_num), _rows(wrong, class_num), mean
+    dtype = found.values.dtype
+    mean = torch.tensor([total / classes if classes else 0.0], dtype=dtype)
+    counts = torch.from_numpy(count.astype(np.int32).reshape(-1, 1))
+    return counts, _rows(right, class_num, dtype), _rows(wrong, class_num, dtype), mean

@@ -56,8 +56,8 @@ def _bounded_log_loss(p: torch.Tensor) -> torch.Tensor:
 
 # ---- cross_entropy ---------------------------------------------------------------------------------
 def _cross_entropy_spec(x: Spec, label: Spec, *, soft_label: bool, ignore_index: int) -> Spec:
-    shape = label_spec(x, label, -1, soft_label)
-    return x.like(shape=shape if soft_label else (*label.shape[:-1], 1))
+    label_spec(x, label, -1, soft_label)
+    return x.like(shape=(*label.shape[:-1], 1))
 
 
 @op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", nodiff="Label", amp="black")
@@ -190,20 +190,25 @@ def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
 def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, ignore_index: int = -100):
     """max(X, 0) - X * Label + log(1 + exp(-|X|)), elementwise; 0 where Label, cut to an integer, is `ignore_index`.
 
-    With `normalize`, divided by the number of elements that are not ignored (all ignored: 0, where Fluid gives NaN).
+    With `normalize`, divided by the number of elements whose Label is not `ignore_index` (none: 0, where Fluid gives NaN).
     """
-    ignored = label.trunc() == ignore_index
+    ignored = _ignored(label, ignore_index)
     out = (F.softplus(-x.abs()) + x.clamp_min(0) - x * label).masked_fill(ignored, 0.0)
-    return out / _count(ignored) if normalize else out
+    return out / _count(label, ignore_index) if normalize else out
 
 
 @op("sigmoid_cross_entropy_with_logits_grad", slots="X, Label, Out@GRAD -> X@GRAD")
 def sigmoid_cross_entropy_with_logits_grad(x, label, dout, *, normalize: bool = False, ignore_index: int = -100):
     """dOut * (sigmoid(X) - Label); 0 where ignored."""
-    ignored = label.trunc() == ignore_index
+    ignored = _ignored(label, ignore_index)
     dx = (dout * (torch.sigmoid(x) - label)).masked_fill(ignored, 0.0)
-    return dx / _count(ignored) if normalize else dx
+    return dx / _count(label, ignore_index) if normalize else dx
 
 
-def _count(ignored: torch.Tensor) -> torch.Tensor:
-    return (~ignored).sum().clamp_min(1e-5)
+def _ignored(label: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    return label.trunc() == ignore_index
+
+
+def _count(label: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """Elements that count: here the label itself is compared, with its fraction."""
+    return (label != ignore_index).sum().clamp_min(1e-5)

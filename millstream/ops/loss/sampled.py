@@ -154,7 +154,7 @@ def _sample_logits_spec(logits, labels, samples, probabilities, *, use_customize
         raise InvalidProgramError("use_customized_samples needs CustomizedSamples and CustomizedProbabilities")
     if not use_customized_samples and not uniq:
         raise InvalidProgramError("sample_logits draws without repeats only: uniq must be true")
-    n, true = labels.shape
+    n, true = logits.shape[0], labels.shape[1]
     width = true + num_samples if true >= 0 else -1
     all_ = (n, width)
     return (
@@ -188,7 +188,7 @@ def sample_logits(
         samples, probabilities = _draw_unique(labels, logits.shape[1], num_samples, rng, logits.dtype)
     sampled = logits.gather(1, samples)
     if remove_accidental_hits:
-        hits = (samples[:, true:].unsqueeze(2) == labels.unsqueeze(1)).any(2)
+        hits = (samples[:, true:].unsqueeze(2) == samples[:, :true].unsqueeze(1)).any(2)
         lowered = torch.cat([torch.zeros_like(labels, dtype=torch.bool), hits], 1)
         sampled = torch.where(lowered, sampled - 1e20, sampled)
     sampled = (sampled - torch.log(probabilities)).clamp(-1e20, 1e20)

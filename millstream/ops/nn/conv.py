@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
@@ -185,11 +186,14 @@ _CONV2D = "Input, Filter, Bias?, ResidualData? -> Output"
 _CONV2D_GRAD = "Input, Filter, Bias?, Output@GRAD -> Input@GRAD, Filter@GRAD, Bias@GRAD"
 for _name in ("conv2d", "depthwise_conv2d"):
     _tag: dict[str, Any] = {"amp": "white"} if _name == "conv2d" else {}  # mixed precision knows only this one
-    op(_name, slots=_CONV2D, infer=_infer_conv, lod="Input", nodiff="ResidualData", **_tag)(_conv2d)
+    op(_name, slots=_CONV2D, infer=_infer_conv, lod="Input", nodiff="ResidualData", flops=_flops.convolution, **_tag)(_conv2d)
     op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_grad)
 
 
-@op("conv3d", slots="Input, Filter, ResidualData? -> Output", infer=_infer_conv, lod="Input", nodiff="ResidualData")
+@op(
+    "conv3d", slots="Input, Filter, ResidualData? -> Output", infer=_infer_conv, lod="Input", nodiff="ResidualData",
+    flops=_flops.convolution,
+)  # fmt: skip
 def conv3d(
     x,
     w,
@@ -367,11 +371,14 @@ def _conv2d_transpose_grad(
 
 
 for _name in ("conv2d_transpose", "depthwise_conv2d_transpose"):
-    op(_name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose)(_conv2d_transpose)
+    _declare = op(
+        _name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose, flops=_flops.transposed_convolution
+    )
+    _declare(_conv2d_transpose)
     op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_transpose_grad)
 
 
-@op("conv3d_transpose", slots="Input, Filter -> Output", infer=_infer_transpose)
+@op("conv3d_transpose", slots="Input, Filter -> Output", infer=_infer_transpose, flops=_flops.transposed_convolution)
 def conv3d_transpose(
     x,
     w,

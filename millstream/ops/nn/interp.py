@@ -27,6 +27,12 @@ def _check_method(method: str, rank: int) -> None:
         )
 
 
+def _layout(layout: str) -> str:
+    """Where the channels are; as in 1.8.5 last with AnyLayout."""
+    check_layout(layout)
+    return "NHWC" if layout == "AnyLayout" else layout
+
+
 # ---- sizes -----------------------------------------------------------------------------------------------
 def _infer(rank: int) -> Any:
     def infer(
@@ -38,6 +44,7 @@ def _infer(rank: int) -> Any:
         _check_method(interp_method, rank)
         if align_mode not in (0, 1):
             raise AttributeTypeError(f"align_mode must be 0 or 1, received {align_mode}")
+        data_layout = _layout(data_layout)
         n, c, sizes = split_layout(x, data_layout)
         given = [out_d, out_h, out_w][3 - rank :]
         if size_tensor:
@@ -56,6 +63,11 @@ def _infer(rank: int) -> Any:
         return Spec(join_layout(n, c, out, data_layout), x.dtype)
 
     return infer
+
+
+def _lod(lods: dict[str, Any], attrs: dict[str, Any], ins: dict[str, Any]) -> dict[str, Any]:
+    """X's where OutSize decides; in the other forms the LoD is dropped."""
+    return {"Out": lods.get("X", ())} if ins.get("OutSize") is not None and not ins.get("SizeTensor") else {}
 
 
 def _target(sizes, out_size, size_tensor, scale_tensor, given, scale) -> list[int]:
@@ -182,8 +194,7 @@ _BACKWARD: dict[tuple[str, int], Any] = {
 
 
 def _interp(x, target, method, layout, align_corners, align_mode):
-    check_layout(layout)
-    last = layout in CHANNELS_LAST
+    last = _layout(layout) in CHANNELS_LAST
     if last:
         x = x.movedim(-1, 1)
     out = _target(x.shape[2:], *target)
@@ -194,7 +205,7 @@ def _interp(x, target, method, layout, align_corners, align_mode):
 
 
 def _interp_grad(x, dout, method, layout, align_corners, align_mode):
-    last = layout in CHANNELS_LAST
+    last = _layout(layout) in CHANNELS_LAST
     if last:
         x, dout = x.movedim(-1, 1), dout.movedim(-1, 1)
     out = list(dout.shape[2:])
@@ -241,7 +252,7 @@ def _declare(name: str, rank: int, doc: str) -> None:
 
     forward.__doc__ = doc
     nodiff = "OutSize, SizeTensor, Scale"
-    op(name, slots=_SLOTS, infer=_infer(rank), nodiff=nodiff)(forward)
+    op(name, slots=_SLOTS, infer=_infer(rank), lod=_lod, nodiff=nodiff)(forward)
     op(name + "_grad", slots=_GRAD_SLOTS)(backward)
 
 

@@ -55,14 +55,19 @@ def _channel_axis(layout: str) -> int:
 
 
 # ---- affine_channel ----------------------------------------------------------------------------------
+def _scaled_axis(layout: str) -> int:
+    """Here the default, AnyLayout, has the channels last, as in 1.8.5."""
+    return -1 if layout == "AnyLayout" else _channel_axis(layout)
+
+
 def _infer_affine_channel(x: Spec, scale: Spec, bias: Spec, *, data_layout) -> Spec:
-    c = x.shape[_channel_axis(data_layout)] if len(x.shape) > 1 else -1
+    c = x.shape[_scaled_axis(data_layout)] if len(x.shape) > 1 else -1
     check_per_channel(x, c, (("Scale", scale), ("Bias", bias)))
     return x
 
 
 def _channel_shape(x: torch.Tensor, layout: str) -> tuple[int, ...]:
-    return (-1,) if _channel_axis(layout) == -1 else (-1, *[1] * (x.dim() - 2))
+    return (-1,) if _scaled_axis(layout) == -1 else (-1, *[1] * (x.dim() - 2))
 
 
 @op("affine_channel", slots="X, Scale, Bias -> Out", infer=_infer_affine_channel, lod="X")
@@ -74,7 +79,7 @@ def affine_channel(x, scale, bias, *, data_layout: str = "AnyLayout"):
 
 @op("affine_channel_grad", slots="X, Scale, Out@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
 def affine_channel_grad(x, scale, dout, *, want, data_layout: str = "AnyLayout"):
-    axis = _channel_axis(data_layout) % x.dim()
+    axis = _scaled_axis(data_layout) % x.dim()
     others = [d for d in range(x.dim()) if d != axis]
     dx = dout * scale.view(_channel_shape(x, data_layout)) if want[0] else None
     return dx, (dout * x).sum(others) if want[1] else None, dout.sum(others) if want[2] else None
@@ -191,7 +196,7 @@ def _infer_spectral(weight: Spec, u: Spec, v: Spec, *, dim, power_iters, **_: An
         w = 1
         for i, d in enumerate(weight.shape):
             w *= 1 if i == dim else d
-        if u.shape != (h,) or v.shape != (w,):
+        if len(u.shape) != 1 or len(v.shape) != 1 or u.shape[0] not in (h, -1) or v.shape[0] not in (w, -1):
             raise ShapeError(
                 f"U and V must have shapes [{h}] and [{w}] for Weight {list(weight.shape)}, dim {dim}, "
                 f"received {list(u.shape)}, {list(v.shape)}"

@@ -14,12 +14,14 @@ _ENDLESS = torch.tensor(1e30)
 
 
 def ready(*columns: Sequence[torch.Tensor]) -> bool:
-    """Whether the kernels can take these tensors: contiguous, of one dtype (float32 or float64), in main memory."""
+    """Whether the kernels can take these tensors: contiguous, float32 or float64, of one shape, in main memory."""
     dtype = columns[0][0].dtype
     if dtype is not torch.float32 and dtype is not torch.float64:
         return False
     return all(
-        isinstance(t, torch.Tensor) and t.dtype is dtype and t.is_cpu and t.is_contiguous() for c in columns for t in c
+        isinstance(t, torch.Tensor) and t.dtype is dtype and t.shape == p.shape and t.is_cpu and t.is_contiguous()
+        for c in columns
+        for p, t in zip(columns[0], c)
     )
 
 

@@ -65,7 +65,10 @@ def _table_grad_spec(w, ids, dout, *, is_sparse, **attrs):
     return Spec(w.shape, w.dtype, 0, kind)
 
 
-@op("lookup_table", slots="W, Ids -> Out", infer=_lookup_spec, lod="Ids", nodiff="Ids", traceable=True, amp="gray")
+@op(
+    "lookup_table", slots="W, Ids -> Out", infer=_lookup_spec, lod="Ids", nodiff="Ids", traceable=True, amp="gray",
+    picks="W",
+)
 def lookup_table(
     w, ids, *, is_sparse: bool = False, padding_idx: Long = -1, is_distributed: bool = False, remote_prefetch: bool = False
 ):
@@ -86,7 +89,7 @@ def _lookup_v2_spec(w, ids, **attrs):
     return Spec((*ids.shape, w.shape[1]), w.dtype, ids.lod_level)
 
 
-@op("lookup_table_v2", slots="W, Ids -> Out", infer=_lookup_v2_spec, lod="Ids", nodiff="Ids", traceable=True)
+@op("lookup_table_v2", slots="W, Ids -> Out", infer=_lookup_v2_spec, lod="Ids", nodiff="Ids", traceable=True, picks="W")
 def lookup_table_v2(
     w, ids, *, is_sparse: bool = False, padding_idx: Long = -1, is_distributed: bool = False, remote_prefetch: bool = False
 ):

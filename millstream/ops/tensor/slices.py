@@ -392,7 +392,7 @@ def pad2d(x, paddings_in, *, paddings: list[int], pad_value: float = 0.0, mode: 
     top, bottom, left, right = ints(paddings_in) if paddings_in is not None else paddings
     if mode not in _PAD_MODE:
         raise ShapeError(f"pad2d: mode must be constant, reflect or edge, received {mode!r}")
-    last = data_format == "NHWC"
+    last = data_format != "NCHW"
     image = x.permute(0, 3, 1, 2) if last else x
     if mode == "constant":
         out = F.pad(image, [left, right, top, bottom], value=pad_value)
