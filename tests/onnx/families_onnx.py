@@ -29,7 +29,8 @@ def sayable(program, feeds, fetches):
     gone = set()
     for op in walk.needed_ops(block, fetches):
         if id(op) in lost or gone.intersection(op.input_arg_names):
-            outs += [n for n in op.input_arg_names if n not in gone and block.var(n).op is not None] if id(op) in lost else []
+            if id(op) in lost:
+                outs += [n for n in op.input_arg_names if n not in gone and block.var(n).op is not None]
             gone.update(op.output_arg_names)
     kept = [n for n in fetches if n not in gone]
     return list(dict.fromkeys([*kept, *(n for n in outs if n not in gone and not block.var(n).persistable)]))

@@ -398,17 +398,39 @@ def scatter_nd(n: Node) -> None:
 
 
 def scattered(n: Node, x: Tensor, places: Tensor, updates: Tensor, kind: str) -> Tensor:
-    """x with updates put, or added, at places; to put is to add the difference (places must not repeat)."""
+    """x with updates put, or added, at places ([…, k] positions in its first k dims)."""
     if kind not in ("none", "add"):
         n.fail(f"reduction {kind}")
-    if kind == "none":
-        old = n.b.op("gather_nd", {"X": x, "Index": places}, {})
-        if x.dtype == np.bool_:
-            n.fail("booleans")
-        updates = n.b.binary("elementwise_sub", updates, old)
-    made = n.op("scatter_nd_add", {"X": x, "Index": places, "Updates": updates}, {})
-    made.shape = x.shape
-    return made
+    if kind == "add":
+        made = n.op("scatter_nd_add", {"X": x, "Index": places, "Updates": updates}, {})
+        made.shape = x.shape
+        return made
+    depth = places.shape[-1]
+    if depth < 1 or updates.rank != places.rank - 1 + x.rank - depth:
+        n.fail(f"positions of shape {list(places.shape)} and updates of {updates.rank} dims for {x.rank} dims")
+    if x.dtype == np.bool_:
+        return n.b.cast(scattered(n, n.b.cast(x, np.int32), places, n.b.cast(updates, np.int32), kind), np.bool_)
+    b = n.b
+    tail = [b.dim(x, i) for i in range(depth, x.rank)]
+    rows = _as_dims(n, x, (-1,) * (1 + len(tail)), [constant(np.array([-1], np.int64)), *tail])
+    flat = _as_dims(n, updates, (-1,) * (1 + len(tail)), [constant(np.array([-1], np.int64)), *tail])
+    ids = _row_numbers(n, x, places, depth)
+    made = b.op("scatter", {"X": rows, "Ids": ids, "Updates": flat}, {"overwrite": True}, hint=n.hint)
+    return _as_dims(n, made, x.shape, [b.dim(x, i) for i in range(x.rank)])
+
+
+def _row_numbers(n: Node, x: Tensor, places: Tensor, depth: int) -> Tensor:
+    """Positions in the first dims as numbers of the rows that these dims flattened make."""
+    b = n.b
+    ids: Tensor | None = None
+    for i in range(depth):
+        last = places.rank - 1
+        at = places
+        if depth > 1:
+            at = b.op("slice", {"Input": places}, {"axes": [last], "starts": [i], "ends": [i + 1]})
+        ids = at if ids is None else b.binary("elementwise_add", b.binary("elementwise_mul", ids, b.dim(x, i)), at)
+    assert ids is not None
+    return b.reshape(ids, [-1])
 
 
 @reads("Expand")

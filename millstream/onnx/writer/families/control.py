@@ -211,10 +211,10 @@ def recurrent(e: Emission) -> None:
         results = []
         wanted: list[tuple[str, Value | None]] = [*zip(e["states"], first), *((n, None) for n in outs)]
         for name, was in wanted:
-            value = env.find(name)
-            if value is None:
+            now = env.find(name)
+            if now is None:
                 e.refuse(f"the step does not compute {name!r}")
-            result = body.identity(value if was is None else body.cast(value, was.dtype))
+            result = body.identity(now if was is None else body.cast(now, was.dtype))
             var = block._find_var_recursive(name)
             result.shape = result.shape or (tuple(-1 for _ in var.shape) if var is not None and var.has_shape else None)
             results.append(result)
@@ -226,7 +226,8 @@ def recurrent(e: Emission) -> None:
         attrs["scan_input_directions"] = [1] * len(xs)
         attrs["scan_output_directions"] = [1] * len(outs)
     found = g.ops("Scan", len(results), *first, *xs, dtypes=[v.dtype for v in results], **attrs)
-    for name, made in zip(outs, found[len(first) :]):
+    stacked = found[len(first) :]
+    for name, made in zip(outs, stacked):
         var = e.op.block._find_var_recursive(name)
         if var is not None and var.has_shape:
             made.shape = (-1, *(d if d > 0 else -1 for d in var.shape[1:]))
