@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ def embedded_bigru(
     weights = (wh, bias, wh2, bias2)
     if d % lanes or not rows or flat.dtype is not torch.int64 or not few(offsets, d) or not _plain(table, *weights):
         both = torch.index_select(table, 0, flat.long())
-        acts = {"activation": activation, "gate_activation": gate_activation, "origin": origin_mode}
+        acts: Any = {"activation": activation, "gate_activation": gate_activation, "origin": origin_mode}
         halves = [both[:, : 3 * d].contiguous(), both[:, 3 * d :].contiguous()]
         one = _gru.run(halves[0], offsets, None, wh, bias, reverse=is_reverse, **acts)
         two = _gru.run(halves[1], offsets, None, wh2, bias2, reverse=not is_reverse, **acts)
