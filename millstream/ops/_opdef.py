@@ -250,7 +250,8 @@ def op(
             `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
             `amp_slots`: the only slots that it may touch; `captured=`: the kernel that whole-step capture compiles
             in place of this one (same call form, tensors only, changes nothing in place); `draws=True`: `ctx` is
-            asked for generators only.
+            asked for generators only; `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
+            reads as much as it gives out, both for profiles.
     """
 
     def declare(kernel: Callable[..., Any]) -> Callable[..., Any]:

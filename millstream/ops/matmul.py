@@ -10,6 +10,7 @@ import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
 from millstream.kernels.gemm import product, product_of_rows
+from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
@@ -109,7 +110,7 @@ def _as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
     return t.reshape(math.prod(shape[:n]), math.prod(shape[n:]))
 
 
-@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X", traceable=True, amp="white")
+@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X", traceable=True, amp="white", flops=_flops.product)
 def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
     """Matrix product after X and Y are flattened to matrices: the first *_num_col_dims dims are the rows.
 
@@ -175,7 +176,9 @@ def _matrices(x: torch.Tensor, y: torch.Tensor, tx: bool, ty: bool) -> tuple[tor
     return x.transpose(-2, -1) if tx else x, y.transpose(-2, -1) if ty else y
 
 
-@op("matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X", traceable=True, amp="white")
+@op(
+    "matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X", traceable=True, amp="white", flops=_flops.batched_product,
+)
 def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0):
     """alpha * X Y over the last two dims; the dims before are a batch, over which a 2-D operand is shared.
 
@@ -241,7 +244,7 @@ def _bmm_spec(x: Spec, y: Spec) -> Spec:
     return x.like(shape=(x.shape[0], x.shape[1], y.shape[2]))
 
 
-@op("bmm", slots="X, Y -> Out", infer=_bmm_spec, lod="X", traceable=True)
+@op("bmm", slots="X, Y -> Out", infer=_bmm_spec, lod="X", traceable=True, flops=_flops.batched_product)
 def bmm(x, y):
     """X Y for each of a batch: [B, M, K], [B, K, N] to [B, M, N]."""
     return torch.bmm(x, y)
@@ -324,7 +327,7 @@ def _fc_spec(
     return x.like(shape=(*x.shape[:in_num_col_dims], columns))
 
 
-@op("fc", slots="Input, W, Bias? -> Out", infer=_fc_spec, lod="Input")
+@op("fc", slots="Input, W, Bias? -> Out", infer=_fc_spec, lod="Input", flops=_flops.dense_layer)
 def fc(x, w, bias, *, in_num_col_dims: int = 1, activation_type: str = "", padding_weights: bool = False):
     """Input W + Bias, then relu if asked; Input is flattened after `in_num_col_dims` dims.
 

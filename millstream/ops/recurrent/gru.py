@@ -12,6 +12,7 @@ import torch
 from millstream.kernels.arrays import array
 from millstream.kernels.gemm import product_of_rows
 from millstream.kernels.threads import run_parts
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
@@ -94,6 +95,7 @@ def _spec(x, h0, weight, bias, *, activation, gate_activation, is_reverse, origi
 
 @op(
     "gru", slots="Input#, H0?, Weight, Bias? -> BatchGate~, BatchResetHiddenPrev~, BatchHidden~, Hidden#", infer=_spec,
+    flops=_flops.recurrence,
 )
 def gru(
     x, h0, weight, bias, *, activation: str = "tanh", gate_activation: str = "sigmoid", is_reverse: bool = False,

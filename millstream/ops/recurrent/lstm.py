@@ -12,6 +12,7 @@ import torch
 from millstream.kernels.arrays import array
 from millstream.kernels.gemm import product_of_rows
 from millstream.kernels.threads import run_parts
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
@@ -103,6 +104,7 @@ def _spec(x, h0, c0, weight, bias, *, use_peepholes, is_reverse, gate_activation
 
 @op(
     "lstm", slots="Input#, H0?, C0?, Weight, Bias -> Hidden#, Cell#, BatchGate~, BatchCellPreAct~", infer=_spec,
+    flops=_flops.recurrence,
 )
 def lstm(
     x, h0, c0, weight, bias, *, use_peepholes: bool = True, is_reverse: bool = False, gate_activation: str = "sigmoid",

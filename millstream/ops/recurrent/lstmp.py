@@ -11,6 +11,7 @@ import torch
 from millstream.kernels.arrays import array
 from millstream.kernels.gemm import product_of_rows
 from millstream.kernels.threads import run_parts
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import (
@@ -59,6 +60,7 @@ def _spec(
     "lstmp",
     slots="Input#, H0?, C0?, Weight, ProjWeight, Bias -> Projection#, Cell#, BatchGate~, BatchCellPreAct~, BatchHidden~",
     infer=_spec,
+    flops=_flops.projected_recurrence,
 )
 def lstmp(
     x, h0, c0, weight, proj, bias, *, use_peepholes: bool = True, is_reverse: bool = False, cell_clip: float = 0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops.recurrent._steps import fits, need
 from millstream.ops.recurrent.gru import split_weight
@@ -42,7 +43,7 @@ def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
 
 @op(
     "gru_unit", slots="Input, HiddenPrev, Weight, Bias? -> Gate~, ResetHiddenPrev~, Hidden", infer=_gru_spec,
-    traceable=True,
+    traceable=True, flops=_flops.recurrence,
 )
 def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
     """One step of a GRU: see gru. Activations by number: 0 identity, 1 sigmoid, 2 tanh, 3 relu.
