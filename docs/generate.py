@@ -1,16 +1,21 @@
-"""Writes docs/reference/operators.md from the operator declarations: `python docs/generate.py [--check]`.
+"""Writes docs/reference: `python docs/generate.py [--check] [page...]`.
 
-With --check nothing is written; the exit status says whether the page is up to date.
+operators.md comes from the operator declarations, arguments.md from docs/arguments.py, every other page from a file of
+docs/examples, whose examples run. With --check nothing is written; the exit status says whether the pages are up to date.
 """
 
 import os
 import sys
+import warnings
 
+import pages as reference
+
+import millstream.fluid  # noqa: F401  (rooms that it loads declare operators too)
 from millstream.ops import REGISTRY
 from millstream.ops._opdef import REQUIRED
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PAGE = os.path.join(HERE, "reference", "operators.md")
+FOLDER = os.path.join(HERE, "reference")
 
 
 def slots(items):
@@ -54,14 +59,39 @@ def page():
     return "\n".join(lines).rstrip() + "\n"
 
 
+def texts(names):
+    """(file name, text) of the pages with these names; of all when there are none."""
+    found = reference.pages()
+    makers = {"operators": page, "arguments": reference.arguments, "index": lambda: reference.index(found)}
+    makers |= {one.name: lambda one=one: reference.markdown(one) for one in found}
+    for name in names or makers:
+        yield f"{name}.md", makers[name]()
+
+
+def outdated(names=()):
+    """The pages whose text is not what would be written."""
+    old = []
+    for name, text in texts(names):
+        path = os.path.join(FOLDER, name)
+        if not os.path.exists(path):
+            old.append(name)
+            continue
+        with open(path, encoding="utf-8") as current:
+            if current.read() != text:
+                old.append(name)
+    return old
+
+
 def main():
-    text = page()
+    names = [a for a in sys.argv[1:] if not a.startswith("-")]
+    warnings.simplefilter("ignore")  # of forms that examples show on purpose
     if "--check" in sys.argv:
-        with open(PAGE, encoding="utf-8") as current:
-            sys.exit(0 if current.read() == text else "docs/reference/operators.md is out of date: run `make docs`")
-    os.makedirs(os.path.dirname(PAGE), exist_ok=True)
-    with open(PAGE, "w", encoding="utf-8") as out:
-        out.write(text)
+        old = outdated(names)
+        sys.exit(f"out of date: docs/reference/{', '.join(old)}: run `make docs`" if old else 0)
+    os.makedirs(FOLDER, exist_ok=True)
+    for name, text in texts(names):
+        with open(os.path.join(FOLDER, name), "w", encoding="utf-8") as out:
+            out.write(text)
 
 
 if __name__ == "__main__":

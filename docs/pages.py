@@ -11,6 +11,7 @@ import inspect
 import io
 import os
 import re
+import sys
 import tempfile
 from collections import namedtuple
 
@@ -70,6 +71,41 @@ def read(path):
     return Page(os.path.basename(path)[:-3], title.strip(), description.strip(), setup, examples)
 
 
+@contextlib.contextmanager
+def small_data_sets(names):
+    """A data home with small files, in the real formats, of the data sets whose functions are named."""
+    from millstream.dataset import common
+
+    tests = os.path.join(os.path.dirname(HERE), "tests", "dataset")
+    sys.path.insert(0, tests)
+    old = common.DATA_HOME, common.download
+    try:
+        import tiny_files
+
+        with tempfile.TemporaryDirectory() as home:
+            common.DATA_HOME = home
+            for name in {n.split(".")[2] for n in names if n.startswith("paddle.dataset.")}:
+                if name == "flowers":
+                    tiny_files.flowers(home, tiny_picture)
+                elif hasattr(tiny_files, name):
+                    getattr(tiny_files, name)(home)
+                if name != "common":  # their checksums are not those of the real files
+                    common.download = lambda url, module, md5, save_name=None: old[1](url, module, None, save_name)
+            yield
+    finally:
+        common.DATA_HOME, common.download = old
+        sys.path.remove(tests)
+
+
+def tiny_picture(number):
+    """An image file of one colour."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (260, 300), (10 * number, 20, 30)).save(out, format="PNG")
+    return out.getvalue()
+
+
 def run(page, example):
     """What an example prints."""
     import millstream.fluid as fluid
@@ -79,6 +115,7 @@ def run(page, example):
     here = os.getcwd()
     with (
         tempfile.TemporaryDirectory() as folder,
+        small_data_sets(example.names),
         contextlib.redirect_stdout(printed),
         fluid.scope_guard(fluid.Scope()),
         fluid.unique_name.guard(),
@@ -152,9 +189,8 @@ def arguments():
     """The text of the page of arguments without meaning."""
     from arguments import MEANINGLESS
 
-    lines = ["# Arguments without meaning", "", "Accepted because programs pass them. Every other argument is honoured, or"]
-    lines += ["refused with an error. `use_cudnn`, `use_mkldnn` and their like choose kernels in Fluid and are kept as", ""]
-    lines[-2] = "refused with an error. `use_cudnn` and `use_mkldnn` are kept as attributes of operators, where nothing reads them."
+    lines = ["# Arguments without meaning", "", "Accepted because programs pass them. Others are honoured, or refused"]
+    lines += ["with an error. `use_cudnn` and `use_mkldnn` become attributes of operators that no kernel reads.", ""]
     lines += ["| function | arguments | why |", "| --- | --- | --- |"]
     for function, names, why in MEANINGLESS:
         lines.append(f"| `{function.removesuffix('.__init__')}` | {', '.join(f'`{n}`' for n in names)} | {why} |")

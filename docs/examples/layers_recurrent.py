@@ -49,7 +49,7 @@ decoder = layers.BeamSearchDecoder(
 )
 outputs, states = layers.dynamic_decode(decoder, inits=cell.get_initial_states(data(np.zeros((1, 3)))), max_step_num=2)
 show(layers.slice(outputs, axes=[2], starts=[0], ends=[1]))  # the best beam: [batch, steps, 1]
-#: layers.beam_search, layers.beam_search_decode
+#: layers.beam_search
 # two beams of one sentence, and two candidates for each
 pre_ids, pre_scores = data([[2], [3]], lengths=[[1], [2]]), data([[-0.5], [-0.7]], lengths=[[1], [2]])
 ids = data([[4, 5], [1, 4]], lengths=[[1], [2]])
@@ -58,44 +58,16 @@ best, best_scores, parent = layers.beam_search(
     pre_ids, pre_scores, ids, scores, beam_size=2, end_id=1, return_parent_idx=True
 )
 show(best, best_scores, parent)
-#: contrib.BasicLSTMUnit
-unit = fluid.contrib.BasicLSTMUnit("unit", hidden_size=2, param_attr=half, bias_attr=zero)
-print(type(unit).__name__)
-#: contrib.layers.basic_lstm
-x = data(np.ones((1, 3, 2)))
-out, last_h, last_c = fluid.contrib.layers.basic_lstm(x, None, None, hidden_size=4, num_layers=2, bidirectional=True)
-print(out.shape, last_h.shape)
-#: contrib.InitState, contrib.StateCell, contrib.TrainingDecoder
-x = data([[1.0], [2.0], [3.0]], lengths=[[3]])
-boot = data([[10.0]])
-cell = fluid.contrib.StateCell(inputs={"x": None}, states={"total": fluid.contrib.InitState(init=boot)}, out_state="total")
-
-@cell.state_updater
-def update(cell):
-    cell.set_state("total", layers.elementwise_add(cell.get_state("total"), cell.get_input("x")))
-
-decoder = fluid.contrib.TrainingDecoder(cell)
-with decoder.block():
-    word = decoder.step_input(x)
-    cell.compute_state(inputs={"x": word})
-    decoder.output(cell.get_state("total"))
-    cell.update_states()
-show(decoder())
-#: contrib.BeamSearchDecoder
-start = data([[0]], lengths=[[1], [1]])
-start_scores = data([[0.0]], lengths=[[1], [1]])
-boot = data([[0.5]])
-cell = fluid.contrib.StateCell(
-    inputs={"x": None}, states={"h": fluid.contrib.InitState(init=boot, need_reorder=True)}, out_state="h"
-)
-
-@cell.state_updater
-def update(cell):
-    cell.set_state("h", layers.fc([cell.get_input("x"), cell.get_state("h")], 1, param_attr=half, bias_attr=False, act="tanh"))
-
-decoder = fluid.contrib.BeamSearchDecoder(
-    cell, start, start_scores, target_dict_dim=4, word_dim=2, max_len=3, beam_size=2, end_id=1, topk_size=4
-)
-decoder.decode()
-ids, scores = decoder()
-print(ids.lod_level, scores.lod_level)
+#: layers.beam_search_decode
+start, start_score = data([[0]], lengths=[[1], [1]]), data([[0.0]], lengths=[[1], [1]])
+candidates = data([[2, 3]], lengths=[[1], [1]]), data([[-0.5, -0.7]], lengths=[[1], [1]])
+first, first_scores = layers.beam_search(start, start_score, *candidates, beam_size=2, end_id=1)
+candidates = data([[4, 5], [1, 4]], lengths=[[1], [2]]), data([[-0.9, -1.5], [-0.8, -2.0]], lengths=[[1], [2]])
+second, second_scores = layers.beam_search(first, first_scores, *candidates, beam_size=2, end_id=1)
+ids, scores = layers.create_array("int64"), layers.create_array("float32")
+for step, pair in enumerate([(first, first_scores), (second, second_scores)]):
+    i = layers.fill_constant([1], "int64", step)
+    layers.array_write(pair[0], i, ids)
+    layers.array_write(pair[1], i, scores)
+sentences, sentence_scores = layers.beam_search_decode(ids, scores, beam_size=2, end_id=1)
+show(sentences)  # sentences, their hypotheses, and the words of each

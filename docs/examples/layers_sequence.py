@@ -59,22 +59,3 @@ show(layers.lod_reset(x, target_lod=[0, 1, 3]))  # offsets
 ids = data([[[2, 2]], [[3, 4]]])  # [steps, batch, beams]
 parents = data([[[0, 0]], [[1, 0]]])
 show(layers.gather_tree(ids, parents))
-#: nets.sequence_conv_pool
-one = fluid.initializer.Constant(1.0)
-show(fluid.nets.sequence_conv_pool(words(), num_filters=1, filter_size=3, param_attr=one, bias_attr=False, act=None, pool_type="sum"))
-#: contrib.layers.shuffle_batch
-x = data([[1.0], [2.0], [3.0]])
-show(layers.reduce_sum(fluid.contrib.layers.shuffle_batch(x)))  # the rows in another order
-#: contrib.layers.tdm_child
-# nodes of a tree: item, layer, parent, children
-tree = np.array([[0, 0, 0, 1, 2], [0, 1, 0, 3, 4], [0, 1, 0, 5, 6], [1, 2, 1, 0, 0], [2, 2, 1, 0, 0], [3, 2, 2, 0, 0], [4, 2, 2, 0, 0]], dtype="int32")
-attr = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(tree))
-child, is_leaf = fluid.contrib.layers.tdm_child(data([[1]]), node_nums=7, child_nums=2, param_attr=attr)
-show(child, is_leaf)
-#: contrib.layers.tdm_sampler
-travel = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(np.array([[1, 3], [1, 4], [2, 5], [2, 6]], "int32")))
-layer = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(np.array([[1], [2], [3], [4], [5], [6]], "int32")))
-out, labels, mask = fluid.contrib.layers.tdm_sampler(
-    data([[0]]), [0, 1], [2, 4], 4, tree_travel_attr=travel, tree_layer_attr=layer, output_list=False
-)
-show(layers.shape(out), labels, mask)  # a node of each layer on the way, and one that is not

@@ -65,10 +65,3 @@ show(layers.roi_align(x, boxes, pooled_height=1, pooled_width=1, sampling_ratio=
 x = image(4, 4)
 boxes = data([[0.0, 0.0, 2.0, 2.0]], lengths=[[1]])
 show(layers.prroi_pool(x, boxes, pooled_height=1, pooled_width=1))
-#: nets.simple_img_conv_pool
-x = image(5, 5)
-show(fluid.nets.simple_img_conv_pool(x, num_filters=1, filter_size=2, pool_size=2, pool_stride=2, param_attr=one, act="relu"))
-#: nets.img_conv_group
-x = image(4, 4)
-out = fluid.nets.img_conv_group(x, conv_num_filter=[2, 2], pool_size=2, pool_stride=2, conv_act="relu")
-show(layers.shape(out))

@@ -1,0 +1,95 @@
+"""fluid.contrib
+
+Layers and tools apart from the core.
+"""
+# ruff: noqa
+#: setup
+half, zero, one = (fluid.initializer.Constant(v) for v in (0.5, 0.0, 1.0))
+#: contrib.distributed_batch_reader
+batches = fluid.contrib.reader.distributed_batch_reader(paddle.batch(lambda: iter(range(4)), 2))
+print(list(batches()))  # all of them when there is one trainer
+#: contrib.HDFSClient, contrib.multi_download, contrib.multi_upload
+import os
+
+os.makedirs("hadoop/bin")
+with open("hadoop/bin/hadoop", "w") as out:  # in place of Hadoop's own command
+    out.write("#!/bin/sh\nexit 0\n")
+os.chmod("hadoop/bin/hadoop", 0o755)
+client = fluid.contrib.HDFSClient("hadoop", {"fs.default.name": "hdfs://host:9000", "hadoop.job.ugi": "user,password"})
+print(client.is_exist("/data"))
+print(fluid.contrib.multi_download(client, "/data", "here", trainer_id=0, trainers=2))
+fluid.contrib.multi_upload(client, "/data", "here")  # all files in the folder
+#: contrib.BasicLSTMUnit
+unit = fluid.contrib.BasicLSTMUnit("unit", hidden_size=2, param_attr=half, bias_attr=zero)
+print(type(unit).__name__)
+#: contrib.layers.basic_lstm
+x = data(np.ones((1, 3, 2)))
+out, last_h, last_c = fluid.contrib.layers.basic_lstm(x, None, None, hidden_size=4, num_layers=2, bidirectional=True)
+print(out.shape, last_h.shape)
+#: contrib.InitState, contrib.StateCell, contrib.TrainingDecoder
+x = data([[1.0], [2.0], [3.0]], lengths=[[3]])
+boot = data([[10.0]])
+cell = fluid.contrib.StateCell(inputs={"x": None}, states={"total": fluid.contrib.InitState(init=boot)}, out_state="total")
+
+@cell.state_updater
+def update(cell):
+    cell.set_state("total", layers.elementwise_add(cell.get_state("total"), cell.get_input("x")))
+
+decoder = fluid.contrib.TrainingDecoder(cell)
+with decoder.block():
+    word = decoder.step_input(x)
+    cell.compute_state(inputs={"x": word})
+    decoder.output(cell.get_state("total"))
+    cell.update_states()
+show(decoder())
+#: contrib.BeamSearchDecoder
+start = data([[0]], lengths=[[1], [1]])
+start_scores = data([[0.0]], lengths=[[1], [1]])
+boot = data([[0.5]])
+cell = fluid.contrib.StateCell(
+    inputs={"x": None}, states={"h": fluid.contrib.InitState(init=boot, need_reorder=True)}, out_state="h"
+)
+
+@cell.state_updater
+def update(cell):
+    cell.set_state("h", layers.fc([cell.get_input("x"), cell.get_state("h")], 1, param_attr=half, bias_attr=False, act="tanh"))
+
+decoder = fluid.contrib.BeamSearchDecoder(
+    cell, start, start_scores, target_dict_dim=4, word_dim=2, max_len=3, beam_size=2, end_id=1, topk_size=4
+)
+decoder.decode()
+ids, scores = decoder()
+print(ids.lod_level, scores.lod_level)
+#: contrib.layers.shuffle_batch
+x = data([[1.0], [2.0], [3.0]])
+show(layers.reduce_sum(fluid.contrib.layers.shuffle_batch(x)))  # the rows in another order
+#: contrib.layers.tdm_child
+# nodes of a tree: item, layer, parent, children
+tree = np.array([[0, 0, 0, 1, 2], [0, 1, 0, 3, 4], [0, 1, 0, 5, 6], [1, 2, 1, 0, 0], [2, 2, 1, 0, 0], [3, 2, 2, 0, 0], [4, 2, 2, 0, 0]], dtype="int32")
+attr = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(tree))
+child, is_leaf = fluid.contrib.layers.tdm_child(data([[1]]), node_nums=7, child_nums=2, param_attr=attr)
+show(child, is_leaf)
+#: contrib.layers.tdm_sampler
+travel = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(np.array([[1, 3], [1, 4], [2, 5], [2, 6]], "int32")))
+layer = fluid.ParamAttr(initializer=fluid.initializer.NumpyArrayInitializer(np.array([[1], [2], [3], [4], [5], [6]], "int32")))
+out, labels, mask = fluid.contrib.layers.tdm_sampler(
+    data([[0]]), [0, 1], [2, 4], 4, tree_travel_attr=travel, tree_layer_attr=layer, output_list=False
+)
+show(layers.shape(out), labels, mask)  # a node of each layer on the way, and one that is not
+#: contrib.mixed_precision.decorate
+optimizer = fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.1), init_loss_scaling=8.0, use_dynamic_loss_scaling=False)
+optimizer.minimize(layers.mean(layers.fc(data([[1.0, 2.0]]), 1)))
+print(any(op.type == "cast" for op in fluid.default_main_program().global_block().ops))
+#: contrib.memory_usage
+layers.fc(fluid.data("x", [None, 100]), 10)
+low, high, unit = fluid.contrib.memory_usage(fluid.default_main_program(), batch_size=10)
+print(0 < low < high, unit)
+#: contrib.QuantizeTranspiler
+y = layers.fc(data([[0.1, 0.2]]), 1, param_attr=one, bias_attr=False)
+transpiler = fluid.contrib.QuantizeTranspiler(weight_bits=8, activation_bits=8)
+transpiler.training_transpile(fluid.default_main_program(), fluid.default_startup_program())
+print([op.type for op in fluid.default_main_program().global_block().ops])
+show(y)  # 0.1 is 63.5 of 127 steps: it becomes 64
+#: contrib.fused_elemwise_activation
+x, y = data([[1.0, -5.0]]), data([[2.0, 3.0]])
+show(fluid.contrib.layers.fused_elemwise_activation(x, y, functor_list=["relu", "elementwise_add"]))
