@@ -227,7 +227,7 @@ class LayerHelper:
             dtype=dtype, shape=shape, type=type, stop_gradient=stop_gradient, **kwargs
         )
         startup = self.startup_program.global_block()
-        made = any(attr.name in op.output_arg_names for op in startup.ops)
+        made = attr.name in startup.vars and any(attr.name in op.output_arg_names for op in startup.ops)
         twin = startup.create_parameter(dtype=dtype, shape=shape, type=type, **kwargs)
         if not made:
             attr.initializer(twin, startup)
