@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = 1 << 22  # elements of a folded result, unless its inputs are as large
+LARGEST = 1 << 22  # elements of a folded result, unless an input is as large: a file can't make constants grow and grow
 Array = np.ndarray[Any, Any]
 Folder = Callable[..., Any]
 
@@ -146,18 +146,43 @@ FOLDERS: dict[str, Folder] = {
 }
 
 
-def fold(op_type: str, arrays: list[Array | None], attrs: dict[str, Any]) -> Array | None:
-    """The result of a node over known arrays, or None where it is not to be folded."""
+_SHRINKING = frozenset({"Reshape", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Identity", "CumSum"})
+_LIMITED = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})  # they look at LARGEST themselves
+
+
+def _size(op_type: str, given: list[Array], attrs: dict[str, Any]) -> int:
+    """At most so many elements a result has."""
+    if op_type in _SHRINKING or op_type in _LIMITED or op_type.startswith("Reduce"):
+        return 0
+    if op_type == "Concat":
+        return sum(a.size for a in given)
+    if op_type == "Gather":
+        axis = int(attrs.get("axis", 0))
+        return given[1].size * (given[0].size // max(given[0].shape[axis], 1))
+    if op_type == "MatMul":
+        if min(a.ndim for a in given) < 2:
+            return max(a.size for a in given)
+        batch = np.broadcast_shapes(*(a.shape[:-2] for a in given))
+        return math.prod(batch) * given[0].shape[-2] * given[1].shape[-1]
+    return math.prod(np.broadcast_shapes(*(a.shape for a in given)))
+
+
+def fold(op_type: str, arrays: list[Array | None], attrs: dict[str, Any], trusted: bool = False) -> Array | None:
+    """The result of a node over known arrays, or None where it is not to be folded (`trusted`: weights are put together)."""
     folder = FOLDERS.get(op_type)
     if folder is None:
         return None
-    largest = max([LARGEST, *(2 * a.size for a in arrays if a is not None)])
+    given = [a for a in arrays if a is not None]
+    limit = max([LARGEST, *(a.size for a in given)])
+    if trusted:
+        limit = max(limit, sum(a.size for a in given))
     with np.errstate(all="ignore"):
         try:
+            if _size(op_type, given, attrs) > limit:
+                return None
             found = folder(*arrays, **attrs)
         except (ValueError, IndexError, TypeError):
             return None  # a node that fails is left to the engine, which says so when it runs
     if found is None:
         return None
-    found = np.asarray(found)
-    return found if found.size <= largest else None
+    return np.asarray(found)

@@ -26,16 +26,20 @@ class Builder:
         self.block: Block = program.global_block()
         self.values: dict[str, np.ndarray[Any, Any]] = {}
         self.made: dict[tuple[int, int], Tensor] = {}  # variables of constants, by array and Block
+        self.names: set[str] = set()
+        self.counts: dict[str, int] = {}
         self.kept: list[Any] = []  # arrays whose identity `made` knows
 
     # ---- names -------------------------------------------------------------------------------
     def fresh(self, hint: str) -> str:
         """A variable name that no Block has; parameters are files, so it is a file name too."""
         base = re.sub(r"[^A-Za-z0-9_.@-]+", "_", hint).strip("_.")[:120] or "value"
-        name, n = base, 0
-        while any(name in b.vars for b in self.program.blocks):
+        name, n = base, self.counts.get(base, 0)
+        while name in self.names or any(name in b.vars for b in self.program.blocks):
             n += 1
             name = f"{base}_{n}"
+        self.counts[base] = n
+        self.names.add(name)
         return name
 
     # ---- constants -----------------------------------------------------------------------------

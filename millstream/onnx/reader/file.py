@@ -54,7 +54,7 @@ class Source:
             raise self.fail(f"{what} has dims {list(dims)[:8]}")
         count = math.prod(dims)
         size = count * kind.itemsize
-        if size > LARGEST_TENSOR:
+        if math.prod(d for d in dims if d) * kind.itemsize > LARGEST_TENSOR:
             raise self.fail(f"{what} claims {size} bytes (dims {list(dims)})")
         if tensor.HasField("segment"):
             raise self.fail(f"{what} is stored in segments, which is not supported")

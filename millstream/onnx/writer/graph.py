@@ -205,7 +205,7 @@ class Graph:
             inputs = (*inputs, self.ints(*given.pop("axes")))
         kinds = list(dtypes) if dtypes is not None else [_result_dtype(op_type, inputs, given)] * count
         if count == 1 and inputs and all(v is None or v.is_const for v in inputs):
-            found = fold(op_type, [None if v is None else v.const for v in inputs], given)
+            found = fold(op_type, [None if v is None else v.const for v in inputs], given, trusted=True)
             if found is not None:
                 return [self.const(found.astype(kinds[0]), hint=self.hint)]
         names = [self.fresh(self.hint) for _ in range(count)]

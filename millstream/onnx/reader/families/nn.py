@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from millstream.onnx.fold import LARGEST
 from millstream.onnx.reader.node import Node, reads
 from millstream.onnx.reader.values import Tensor, constant
 
@@ -416,7 +417,7 @@ def depth_to_space(n: Node) -> None:
     if n.attr("mode", "DCR") == "CRD":
         n.set(n.op("pixel_shuffle", {"X": x}, {"upscale_factor": b}))
         return
-    if x.rank != 4 or x.shape[1] <= 0 or x.shape[1] % (b * b):
+    if x.rank != 4 or not 0 < x.shape[1] <= LARGEST or b < 1 or x.shape[1] % (b * b):
         n.fail(f"an input of shape {list(x.shape)}")
     # DCR keeps the block's place before the channel: bring it behind, then it is a pixel shuffle
     c = x.shape[1] // (b * b)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from millstream.ir.types import to_var_type
+from millstream.onnx.fold import LARGEST
 from millstream.onnx.reader.node import Node, reads
 from millstream.onnx.reader.values import Dim, Element, Tensor, constant
 
@@ -377,7 +378,7 @@ def element_places(n: Node, index: Tensor, axis: int) -> Tensor:
 
 def _range(n: Node, count: Tensor) -> Tensor:
     """0, 1, … below count ([1])."""
-    if count.const is not None:
+    if count.const is not None and int(count.const.reshape(-1)[0]) <= LARGEST:
         return constant(np.arange(int(count.const.reshape(-1)[0]), dtype=np.int64))
     ends = [constant(np.array([v], np.int64)) for v in (0, 1)]
     return n.b.op("range", {"Start": ends[0], "End": count, "Step": ends[1]}, {})
@@ -580,7 +581,7 @@ def space_to_depth(n: Node) -> None:
 @reads("EyeLike")
 def eye_like(n: Node) -> None:
     x = n.x()
-    if x.rank != 2 or min(x.shape) <= 0 or n.attr("k", 0):
+    if x.rank != 2 or min(x.shape) <= 0 or x.shape[0] * x.shape[1] > LARGEST or n.attr("k", 0):
         n.fail(f"an input of shape {list(x.shape)}")
     kind = n.source.dtype(int(n.attr("dtype", 0)), "dtype") if n.attr("dtype") else x.dtype
     n.set(constant(np.eye(*x.shape, dtype=kind)))
