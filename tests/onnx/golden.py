@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import json
 import os
 
 import numpy as np
@@ -121,28 +120,33 @@ def op_files():
     return {name[:-5]: os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".json")}
 
 
-if __name__ == "__main__":
-    import sys
-    import traceback
+def read_back(path):
+    """{case id: result} of exporting, importing and running here; as :func:`run_case`."""
+    document, arrays = CHECK.load_op(path)
+    return {case["id"]: _read_back(case, arrays) for case in document["cases"]}
 
-    tally = {}
-    for name, path in op_files().items():
-        if sys.argv[1:] and name not in sys.argv[1:]:
-            continue
-        with open(path) as source:
-            json.load(source)
-        document, arrays = CHECK.load_op(path)
-        for case in document["cases"]:
-            try:
-                result = run_case(case, arrays)
-            except Exception as error:
-                result = ("CRASH", f"{type(error).__name__}: {error}")
-                if sys.argv[1:]:
-                    traceback.print_exc()
-            kind = result[0] if result else "ok"
-            tally.setdefault(kind, []).append(name)
-            if result and (kind != "refused" or sys.argv[1:]):
-                print(case["id"], kind, result[1][:300].replace("\n", " "))
-    for kind, names in sorted(tally.items()):
-        print(kind, len(names), "cases of", len(set(names)), "operators")
-    print("refused operators:", " ".join(sorted(set(tally.get("refused", [])))))
+
+def _read_back(case, arrays):
+    fetches = [o for o in case["fetch"] if o["name"] in wanted(case)]
+    if not fetches or any(v.get("type", "LOD_TENSOR") != "LOD_TENSOR" for v in [*case["feeds"], *case["fetch"]]):
+        return "skipped", "rows or arrays come in or go out, or nothing to compare"
+    program, _, _ = CHECK.build(fluid, dict(case, grad=None), {})
+    feeds, values, given = _inputs(case, arrays)
+    try:
+        model = ms_onnx.export(program, feeds, [o["name"] for o in fetches], values)
+        read = ms_onnx.load(model)
+    except NotSupportedError as refused:
+        return "refused", str(refused)
+    scope = fluid.Scope()
+    with fluid.scope_guard(scope):
+        read.initialize(scope)
+        feed = {name: given[name] for name in read.feed_names}
+        found = fluid.Executor(fluid.CPUPlace()).run(read.program, feed=feed, fetch_list=read.fetch_vars)
+    by_name = dict(zip([o.name for o in model.graph.output], found))
+    problems = []
+    for o in fetches:
+        got = next(v for n, v in by_name.items() if n == o["name"] or n.startswith(o["name"] + "_out"))
+        why = CHECK.diff(got, arrays[o["key"]], max(o.get("rtol", 1e-4), 1e-4), max(o.get("atol", 1e-5), 1e-5))
+        if why is not None:
+            problems.append(f"{o['name']}: {why}")
+    return ("wrong", "; ".join(problems)) if problems else None

@@ -132,34 +132,3 @@ def compare(want, got, tolerance=1e-4):
             np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(a).max(initial=0)) / 10))
         else:
             np.testing.assert_array_equal(b, a)
-
-
-if __name__ == "__main__":
-    import traceback
-
-    for name, module, variant in all_families():
-        if sys.argv[1:] and not any(name.startswith(a) for a in sys.argv[1:]):
-            continue
-        try:
-            ones = inference_of(module, variant)
-        except Exception as error:
-            print(name, "BUILD", type(error).__name__, str(error)[:200])
-            continue
-        for kind, one in ones:
-            if not one.fetches:
-                print(name, kind, "LOOP")
-                continue
-            try:
-                want = one.run()
-            except Exception as error:
-                print(name, kind, "RUN", type(error).__name__, str(error)[:200])
-                continue
-            try:
-                model = one.export()
-                compare(want, one.run_onnx(model))
-                compare(want, one.run_imported(model))
-                print(name, kind, "ok", one.fetches)
-            except Exception as error:
-                print(name, kind, type(error).__name__, str(error)[:350].replace("\n", " "))
-                if len(sys.argv) > 1:
-                    traceback.print_exc()

@@ -1,0 +1,37 @@
+"""The model families of tests/programs: exported, run in ONNX Runtime; imported again, run here."""
+
+import pytest
+from families import all_families
+from round_trip import compare, inference_of
+
+from millstream.errors import NotSupportedError
+
+QUICK = ("classify/mobilenet-v1", "text/sentiment-lstm", "text/bigru_crf", "ranking/deepfm", "dense/crnn_ctc")
+FAMILIES = [
+    pytest.param(name, module, variant, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
+    for name, module, variant in all_families()
+]
+LOOPS = ("dense/attention_ocr:forward", "dense/attention_ocr:test", "text/rnn_search:forward", "text/rnn_search:test",
+         "text/transformer:test")  # fmt: skip
+# Boxes without area that touch suppress each other in Fluid (their overlap is not a number) and not in ONNX.
+NO_AREA = ("detect/ssd-normalised:test",)
+# A decoder that overwrites elements of an array: SequenceErase has no Fluid operator.
+EXPORT_ONLY = ("text/seq2seq_cells:test",)
+
+
+@pytest.mark.parametrize("name,module,variant", FAMILIES)
+def test_round_trip(name, module, variant):
+    for kind, one in inference_of(module, variant):
+        title = f"{name}:{kind}"
+        if title in LOOPS:
+            assert not one.fetches
+            continue
+        want, model = one.run(), one.export()
+        if title in NO_AREA:
+            continue
+        compare(want, one.run_onnx(model))
+        if title in EXPORT_ONLY:
+            with pytest.raises(NotSupportedError, match="SequenceErase"):
+                one.run_imported(model)
+            continue
+        compare(want, one.run_imported(model))
