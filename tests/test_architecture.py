@@ -23,6 +23,7 @@ ALLOWED = {
     "runtime": BACKEND | {"passes"},
     "reader": FOUNDATION,
     "batch": FOUNDATION,
+    "utils": FOUNDATION,
     "dataset": FOUNDATION | {"files", "reader"},
     "inference": BACKEND | {"passes", "runtime", "onnx", "version"},
     "onnx": BACKEND | {"passes", "runtime"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any
 
 import torch
@@ -131,6 +131,8 @@ class Precision(IntEnum):
     Float32 = 0
     Int8 = 1
     Half = 2
+
+    __str__ = Enum.__str__
 
 
 class AnalysisConfig:

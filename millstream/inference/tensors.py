@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class PaddleDType(IntEnum):
     BOOL = 102
     INT16 = 103
 
+    __str__ = Enum.__str__
+
 
 class PaddlePlace(IntEnum):
     """Where a tensor lives."""
@@ -38,6 +40,8 @@ class PaddlePlace(IntEnum):
     UNK = -1
     CPU = 0
     GPU = 1
+
+    __str__ = Enum.__str__
 
 
 _NUMPY: dict[PaddleDType, np.dtype[Any]] = {

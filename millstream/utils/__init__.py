@@ -1,0 +1,5 @@
+"""``paddle.utils``."""
+
+from millstream.utils.plot import Ploter
+
+__all__ = ["Ploter"]
