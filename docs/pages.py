@@ -113,14 +113,13 @@ def run(page, example):
     namespace = {"__name__": "example"}
     printed = io.StringIO()
     here = os.getcwd()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        small_data_sets(example.names),
-        contextlib.redirect_stdout(printed),
-        fluid.scope_guard(fluid.Scope()),
-        fluid.unique_name.guard(),
-        fluid.program_guard(fluid.Program(), fluid.Program()),
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(small_data_sets(example.names))
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        stack.enter_context(fluid.scope_guard(fluid.Scope()))
+        stack.enter_context(fluid.unique_name.guard())
+        stack.enter_context(fluid.program_guard(fluid.Program(), fluid.Program()))
         os.chdir(folder)
         try:
             for part in (PREAMBLE, page.setup, example.code):
