@@ -6,7 +6,7 @@ from round_trip import compare, inference_of
 
 from millstream.errors import NotSupportedError
 
-QUICK = ("classify/mobilenet-v1", "text/sentiment-lstm", "text/bigru_crf", "ranking/deepfm", "dense/crnn_ctc")
+QUICK = ("classify/mobilenet-v1", "text/sentiment-lstm", "text/bigru_crf", "ranking/deepfm")
 FAMILIES = [
     pytest.param(name, module, variant, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name, module, variant in all_families()

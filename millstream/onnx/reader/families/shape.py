@@ -242,6 +242,13 @@ def slice_(n: Node) -> None:
     n.set(sliced(n, x, [int(a) % max(x.rank, 1) for a in axes], starts, ends, steps))
 
 
+def known_numbers(parts: list[Element], dtype: Any) -> Tensor | None:
+    """A constant, where every number of an integer vector is known."""
+    if any(not isinstance(p, int) or isinstance(p, Dim) for p in parts):
+        return None
+    return constant(np.array(parts, dtype))
+
+
 def _short(v: Any) -> int:
     return int(max(min(int(v), _END), -_END))
 
@@ -251,6 +258,11 @@ def sliced(n: Node, x: Tensor, axes: list[int], starts: Any, ends: Any, steps: A
     starts, ends = [_short(v) for v in starts], [_short(v) for v in ends]
     if not len(axes) == len(starts) == len(ends) == len(steps):
         n.fail("starts, ends, axes and steps are not as many")
+    parts = x.parts() if x.rank == 1 and axes == [0] else None
+    if parts is not None:
+        known = known_numbers(parts[starts[0] : ends[0] : int(steps[0])], x.dtype)
+        if known is not None:
+            return known
     if all(s == 1 for s in steps):
         made = n.op("slice", {"Input": x}, {"axes": axes, "starts": starts, "ends": ends})
     else:
@@ -263,8 +275,7 @@ def sliced(n: Node, x: Tensor, axes: list[int], starts: Any, ends: Any, steps: A
                 made = n.b.op("strided_slice", {"Input": made}, attrs, hint=n.hint)
             else:
                 n.fail(f"a slice from {s} to {e} in steps of {step}")
-    parts = x.parts()
-    if parts is not None and x.rank == 1 and axes == [0]:
+    if parts is not None:
         made.elements = parts[starts[0] : ends[0] : int(steps[0])]
     return made
 
