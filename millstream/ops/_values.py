@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from millstream.ir.types import VarType
+from millstream.kernels.arrays import array
 
 LoD = tuple[np.ndarray, ...]  # one int64 offset vector a level, outermost first; () is "no LoD"
 NO_LOD: LoD = ()
@@ -29,6 +32,13 @@ class Ragged(NamedTuple):
     def offsets(self) -> np.ndarray:
         """The innermost level (one sequence per interval); all rows as one sequence when there is no LoD."""
         return self.lod[-1] if self.lod else np.array([0, self.values.shape[0]], dtype=np.int64)
+
+
+@cache
+def _rows_kernels() -> ModuleType:
+    from millstream.kernels import rows as module
+
+    return module
 
 
 class SelectedRows:
@@ -62,6 +72,9 @@ class SelectedRows:
 
     def merged(self) -> SelectedRows:
         """The same matrix with each row at most once, in increasing order."""
+        if self.values.dim() == 2 and self.values.is_cpu and self.values.dtype in (torch.float32, torch.float64):
+            found = _rows_kernels().merge(array(self.rows.long()), array(self.values))
+            return SelectedRows(torch.from_numpy(found[0]), torch.from_numpy(found[1]), self.height)
         rows, inverse = torch.unique(self.rows, return_inverse=True)
         if rows.numel() == self.rows.numel():
             order = torch.argsort(self.rows)

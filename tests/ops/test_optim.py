@@ -177,3 +177,15 @@ def test_dgc_holds_back_the_small_ones():
     np.testing.assert_allclose(v.numpy()[[0, 2]], [0.1 + 0.15, 0.2 + 0.3], rtol=1e-6)
     before = REGISTRY.get("dgc").kernel(z, z, grad, None, zero, ranks, sparsity=[0.5], rampup_begin_step=3.0)
     assert before[3] is grad
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_adagrad_in_place_is_the_same(sparse):
+    param, moment = torch.rand(6, 3), torch.rand(6, 3)
+    grad = SelectedRows(torch.tensor([4, 1, 4]), torch.randn(3, 3), 6) if sparse else torch.randn(6, 3)
+    expected = run("adagrad", param.clone(), grad, moment.clone(), torch.tensor([0.5]))
+    kernel = REGISTRY.get("adagrad").kernel
+    found = kernel(param, grad, moment, torch.tensor([0.5]), aliased=frozenset({"ParamOut", "MomentOut"}))
+    assert found[0] is param and found[1] is moment
+    for mine, other in zip(found, expected):
+        np.testing.assert_allclose(mine, other, rtol=1e-6)

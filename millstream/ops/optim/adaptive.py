@@ -8,12 +8,14 @@ from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
 from millstream.ops.optim._sparse import dense, put_rows, scalar, searched
 
+_BOTH = frozenset({"ParamOut", "MomentOut"})
+
 
 @op(
     "adagrad", slots="Param, Grad, Moment, LearningRate -> ParamOut, MomentOut",
     infer="ParamOut=Param, MomentOut=Moment", grad=False,
 )  # fmt: skip
-def adagrad(param, grad, moment, lr, *, epsilon: float = 1e-6):
+def adagrad(param, grad, moment, lr, *, epsilon: float = 1e-6, aliased=frozenset()):
     """moment += grad^2; param - lr * grad / (sqrt(moment) + epsilon) (Duchi, Hazan, Singer, 2011).
 
     A SelectedRows gradient moves only its rows (merged first).
@@ -24,7 +26,12 @@ def adagrad(param, grad, moment, lr, *, epsilon: float = 1e-6):
         rows, g = grad.rows, grad.values
         m = torch.addcmul(moment.index_select(0, rows), g, g)
         p = torch.addcdiv(param.index_select(0, rows), g, m.sqrt().add_(epsilon), value=-rate)
+        if aliased >= _BOTH:
+            return param.index_copy_(0, rows, p), moment.index_copy_(0, rows, m)
         return put_rows(param, rows, p), put_rows(moment, rows, m)
+    if aliased >= _BOTH:
+        moment.addcmul_(grad, grad)
+        return param.addcdiv_(grad, moment.sqrt().add_(epsilon), value=-rate), moment
     moment = torch.addcmul(moment, grad, grad)
     return torch.addcdiv(param, grad, moment.sqrt().add_(epsilon), value=-rate), moment
 

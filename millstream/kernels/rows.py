@@ -1,0 +1,52 @@
+"""Rows of a tall matrix by number: equal numbers merged by a hash table."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hashing: 2**64 over the golden ratio
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _number(rows, table, distinct, which):
+    """distinct[which[i]] = rows[i], numbered as they come; returns how many there are. table: -1s, a power of two long."""
+    last = len(table) - 1
+    shift = np.uint64(64)
+    while last >> (np.uint64(64) - shift):
+        shift -= np.uint64(1)
+    count = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        at = np.int64((np.uint64(row) * _GOLDEN) >> shift)
+        while table[at] >= 0 and distinct[table[at]] != row:
+            at = (at + 1) & last
+        if table[at] < 0:
+            table[at] = count
+            distinct[count] = row
+            count += 1
+        which[i] = table[at]
+    return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add(values, which, place, out):
+    width = values.shape[1]
+    for i in range(len(which)):
+        source, target = values[i], out[place[which[i]]]
+        for j in range(width):
+            target[j] += source[j]
+
+
+def merge(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the distinct `rows` in increasing order, the sums of `values` [rows, width] over each)."""
+    n = len(rows)
+    distinct, which = np.empty(n, np.int64), np.empty(n, np.int64)
+    table = np.full(1 << max(int(n).bit_length() + 1, 2), -1, np.int64)
+    count = _number(rows, table, distinct, which)
+    order = np.argsort(distinct[:count])
+    place = np.empty(count, np.int64)
+    place[order] = np.arange(count)
+    out = np.zeros((count, values.shape[1]), values.dtype)
+    _add(values, which, place, out)
+    return distinct[order], out
