@@ -15,8 +15,6 @@ def non_max_suppression(n: Node) -> None:
     most = n.const(2, "max_output_boxes_per_class").reshape(-1) if n.has(2) else np.array([0])
     least = float(n.const(4, "score_threshold").reshape(-1)[0]) if n.has(4) else -3.0e38
     overlap = float(n.const(3, "iou_threshold").reshape(-1)[0]) if n.has(3) else 0.0
-    if int(most[0]) < boxes.shape[1] or (boxes.shape[1] < 0 and int(most[0]) < 2**31 - 1):
-        n.fail("max_output_boxes_per_class that is less than the number of boxes")
     if n.attr("center_point_box", 0):
         n.fail("boxes by their centres")
     sides = [b.op("slice", {"Input": boxes}, {"axes": [2], "starts": [k], "ends": [k + 2]}) for k in (0, 2)]
@@ -35,8 +33,28 @@ def non_max_suppression(n: Node) -> None:
     count = b.dim(boxes, 1)
     image = b.binary("elementwise_floordiv", flat, count)
     box = b.binary("elementwise_mod", flat, count)
-    made = b.op("concat", {"X": [image, label, box]}, {"axis": 1}, hint=n.hint)
-    n.set(_without_lod(n, made))
+    made = _without_lod(n, b.op("concat", {"X": [image, label, box]}, {"axis": 1}, hint=n.hint))
+    if not 0 < boxes.shape[1] <= int(most[0]) and int(most[0]) < 2**31 - 1:
+        made = _first_of_each(n, made, scores, int(most[0]))
+    n.set(made)
+
+
+def _first_of_each(n: Node, rows: Tensor, scores: Tensor, most: int) -> Tensor:
+    """The first `most` rows of each image and class: a row's rank is its place after the first one of its kind."""
+    b = n.b
+    image, label = (b.op("slice", {"Input": rows}, {"axes": [1], "starts": [k], "ends": [k + 1]}) for k in (0, 1))
+    key = b.binary("elementwise_add", b.binary("elementwise_mul", image, b.dim(scores, 1)), label)
+    wide = b.binary("elementwise_add", b.binary("elementwise_sub", key, key), b.transpose(key, [1, 0]))
+    less = b.cast(b.op("less_than", {"X": wide, "Y": key}, {"axis": -1}), np.int64)
+    before = b.op("reduce_sum", {"X": less}, {"dim": [1], "keep_dim": True, "reduce_all": False})
+    ones = b.op("fill_any_like", {"X": key}, {"value": 1.0})
+    place = b.scale(b.op("cumsum", {"X": ones}, {"axis": 0}), 1.0, -1.0)
+    limit = constant(np.array([most], np.int64))
+    kept = b.op("less_than", {"X": b.binary("elementwise_sub", place, before), "Y": limit}, {"axis": -1})
+    at = b.op("where_index", {"Condition": b.reshape(kept, [-1])}, {})
+    made = b.op("gather", {"X": rows, "Index": b.reshape(at, [-1])}, {"overwrite": False}, hint=n.hint)
+    made.shape = (-1, 3)
+    return made
 
 
 def _without_lod(n: Node, x: Tensor) -> Tensor:

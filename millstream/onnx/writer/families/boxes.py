@@ -246,12 +246,60 @@ def yolo_box(e: Emission) -> None:
 
 
 # ---- suppression -----------------------------------------------------------------------------------------------
+def _ragged_nms(e: Emission) -> None:
+    """[rows, classes, 4] boxes with LoD: a batch of classes, the images kept apart by moving each far from the others."""
+    g, boxes, scores, classes = e.g, e.x("BBoxes"), e.x("Scores"), e.shape("Scores")[1]
+    lod = e.lod("BBoxes") or e.lod("Scores")
+    if not lod:
+        e.refuse("boxes of their own for each class need a LoD that says the image of each row")
+    if classes < 0 or int(e["nms_top_k"]) >= 0 or e["nms_eta"] < 1.0:
+        e.refuse("boxes of their own for each class, with nms_top_k or nms_eta, or an unknown number of classes")
+    seg = Segments(g, lod[-1])
+    wanted = [c for c in range(classes) if c != int(e["background_label"])]
+    numbers = np.array(wanted, np.int64)
+    mine = g.transpose(g.gather(boxes, numbers, 1), [1, 0, 2])  # [classes, rows, 4]
+    low, high = corners(g, mine)
+    span = g.reduce("ReduceMax", g.op("Abs", boxes), None) * 2.0 + 2.0
+    away = g.reshape(g.cast(seg.ids, boxes.dtype) * span, 1, -1, 1)
+    extra = 0.0 if e["normalized"] else 1.0
+    taken = g.concat([low + away, high + away + extra], 2)
+    able = g.unsqueeze(g.transpose(g.gather(scores, numbers, 1), [1, 0]), 1)
+    found = g.op(
+        "NonMaxSuppression", taken, able, g.const([np.iinfo(np.int32).max], np.int64),
+        g.const([e["nms_threshold"]], np.float32), g.const([e["score_threshold"]], np.float32),
+    )  # fmt: skip
+    label = g.gather(g.const(numbers), g.squeeze(g.slice(found, 1, 0, 1), 1))
+    at = g.squeeze(g.slice(found, 1, 2, 3), 1)
+    score = g.op("GatherND", scores, pairs(g, at, label))
+    image = g.gather(seg.ids, at)
+    keep = int(e["keep_top_k"])
+    if keep >= 0:
+        chosen = best_of_each(g, image, score, keep)
+        image, label, at, score = (g.gather(v, chosen) for v in (image, label, at, score))
+    # by image, then class, then row
+    key = (image * classes + label) * g.op("Max", seg.rows, g.const([1], np.int64)) + at
+    _, order = g.ops("TopK", 2, key, g.dim(key, 0), dtypes=[np.int64, np.int64], axis=0, largest=0)
+    image, label, at, score = (g.gather(v, order) for v in (image, label, at, score))
+    box = g.op("GatherND", boxes, pairs(g, at, label))
+    rows = g.concat([g.unsqueeze(g.cast(label, boxes.dtype), 1), g.unsqueeze(score, 1), box], 1)
+    rows.shape = (-1, 6)
+    each = g.op("Equal", g.unsqueeze(image, 1), g.unsqueeze(g.arange(seg.count), 0))
+    offsets = from_lengths(g, g.reduce("ReduceSum", g.cast(each, np.int64), [0]))
+    if e.op.type == "multiclass_nms2":
+        e.set("Out", rows, [offsets])
+        e.set("Index", g.unsqueeze(g.cast(at * classes + label, np.int32), 1), [offsets])
+        return
+    out, one = _or_minus_one(g, rows, offsets)
+    e.set("Out", out, [one])
+
+
 @emits("multiclass_nms", "multiclass_nms2")
 def multiclass_nms(e: Emission) -> None:
     """NonMaxSuppression over all images and classes, then the best `keep_top_k` of each image."""
     g, boxes, scores = e.g, e.x("BBoxes"), e.x("Scores")
     if e.rank("Scores") != 3:
-        e.refuse("boxes of their own for each class (Scores of 2 dims)")
+        _ragged_nms(e)
+        return
     if e.shape("BBoxes")[2] != 4:
         e.refuse("boxes that are polygons")
     if e["nms_eta"] < 1.0:
@@ -270,13 +318,13 @@ def multiclass_nms(e: Emission) -> None:
     image, label, at = (g.squeeze(g.slice(found, 1, k, k + 1), 1) for k in range(3))
     if classes is not None:
         label = g.gather(classes, label)
-    score = g.op("GatherND", scores, _pairs(g, image, label, at))
+    score = g.op("GatherND", scores, pairs(g, image, label, at))
     n = g.dim(boxes, 0)
     keep = int(e["keep_top_k"])
     if keep >= 0:
-        chosen = _best_of_each(g, image, score, keep)
+        chosen = best_of_each(g, image, score, keep)
         image, label, at, score = (g.gather(v, chosen) for v in (image, label, at, score))
-    box = g.op("GatherND", boxes, _pairs(g, image, at))
+    box = g.op("GatherND", boxes, pairs(g, image, at))
     rows = g.concat([g.unsqueeze(g.cast(label, boxes.dtype), 1), g.unsqueeze(score, 1), box], 1)
     each = g.op("Equal", g.unsqueeze(image, 1), g.unsqueeze(g.arange(n), 0))
     offsets = from_lengths(g, g.reduce("ReduceSum", g.cast(each, np.int64), [0]))
@@ -290,7 +338,8 @@ def multiclass_nms(e: Emission) -> None:
     e.set("Out", out, [lod])
 
 
-def _pairs(g: Graph, *columns: Value) -> Value:
+def pairs(g: Graph, *columns: Value) -> Value:
+    """Positions as rows, one column each."""
     return g.concat([g.unsqueeze(c, 1) for c in columns], 1)
 
 
@@ -320,8 +369,8 @@ def _best_candidates(e: Emission, scores: Value) -> Value:
     return g.op("ScatterElements", lowest, index, values, axis=2)
 
 
-def _best_of_each(g: Graph, image: Value, score: Value, keep: int) -> Value:
-    """Positions (rising) of the `keep` best scores of each image."""
+def best_of_each(g: Graph, image: Value, score: Value, keep: int, by_score: bool = False) -> Value:
+    """Positions of the `keep` best scores of each image: rising, or by image and falling score."""
     count = g.dim(score, 0)
     _, order = g.ops("TopK", 2, score, count, dtypes=[score.dtype, np.int64], axis=0)
     place = g.arange(count)
@@ -331,6 +380,8 @@ def _best_of_each(g: Graph, image: Value, score: Value, keep: int) -> Value:
     which = g.gather(image, sorted_rows)
     before = g.reduce("ReduceSum", g.cast(g.unsqueeze(which, 0) < g.unsqueeze(which, 1), np.int64), [1])
     kept = g.op("Compress", sorted_rows, (place - before) < keep, axis=0)
+    if by_score:
+        return kept
     rising, _ = g.ops("TopK", 2, kept, g.dim(kept, 0), dtypes=[np.int64, np.int64], axis=0, largest=0)
     return rising
 

@@ -74,14 +74,14 @@ def split_gru_weight(g: Graph, w: Value, d: int) -> tuple[Value, Value]:
 
 
 def _gru(
-    e: Emission, seg: Segments, proj: Projection, wh: Value, bias: Value | None, d: int, names: tuple[str, str], origin: bool
-) -> Value:
+    e: Emission, seg: Segments, proj: Projection, wh: Value, bias: Value | None, d: int, names: tuple[str, str],
+    origin: bool, reverse: bool,
+) -> Value:  # fmt: skip
     """Hidden of each row. h = (1 - u) h_prev + u c is ONNX's (1 - z) c + z h_prev with z = 1 - u: u's part is negated."""
     g = e.g
     gate, act = names
-    reverse = bool(e["is_reverse"])
     if not origin and gate != "sigmoid":
-        return _gru_scan(e, seg, proj, wh, bias, d, names, origin)
+        return _gru_scan(e, seg, proj, wh, bias, d, names, origin, reverse)
     negate = () if origin else (0,)
     w = weight_rows(g, proj.weight, _GRU_ORDER, d, negate)
     ur, c = split_gru_weight(g, wh, d)
@@ -122,8 +122,9 @@ def gru_step(
 
 
 def _gru_scan(
-    e: Emission, seg: Segments, proj: Projection, wh: Value, bias: Value | None, d: int, names: tuple[str, str], origin: bool
-) -> Value:
+    e: Emission, seg: Segments, proj: Projection, wh: Value, bias: Value | None, d: int, names: tuple[str, str],
+    origin: bool, reverse: bool,
+) -> Value:  # fmt: skip
     g = e.g
     ur, c = split_gru_weight(g, wh, d)
     x = _with_bias(g, proj, bias)
@@ -132,7 +133,7 @@ def _gru_scan(
         hidden, _, _ = gru_step(body, now[0], states[0], ur, c, d, names, origin)
         return [hidden], [hidden]
 
-    return recur(e, seg, [_initial(e, seg, "H0", d, wh.dtype)], x, step)[0]
+    return recur(e, seg, [_initial(e, seg, "H0", d, wh.dtype)], x, step, reverse)[0]
 
 
 def _with_bias(g: Graph, proj: Projection, bias: Value | None) -> Value:
@@ -147,9 +148,9 @@ def recur(
     states: list[Value],
     x: Value,
     step: Callable[[Graph, list[Value], list[Value]], tuple[list[Value], list[Value]]],
+    reverse: bool,
 ) -> list[Value]:
     """A step over padded sequences by Scan; the outputs' rows. A state runs on past its sequence's end, where none looks."""
-    reverse = bool(e["is_reverse"])
     found = scan(e.g, states, [seg.pad(x, reverse)], step)
     return [seg.unpad(y, reverse) for y in found[len(states) :]]
 
@@ -159,7 +160,7 @@ def gru(e: Emission) -> None:
     d = e.shape("Weight")[0]
     names = (e["gate_activation"], e["activation"])
     hidden = _gru(e, segments(e, "Input"), projected(e, "Input", 3 * d), e.x("Weight"), e.maybe("Bias"), d, names,
-                  e["origin_mode"])  # fmt: skip
+                  e["origin_mode"], e["is_reverse"])  # fmt: skip
     e.set("Hidden", hidden, e.lod("Input"))
 
 
@@ -173,10 +174,31 @@ def fusion_gru(e: Emission) -> None:
         x = g.op("Flatten", x, axis=1)
     bias = _sum_biases(g, e.maybe("Bias"), e.maybe("BiasX") if e.op.type == "projected_gru" else None)
     proj = Projection(x, e.x("WeightX"), bias)
-    hidden = _gru(e, segments(e, "X"), proj, e.x("WeightH"), None, d, names, origin)
+    hidden = _gru(e, segments(e, "X"), proj, e.x("WeightH"), None, d, names, origin, e["is_reverse"])
     if e.op.type == "fusion_gru" and e.wants("XX"):
         e.set("XX", _with_bias(g, proj, None), e.lod("X"))
     e.set("Hidden", hidden, e.lod("X"))
+
+
+@emits("projected_bigru", "embedded_bigru")
+def bigru(e: Emission) -> None:
+    """Both directions, from rows or from ids; their results side by side."""
+    g, d = e.g, e.shape("WeightH")[0]
+    names, source = (e["gate_activation"], e["activation"]), e.definition.inputs[0].name
+    seg = segments(e, source)
+    if e.op.type == "embedded_bigru":
+        # the lookup stands inside: ONNX's weight is the identity
+        rows = g.gather(e.x("Table"), g.reshape(e.x("Ids"), -1))
+        eye = g.const(np.eye(3 * d, dtype=rows.dtype))
+        sides = [Projection(g.slice(rows, 1, k * 3 * d, (k + 1) * 3 * d), eye, None) for k in (0, 1)]
+    else:
+        x = e.x("X") if e.rank("X") == 2 else g.op("Flatten", e.x("X"), axis=1)
+        sides = [Projection(x, e.x("WeightX" + k), e.maybe("BiasX" + k)) for k in ("", "2")]
+    parts = [
+        _gru(e, seg, proj, e.x("WeightH" + k), e.maybe("Bias" + k), d, names, e["origin_mode"], back)
+        for proj, k, back in zip(sides, ("", "2"), (e["is_reverse"], not e["is_reverse"]))
+    ]
+    e.set("Hidden", g.concat(parts, 1), e.lod(source))
 
 
 _NUMBERED = {0: "identity", 1: "sigmoid", 2: "tanh", 3: "relu"}
@@ -255,7 +277,7 @@ def _lstm_scan(
         hidden, cell = lstm_step(body, z, states[1], peepholes, d, names)
         return [hidden, cell], [hidden, cell]
 
-    hidden, cell = recur(e, seg, first, _with_bias(e.g, proj, bias), step)
+    hidden, cell = recur(e, seg, first, _with_bias(e.g, proj, bias), step, e["is_reverse"])
     return hidden, cell
 
 
@@ -305,7 +327,7 @@ def lstmp(e: Emission) -> None:
         return [out, cell], [out, cell]
 
     first = [_initial(e, seg, "H0", p, wh.dtype), _initial(e, seg, "C0", d, wh.dtype)]
-    out, cell = recur(e, seg, first, e.x("Input") + g.slice(flat, 1, 0, 4 * d), step)
+    out, cell = recur(e, seg, first, e.x("Input") + g.slice(flat, 1, 0, 4 * d), step, e["is_reverse"])
     e.set("Projection", out, e.lod("Input"))
     e.set("Cell", cell, e.lod("Input"))
 

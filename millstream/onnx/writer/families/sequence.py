@@ -264,7 +264,7 @@ def fused_embedding_seq_pool(e: Emission) -> None:
     e.set("Out", seg.sum(rows, 2))
 
 
-@emits("fusion_seqpool_concat")
+@emits("fusion_seqpool_concat", "fused_seqpool_concat", "fusion_seqpool_cvm_concat")
 def fusion_seqpool_concat(e: Emission) -> None:
     g, names = e.g, e.op.input("X")
     parts = []
@@ -272,10 +272,13 @@ def fusion_seqpool_concat(e: Emission) -> None:
         lod = e.env.lod(name)
         if not lod:
             e.refuse(f"input X ({name!r}) has no LoD")
-        parts.append(pooled(e, x, Segments(g, lod[-1]), 2, e["pooltype"]))
+        part = pooled(e, x, Segments(g, lod[-1]), 2, e["pooltype"], e.attrs.get("pad_value", 0.0))
+        if e.op.type == "fusion_seqpool_cvm_concat":
+            shows, clicks = (g.op("Log", g.slice(part, 1, k, k + 1) + 1) for k in (0, 1))
+            part = g.concat([shows, clicks - shows, g.slice(part, 1, 2, END)], 1)
+        parts.append(part)
     out = g.concat(parts, 1)
-    rows = g.arange(g.dim(parts[0], 0) + 1)
-    e.set("Out", out, [rows])
+    e.set("Out", out, () if e.op.type == "fused_seqpool_concat" else [g.arange(g.dim(parts[0], 0) + 1)])
 
 
 @emits("fusion_seqexpand_concat_fc")
