@@ -146,7 +146,7 @@ def _infer_decoder(prior: Spec, var: Spec | None, target: Spec, score: Spec, *, 
             f"TargetBox must be [boxes, 4 * classes] and BoxScore [boxes, classes], "
             f"received {list(target.shape)} and {list(score.shape)}"
         )
-    return target, Spec((target.shape[0], 4), prior.dtype, prior.lod_level)
+    return target, prior
 
 
 @op(

@@ -130,7 +130,7 @@ def crf_decoding(emission, transition, label, length):
     """The best tag sequence of a linear-chain CRF (Viterbi); with Label: 1 where it agrees with the label, else 0.
 
     Inputs as in linear_chain_crf. ViterbiPath: int64 [rows, 1] with Emission's LoD, or [batch, time] with zeros after
-    each sequence's end.
+    each sequence's end (and Emission's LoD, if it has one).
     """
     start, size = _intervals(emission, length)
     e, w = _flat(emission.values), exact(transition)
@@ -147,5 +147,5 @@ def crf_decoding(emission, transition, label, length):
         path = agrees.astype(np.int64)
     out = tensor(path, e)
     if length is not None:
-        return Ragged(out.reshape(emission.values.shape[:2]), ())
+        return Ragged(out.reshape(emission.values.shape[:2]), emission.lod)
     return Ragged(out.reshape(-1, 1), emission.lod)

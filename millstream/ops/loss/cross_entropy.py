@@ -93,9 +93,8 @@ def _scatter_grad(dx, axis, label, g, ignored):
 
 # ---- cross_entropy2 --------------------------------------------------------------------------------
 def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, ...]:
-    label_spec(x, label, -1, False)
-    y = x.like(shape=(*label.shape[:-1], 1))
-    return y, Spec((*x.shape, 0), x.dtype), y.like(lod_level=0)
+    match = x.like(shape=label_spec(x, label, -1, False), lod_level=0)
+    return x.like(shape=(*label.shape[:-1], 1)), Spec((*x.shape, 0), x.dtype), match
 
 
 @op(

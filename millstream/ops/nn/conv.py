@@ -267,37 +267,41 @@ def _infer_transpose(
 
 
 def _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size):
-    """(padding, output_padding, dilations, target sizes or None where torch's own size is the right one)."""
+    """(padding, output_padding, dilations, what is then cut off before and after; None: nothing)."""
     rank = len(strides)
     if not output_size and algorithm == "EXPLICIT" and len(paddings) == rank:
         return paddings, _ZEROS[rank], dilations, None
     pairs, dilations = resolve(algorithm, paddings, x.shape[2:], w.shape[2:], strides, dilations)
-    before, extra, targets = [], [], []
+    both, extra, cuts = [], [], []
     for i in range(rank):
-        a, b = pairs[i]
-        full = (x.shape[2 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1
-        target = output_size[i] if output_size else full - a - b
-        more = target - (full - 2 * a)
-        before.append(a)
-        extra.append(min(max(more, 0), max(strides[i], dilations[i]) - 1))
-        targets.append(target)
-    return before, extra, dilations, targets
+        before, after = pairs[i]
+        if output_size:  # negative: the output reaches beyond the last value, into zeros
+            full = (x.shape[2 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1
+            after = full - before - output_size[i]
+        more = before - after
+        if more < max(strides[i], dilations[i]):
+            both.append(before)
+            extra.append(max(more, 0))
+            cuts.append((0, max(-more, 0)))
+        else:
+            both.append(max(after, 0))
+            extra.append(0)
+            cuts.append((before - both[i], after - both[i]))
+    return both, extra, dilations, cuts if any(a or b for a, b in cuts) else None
 
 
-def _fit(out: torch.Tensor, targets: Any) -> torch.Tensor:
-    """`out` cut, or lengthened with zeros, at its ends to the target sizes."""
-    if targets is None or list(out.shape[2:]) == targets:
-        return out
-    return F.pad(out, [p for i in reversed(range(len(targets))) for p in (0, targets[i] - out.shape[2 + i])])
+def _cut(out: torch.Tensor, cuts: Any, sign: int = -1) -> torch.Tensor:
+    """`out` without what `cuts` names at the two ends of each dimension (sign 1: with zeros there again)."""
+    return out if cuts is None else F.pad(out, [sign * n for pair in reversed(cuts) for n in pair])
 
 
 def _transpose_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, layout, output_size):
     last = layout in CHANNELS_LAST
     if last:
         x = channels_second(x)
-    pads, extra, dilations, targets = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
+    pads, extra, dilations, cuts = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
     x = nearby_channels(x)
-    out = _fit(_convolution(x, w, None, strides, pads, dilations, True, extra, groups), targets)
+    out = _cut(_convolution(x, w, None, strides, pads, dilations, True, extra, groups), cuts)
     if bias is not None:
         out = out + bias.reshape(-1, *[1] * len(strides))
     return channels_back(out) if last else out
@@ -307,13 +311,8 @@ def _transpose_backward(x, w, dout, want, strides, paddings, dilations, groups, 
     last = layout in CHANNELS_LAST
     if last:
         x, dout = channels_second(x), channels_second(dout)
-    pads, extra, dilations, targets = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
-    if targets is not None:
-        natural = [
-            (x.shape[2 + i] - 1) * strides[i] - 2 * pads[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + extra[i]
-            for i in range(len(strides))
-        ]
-        dout = _fit(dout, natural)
+    pads, extra, dilations, cuts = _transpose_plan(x, w, strides, paddings, dilations, algorithm, output_size)
+    dout = _cut(dout, cuts, 1)
     x = nearby_channels(x)
     dx, dw, _ = _backward(dout, x, w, None, strides, pads, dilations, True, extra, groups, (want[0], want[1], False))
     return (channels_back(dx) if last and dx is not None else dx), (None if dw is None else dw.contiguous())

@@ -35,7 +35,7 @@ def _infer(x: Spec, offset: Spec, *rest: Spec, strides, paddings, dilations, gro
         for have, want in zip(s.shape[2:], out):
             if min(have, want) >= 0 and have != want:
                 raise ShapeError(f"{name} must have the output's size {out}, received {list(s.shape)}")
-    return Spec((x.shape[0], w.shape[0], *out), x.dtype, x.lod_level)
+    return Spec((x.shape[0], w.shape[0], *out), x.dtype)
 
 
 def bilinear(x: torch.Tensor, h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ def _run(x, offset, mask, w, strides, paddings, dilations, groups, deformable_gr
     return out.reshape(n, o, *offset.shape[2:])
 
 
-@op("deformable_conv", slots="Input, Offset, Mask, Filter -> Output", infer=_infer, lod="Input")
+@op("deformable_conv", slots="Input, Offset, Mask, Filter -> Output", infer=_infer)
 def deformable_conv(
     x,
     offset,
@@ -112,7 +112,7 @@ def deformable_conv(
     return _run(x, offset, mask, w, strides, paddings, dilations, groups, deformable_groups, im2col_step)
 
 
-@op("deformable_conv_v1", slots="Input, Offset, Filter -> Output", infer=_infer, lod="Input")
+@op("deformable_conv_v1", slots="Input, Offset, Filter -> Output", infer=_infer)
 def deformable_conv_v1(
     x,
     offset,

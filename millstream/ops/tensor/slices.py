@@ -289,16 +289,16 @@ def crop_grad(x, offsets_tensor, dout, *, offsets: list[int] = []):
 
 def _crop_tensor_spec(x, shape_in, offsets_in, shape_tensors, offset_tensors, *, offsets, shape):
     rank = len(x.shape)
-    if shape_in is not None and not shape:
+    if shape_in is not None and not shape_tensors:
         return Spec((-1,) * abs(shape_in.shape[0]), x.dtype)
     if len(shape) != rank:
         raise ShapeError(f"crop_tensor: shape {list(shape)} must have X's rank, X has shape {list(x.shape)}")
-    given = len(offsets) == rank and offsets_in is None and not offset_tensors
+    given = len(offsets) == rank
     out = []
     for i, s in enumerate(shape):
         rest = x.shape[i] - offsets[i] if given and offsets[i] != -1 and x.shape[i] >= 0 else -1
         out.append(s if s > 0 else rest)
-        if 0 <= rest < s:
+        if 0 <= rest < s and offsets_in is None and not offset_tensors:
             raise ShapeError(f"crop of {s} at offset {offsets[i]} reaches out of dimension {i} of X {list(x.shape)}")
     return Spec(tuple(out), x.dtype)
 
@@ -316,6 +316,7 @@ def _crop_offsets(x, offsets_in, offset_tensors, offsets):
     "crop_tensor",
     slots=_CROP_TENSOR + " -> Out",
     infer=_crop_tensor_spec,
+    lod=lambda lods, attrs, ins: {"Out": lods.get("X", ())} if ins.get("Shape") is not None else {},
     nodiff="Shape, Offsets, ShapeTensor, OffsetsTensor",
 )
 def crop_tensor(x, shape_in, offsets_in, shape_tensors, offset_tensors, *, offsets: list[int] = [], shape: list[int] = []):
