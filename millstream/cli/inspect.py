@@ -14,8 +14,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="the HTML page (default: the model's name with .html, here)")
     parser.add_argument(
         "--passes", metavar="A,B",
-        help="names of passes or of pipelines (infer, fluid, export), in order; default: infer. Passes of installed "
-        "packages are known by name",
+        help="names of passes or of pipelines (infer, fluid, fluid_onednn, export), in order; default: infer. Passes of "
+        "installed packages are known by name",
     )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def _names(text: str) -> list[str]:
     from millstream.passes import find, pipelines
 
     known = {"infer": pipelines.INFER, "fluid": pipelines.FLUID, "export": pipelines.EXPORT}
+    known["fluid_onednn"] = pipelines.FLUID_ONEDNN
     names = [name for part in text.split(",") for name in known.get(part.strip(), (part.strip(),))]
     for name in names:
         find(name)

@@ -31,6 +31,7 @@ class Work:
         keep: variables that are read from outside (fetches) or written from there (feeds).
         parameters: reads persistable values by name; None: they are not known, or may change.
         whole: the Program is a copy of its own, so that sub-Blocks may change too.
+        fluid: the result must mean the same to PaddlePaddle.
         values: persistable variables that passes made, by name.
         done: (pass, number of changes), in order.
         refused: (pass, operator, why), of each place where a rule's pattern stood and it did nothing.
@@ -41,6 +42,7 @@ class Work:
     keep: frozenset[str] = frozenset()
     parameters: Parameters | None = None
     whole: bool = False
+    fluid: bool = False
     values: dict[str, torch.Tensor] = field(default_factory=dict)
     done: list[tuple[str, int]] = field(default_factory=list)
     refused: list[tuple[str, Operator, str]] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Which passes run, in order."""
 
-PLAN = ("fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_bigru", "fuse_optimizers")
+PLAN = ("release_operands", "fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_bigru", "fuse_optimizers")
 """For every Plan; a Plan for a debugging run (FLAGS_check_nan_inf) has none, so that errors name the user's operators."""
 
 CLEAN = (
@@ -19,10 +19,13 @@ _ATTENTION = (
 )  # fmt: skip
 _LSTM = ("fold_embedding_fc", "fuse_embedding_lstm", "fuse_fc_lstm")
 
-FLUID = (
-    *CLEAN, *_CONVOLUTION, *_DENSE, *_LSTM, "fuse_fc_gru", *_SEQUENCE, "fuse_repeated_fc_relu", "remove_dead",
-)  # fmt: skip
+_IN_FLUID = (*_DENSE, *_LSTM, "fuse_fc_gru", *_SEQUENCE, "fuse_repeated_fc_relu", "remove_dead")
+
+FLUID = ("for_fluid", *CLEAN, *_IN_FLUID)
 """All that can be said in Fluid's own operators, so that PaddlePaddle reads the result too."""
+
+FLUID_ONEDNN = ("for_fluid", *CLEAN, *_CONVOLUTION, *_IN_FLUID)
+"""FLUID with fused convolutions: only oneDNN's kernels in PaddlePaddle (on CPUs) look at what was fused into conv2d."""
 
 INFER = (
     *CLEAN, *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", "fuse_bigru", *_SEQUENCE,

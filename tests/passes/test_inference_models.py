@@ -31,7 +31,7 @@ def test_family(tmp_path, name, module, variant):
 
 
 def test_every_pass_of_the_pipelines_is_there():
-    names = {*pipelines.INFER, *pipelines.FLUID, *pipelines.EXPORT, *pipelines.PLAN}
+    names = {*pipelines.INFER, *pipelines.FLUID_ONEDNN, *pipelines.EXPORT, *pipelines.PLAN}
     assert all(callable(find(name)) for name in names)
 
 

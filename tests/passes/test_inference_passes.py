@@ -93,6 +93,18 @@ def test_folding_without_values_says_so():
     assert "'conv2d_0.w_0' is not known, or may change" in work.explain()
 
 
+def test_what_paddlepaddle_can_not_run_fused_stays(tmp_path):
+    def make():
+        x, feed = image()
+        y = layers.conv2d(x, 4, 3, padding=1, bias_attr=False)
+        z = layers.conv2d(x, 4, 3, dilation=2, padding=2, bias_attr=False)
+        return feed, [layers.tanh(layers.conv2d(x, 3, 1)), layers.relu(y + z), layers.relu(z * 2.0) + layers.exp(y)]
+
+    counts, types, work = fired(tmp_path, make, pipelines.FLUID_ONEDNN)
+    assert counts["fuse_conv_bias"] == 1 and "tanh" in types and "fuse_conv_residual" not in counts
+    assert "oneDNN's convolution in PaddlePaddle has no tanh" in work.explain()
+
+
 # ---- attention and normalisation -----------------------------------------------------------------------
 @pytest.mark.parametrize("turned", [False, True])
 def test_attention(tmp_path, turned):

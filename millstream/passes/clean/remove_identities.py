@@ -17,7 +17,8 @@ from millstream.passes._work import Work
 def remove_identities(work: Work) -> int:
     """Counts operators removed."""
     changes = 0
-    for block in work.blocks:
+    # in loops, PaddlePaddle's operators share memory with what they read: a copy may be there for a reason
+    for block in [work.block] if work.fluid else work.blocks:
         while _one(work, block):
             changes += 1
     if changes:

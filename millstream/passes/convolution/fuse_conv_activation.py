@@ -8,7 +8,7 @@ from millstream.ir.operator import Operator
 from millstream.passes._pass import register
 from millstream.passes._pattern import node, value
 from millstream.passes._rule import Match, Rule
-from millstream.passes.convolution.fuse_conv_bias import BIASED
+from millstream.passes.convolution.fuse_conv_bias import BIASED, FUSED, not_for_fluid
 
 _conv = node(BIASED, "conv", out="Output", Input=value("x"), Filter=value("filter"))
 _act = node("relu|relu6|leaky_relu|swish|sigmoid|tanh", "act", X=_conv)
@@ -35,13 +35,15 @@ def _why_not(found: Match) -> str | None:
             return "the convolution has an activation already"
     if act.type == "relu6" and act.attr("threshold") <= 0:
         return f"relu6 has threshold {act.attr('threshold')}"
-    return None if _settings(act) else f"{act.type} has a setting that conv2d does not know"
+    if found.work.fluid and act.type in ("sigmoid", "tanh"):
+        return f"oneDNN's convolution in PaddlePaddle has no {act.type}"
+    return not_for_fluid(found) if _settings(act) else f"{act.type} has a setting that conv2d does not know"
 
 
 def _build(found: Match) -> Operator:
     conv, act = found["conv"], found["act"]
-    attrs = {**conv.attrs, **(_settings(act) or {})}
-    return found.make(conv.type, dict(conv.inputs), {"Output": act.output("Out")}, **attrs)
+    attrs = {**conv.attrs, **FUSED, **(_settings(act) or {})}
+    return found.make("conv2d", dict(conv.inputs), {"Output": act.output("Out")}, **attrs)
 
 
 register("fuse_conv_activation", Rule("fuse_conv_activation", _act, _why_not, _build))
