@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 
 from millstream.inference.engines import Compiled
@@ -17,6 +19,7 @@ class SubModel:
         key: by which the operator finds it.
         engine: name of the engine; types: the operators inside, in order.
         run: inputs to outputs.
+        keeps: its outputs stay as they are when it runs again.
     """
 
     def __init__(self, key: str, engine: str, types: list[str], run: Compiled, size: int) -> None:
@@ -24,6 +27,7 @@ class SubModel:
         self.engine = engine
         self.types = types
         self.run = run
+        self.keeps = engine != "openvino"
         self.size = size  # bytes of the model that the engine was given
 
 
@@ -34,4 +38,13 @@ PREPARED: WeakValueDictionary[str, SubModel] = WeakValueDictionary()
 @op("engine_run", slots="X* -> Out*", infer=False, grad=False)
 def engine_run(xs: list[torch.Tensor], *, engine: str, model: str) -> list[torch.Tensor]:
     """Out = the sub-model `model` of X, computed by `engine`. Tensors without LoD; the shapes are the sub-model's."""
-    return PREPARED[model].run(xs)
+    return [torch.from_numpy(_writable(y)) for y in PREPARED[model].run([array_of(x) for x in xs])]
+
+
+def array_of(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The array over a tensor's memory (copied only when it is not contiguous, or on a device)."""
+    return x.numpy() if x.is_contiguous() and not x.is_cuda else x.contiguous().cpu().numpy()
+
+
+def _writable(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return value if value.flags.writeable else value.copy()

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from millstream import passes
+from millstream.errors import MillstreamError
 from millstream.ir import walk
 from millstream.ir.program import Program
 from millstream.ir.types import VarType
 from millstream.ir.variable import Variable
+from millstream.ir.verify import verify
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD
 from millstream.passes import pipelines
 from millstream.runtime import stored
@@ -34,6 +36,7 @@ class Form:
         program: what runs.
         engines: the engine sub-models of the Program, by key; they live as long as the Form.
         half: products in bfloat16 where torch's autocast has them.
+        direct: the sub-model that takes all feeds and gives all results, in order; None where there is more to do.
     """
 
     def __init__(self, model: Model, name: str, program: Program, engines: Any = None, half: bool = False) -> None:
@@ -42,6 +45,7 @@ class Form:
         self.engines = engines
         self.half = half
         self.work: passes.Work | None = None
+        self.direct: Any = None
         self._model = model
         self._plans: dict[tuple[bool, ...], Plan] = {}
         self._lock = threading.Lock()
@@ -145,7 +149,13 @@ class Model:
 
     def optimized(self, program: Program, names: Sequence[str]) -> passes.Work:
         """A copy of `program` that went through passes; parameters are read from the Scope."""
-        return passes.optimize(program, self.feeds, self.fetches, self.parameter, names)
+        try:
+            return passes.optimize(program, self.feeds, self.fetches, self.parameter, names)
+        except MillstreamError:
+            raise
+        except Exception:  # passes trust what a Program must be; a damaged one may not be it
+            verify(program, [*self.feeds, *self.fetches], after=f" ({self.source})")
+            raise
 
     def context(self) -> Context:
         """What a thread needs to run Plans of this model."""

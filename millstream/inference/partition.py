@@ -93,6 +93,9 @@ def partition(model: Model, engine: str, options: engines.Options, transform: An
     model.keep(rest.values)
     made.form = Form(model, engine, rest.program, engines=subs)
     made.form.work = rest
+    left = [op for op in rest.block.ops if op.type not in ("feed", "fetch")]
+    if len(left) == 1 and left[0].input("X") == model.feeds and left[0].output("Out") == model.fetches and not model.profile:
+        made.form.direct = subs[0]
     return made
 
 

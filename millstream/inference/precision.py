@@ -102,8 +102,8 @@ def _inputs_of_groups(
     seen: list[list[list[np.ndarray[Any, Any]]]] = [[] for _ in subs]
 
     def watched(run: Any, into: list[list[np.ndarray[Any, Any]]]) -> Any:
-        def call(xs: list[torch.Tensor]) -> Any:
-            into.append([x.detach().cpu().numpy().copy() for x in xs])
+        def call(xs: list[np.ndarray[Any, Any]]) -> Any:
+            into.append([x.copy() for x in xs])
             return run(xs)
 
         return call

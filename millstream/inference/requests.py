@@ -173,6 +173,8 @@ def _need_lists(var: Variable, level: list[Any]) -> None:
 
 def result_of(value: Any, lod: LoD, name: str) -> Any:
     """A fetched value as the user gets it, in memory of its own: an array, or a LoDTensor when it has a LoD."""
+    if type(value) is np.ndarray:
+        return value  # an engine's
     if not isinstance(value, torch.Tensor):
         raise FeedError(f"result {name!r} is a {type(value).__name__}; only tensors can be results")
     if lod:

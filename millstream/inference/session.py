@@ -13,6 +13,7 @@ import torch
 from millstream.errors import EnforceNotMet, FeedError, MemoryLimitError
 from millstream.inference import engines, memory
 from millstream.inference.candidates import Candidates, Request, signature_of
+from millstream.inference.engine_op import array_of
 from millstream.inference.loading import device_of, from_path
 from millstream.inference.model import Form, Model, Result, threads_set
 from millstream.inference.precision import PRECISIONS, reduced_forms
@@ -20,7 +21,7 @@ from millstream.inference.profile import Times
 from millstream.inference.requests import Inputs, request_results
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
-from millstream.ops._values import LoD
+from millstream.ops._values import NO_LOD, LoD
 from millstream.runtime.plan import Context
 
 
@@ -79,15 +80,24 @@ class LoadedModel:
         values, lods = self._read.values(given)
         if self._memory_limit is not None:
             self._check_memory(values, lods)
-        ctx = self._context()
+        if self._threads is None:
+            return self._computed(values, lods)
         with threads_set(self._threads):
-            form = self._candidates.form(values, lods, ctx)
-            try:
+            return self._computed(values, lods)
+
+    def _computed(self, values: list[torch.Tensor], lods: list[LoD]) -> list[Result]:
+        ctx = self._context()
+        form = self._candidates.form(values, lods, ctx)
+        try:
+            direct = form.direct
+            if direct is None:
                 return form.run(values, lods, ctx)
-            except (EnforceNotMet, RuntimeError, ValueError) as error:
-                if not self._candidates.failed(form, values, lods, error):
-                    raise
-                return self._model.native.run(values, lods, ctx)
+            found = direct.run([array_of(v) for v in values])
+            return [(y, NO_LOD) for y in found] if direct.keeps else [(y.copy(), NO_LOD) for y in found]
+        except (EnforceNotMet, RuntimeError, ValueError) as error:
+            if not self._candidates.failed(form, values, lods, error):
+                raise
+            return self._model.native.run(values, lods, ctx)
 
     def _context(self) -> Context:
         """This thread's state."""

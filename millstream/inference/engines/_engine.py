@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
+import numpy as np
 
-Compiled = Callable[[list[torch.Tensor]], list[torch.Tensor]]
-"""A sub-model that an engine has prepared: inputs to outputs, in the order they were named. Several threads may call it
-at once. What it returns may be overwritten by the same thread's next call."""
+Array = np.ndarray[Any, Any]
+Compiled = Callable[[list[Array]], list[Array]]
+"""A sub-model that an engine has prepared: contiguous inputs to outputs, in the order they were named. Several threads
+may call it at once. What it returns may be overwritten by the same thread's next call."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-import torch
-
-from millstream.inference.engines._engine import Compiled, Options
+from millstream.inference.engines._engine import Array, Compiled, Options
 
 
 @cache
@@ -68,22 +65,10 @@ def _session(model: bytes, inputs: list[str], outputs: list[str], options: Optio
     session = onnxruntime.InferenceSession(model, settings, providers=providers)
     kept = [i.name for i in session.get_inputs()]  # an input that nothing needs is not there any more
     positions = [inputs.index(name) for name in kept]
-    run, from_numpy = session.run, torch.from_numpy
-    if positions == [0]:  # the usual case, without a loop
-        only = kept[0]
+    run = session.run
 
-        def call_one(xs: list[torch.Tensor]) -> list[torch.Tensor]:
-            return [from_numpy(y) for y in run(outputs, {only: _array(xs[0])})]
-
-        return call_one
-
-    def call(xs: list[torch.Tensor]) -> list[torch.Tensor]:
-        feed = {name: _array(xs[i]) for name, i in zip(kept, positions)}
-        return [from_numpy(y) for y in run(outputs, feed)]
+    def call(xs: list[Array]) -> list[Array]:
+        found: list[Array] = run(outputs, {name: xs[i] for name, i in zip(kept, positions)})
+        return found
 
     return call
-
-
-def _array(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    """The array over a tensor's memory (copied only when it is not contiguous, or on a device)."""
-    return x.numpy() if x.is_contiguous() and not x.is_cuda else x.contiguous().cpu().numpy()

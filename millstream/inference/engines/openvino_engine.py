@@ -7,10 +7,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-import torch
-
-from millstream.inference.engines._engine import Compiled, Options
+from millstream.inference.engines._engine import Array, Compiled, Options
 
 STATIC = 4  # shapes to compile for; each has weights of its own
 _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
@@ -63,12 +60,12 @@ class _Compiled:
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    def __call__(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
-        arrays = [xs[i].contiguous().numpy() for i in self._positions]
+    def __call__(self, xs: list[Array]) -> list[Array]:
+        arrays = [xs[i] for i in self._positions]
         request = self._request(tuple([a.shape for a in arrays]))
         found = request.infer(arrays, share_inputs=True, share_outputs=True)
         values = list(found.values())
-        return [torch.from_numpy(_writable(values[i])) for i in self._outputs]
+        return [values[i] for i in self._outputs]
 
     def _request(self, shapes: _Shapes) -> Any:
         """This thread's request for these shapes."""
@@ -97,7 +94,3 @@ def _known(port: Any, names: list[str]) -> str:
 
 def _index(ports: list[Any], name: str) -> int:
     return next(i for i, port in enumerate(ports) if name in port.names)
-
-
-def _writable(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return value if value.flags.writeable else value.copy()
