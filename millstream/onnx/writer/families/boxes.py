@@ -252,8 +252,8 @@ def _ragged_nms(e: Emission) -> None:
     lod = e.lod("BBoxes") or e.lod("Scores")
     if not lod:
         e.refuse("boxes of their own for each class need a LoD that says the image of each row")
-    if classes < 0 or int(e["nms_top_k"]) >= 0 or e["nms_eta"] < 1.0:
-        e.refuse("boxes of their own for each class, with nms_top_k or nms_eta, or an unknown number of classes")
+    if classes < 0 or e["nms_eta"] < 1.0:
+        e.refuse("boxes of their own for each class, with nms_eta, or an unknown number of classes")
     seg = Segments(g, lod[-1])
     wanted = [c for c in range(classes) if c != int(e["background_label"])]
     numbers = np.array(wanted, np.int64)
@@ -263,7 +263,8 @@ def _ragged_nms(e: Emission) -> None:
     away = g.reshape(g.cast(seg.ids, boxes.dtype) * span, 1, -1, 1)
     extra = 0.0 if e["normalized"] else 1.0
     taken = g.concat([low + away, high + away + extra], 2)
-    able = g.unsqueeze(g.transpose(g.gather(scores, numbers, 1), [1, 0]), 1)
+    best = scores if int(e["nms_top_k"]) < 0 else _best_rows(g, seg, scores, int(e["nms_top_k"]))
+    able = g.unsqueeze(g.transpose(g.gather(best, numbers, 1), [1, 0]), 1)
     found = g.op(
         "NonMaxSuppression", taken, able, g.const([np.iinfo(np.int32).max], np.int64),
         g.const([e["nms_threshold"]], np.float32), g.const([e["score_threshold"]], np.float32),
@@ -291,6 +292,16 @@ def _ragged_nms(e: Emission) -> None:
         return
     out, one = _or_minus_one(g, rows, offsets)
     e.set("Out", out, [one])
+
+
+def _best_rows(g: Graph, seg: Segments, scores: Value, top: int) -> Value:
+    """[rows, classes] scores with all but the best `top` of each image and class out of the running."""
+    low = g.const(np.finfo(scores.dtype).min, scores.dtype)
+    padded = g.where(g.unsqueeze(seg.mask, 2), seg.pad(scores), low)
+    count = g.op("Min", g.const([top], np.int64), seg.longest)
+    values, index = g.ops("TopK", 2, padded, count, dtypes=[scores.dtype, np.int64], axis=0)
+    lowest = g.full(g.shape(padded), np.finfo(scores.dtype).min, scores.dtype)
+    return seg.unpad(g.op("ScatterElements", lowest, index, values, axis=0))
 
 
 @emits("multiclass_nms", "multiclass_nms2")
