@@ -20,7 +20,7 @@ ENGINES = ("native", "auto", "onnxruntime", "openvino", "cuda", "tensorrt")
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL and the names of its files."""
-    parser.add_argument("model", metavar="MODEL", help="directory of save_inference_model, or its program file")
+    parser.add_argument("model", metavar="MODEL", help="a directory of save_inference_model, its program file, or .onnx")
     parser.add_argument("--model-filename", metavar="NAME", help="the program's file in the directory")
     parser.add_argument("--params-filename", metavar="NAME", help="the combined parameters' file in the directory")
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
+from millstream import onnx
 from millstream.errors import EnforceNotMet, FileFormatError, MissingFileError
 from millstream.files.source import Source
 from millstream.inference.config import check_gpu
 from millstream.inference.model import Model
 from millstream.ir.proto import program_from_bytes
+from millstream.ir.types import VarType
 from millstream.ops.files import open_parameters
 from millstream.passes import pipelines
 from millstream.runtime import stored
@@ -86,6 +88,22 @@ def from_path(
     else:
         values = stored.read_combined(open_parameters(os.path.join(folder, params)), variables, device)
     stored.assign(model.scope, values)
+    return model
+
+
+def from_onnx(path: str, device: torch.device, profile: bool, optimize: bool) -> Model:
+    """The Model in an ONNX file; errors as millstream.onnx.load."""
+    found = onnx.load(path)
+    program = found.program
+    block = program.global_block()
+    feed = block.create_var(name="feed", type=VarType.FEED_MINIBATCH, persistable=True)
+    for col, name in enumerate(found.feed_names):
+        block._prepend_op(type="feed", inputs={"X": [feed]}, outputs={"Out": [block.var(name)]}, attrs={"col": col})
+    fetch = block.create_var(name="fetch", type=VarType.FETCH_LIST, persistable=True)
+    for col, name in enumerate(found.fetch_names):
+        block.append_op(type="fetch", inputs={"X": [name]}, outputs={"Out": [fetch]}, attrs={"col": col})
+    model = Model(program, path, device, profile, optimize)
+    stored.assign_array(model.scope, found.values, device)
     return model
 
 

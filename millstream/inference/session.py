@@ -14,7 +14,7 @@ from millstream.errors import EnforceNotMet, FeedError, MemoryLimitError
 from millstream.inference import engines, memory
 from millstream.inference.candidates import Candidates, Request, signature_of
 from millstream.inference.engine_op import array_of
-from millstream.inference.loading import device_of, from_path
+from millstream.inference.loading import device_of, from_onnx, from_path
 from millstream.inference.model import Form, Model, Result, threads_set
 from millstream.inference.precision import PRECISIONS, reduced_forms
 from millstream.inference.profile import Times
@@ -295,7 +295,9 @@ def open_model(
     path: str, model_filename: str | None, params_filename: str | None, device: torch.device, profile: bool = False,
     optimize: bool = True,
 ) -> Model:  # fmt: skip
-    """The Model in a directory of save_inference_model (or its Program file); errors as :func:`load`."""
+    """The Model in a directory of save_inference_model (or its Program file), or in an ONNX file; errors as :func:`load`."""
+    if path.endswith(".onnx") and os.path.isfile(path):
+        return from_onnx(path, device, profile, optimize)
     return from_path(path, model_filename, params_filename, device, profile, optimize)
 
 

@@ -10,6 +10,7 @@ import torch
 
 import millstream
 import millstream.fluid as fluid
+import millstream.onnx
 from millstream.errors import (
     EnforceNotMet,
     FeedError,
@@ -210,3 +211,14 @@ def test_optimize_off_gives_the_same(image_model, image):
     plain = millstream.load(image_model, optimize=False)
     assert np.allclose(plain(image), millstream.load(image_model)(image), atol=1e-5)
     assert plain.explain() == ""
+
+
+def test_onnx_files(image_model, image, tmp_path):
+    pytest.importorskip("onnx")
+    path = str(tmp_path / "net.onnx")
+    millstream.onnx.export_model(image_model, path)
+    model = millstream.load(path)
+    assert model.inputs[0].name == "x" and np.allclose(model(image), millstream.load(image_model)(image), atol=1e-5)
+    (tmp_path / "bad.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(FileFormatError, match=r"bad\.onnx"):
+        millstream.load(tmp_path / "bad.onnx")
