@@ -11,10 +11,9 @@ from millstream.ir import mode, names
 if TYPE_CHECKING:
     from millstream.fluid.layer_helper import LayerHelper
     from millstream.fluid.param_attr import WeightNormParamAttr
-    from millstream.ir.variable import Variable
 
 
-def create_weight_normalized(helper: LayerHelper, attr: WeightNormParamAttr, shape: Any, dtype: Any) -> Variable:
+def create_weight_normalized(helper: LayerHelper, attr: WeightNormParamAttr, shape: Any, dtype: Any) -> Any:
     """w of `shape`: Parameters ``<name>_g`` (one norm for each index of `attr.dim`) and ``<name>_v``, joined by operators.
 
     The startup Program initialises v by the initializer of `attr`, and g with v's norms, so that w begins as v.

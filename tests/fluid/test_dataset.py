@@ -3,6 +3,7 @@
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -228,3 +229,56 @@ def test_generators(capsys, tmp_path, files):
     )
     dataset, _, _ = make("QueueDataset", files, command=f"{sys.executable} {script}", batch_size=9)
     assert rows(dataset)[0][1][0] == [1, 3, 5, 7, 9]
+
+
+def test_numbers_of_all_forms(tmp_path):
+    """The fast parser leaves what is not plain to the slow one: both give the same."""
+    floats = ["0.5", "-0.125", "1e3", "1.5E-3", "+2", "inf", "-inf", "123456789012345678901", "0.1", "3", ".5", "7."]
+    ints = [0, 7, -3, 2**63 - 1, 2**64 - 1, 123456789012345678]
+    lines = [f"2 {i} {ints[k % 2]} 1 {x}" for k, (x, i) in enumerate(zip(floats, ints * 3))]
+    text = "\n\n".join(lines[:6]) + "\r\n  " + "\t \n".join(line.replace(" ", "  ") for line in lines[6:])
+    path = tmp_path / "d"
+    path.write_bytes(text.encode())  # no newline at the end
+    dataset, _, _ = make("InMemoryDataset", [str(path)], batch_size=100)
+    dataset.load_into_memory()
+    (got_ints, lengths), (got_floats, _) = rows(dataset)[0]
+    assert got_floats == np.array(floats, "float64").astype("float32").tolist() and lengths == [[2] * len(lines)]
+    assert got_ints[::2] == [(i + 2**63) % 2**64 - 2**63 for i in (ints * 3)[: len(lines)]]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_many_blocks(skip, tmp_path, monkeypatch):
+    """Lines cut by blocks, several files and threads: every sample comes once."""
+    monkeypatch.setattr("millstream.fluid.dataset.multi_slot._BLOCK", 100)
+    names = []
+    for name in range(4):
+        path = tmp_path / f"d{name}"
+        head = "1 id_7_a " if skip else ""
+        path.write_text("".join(f"{head}{k % 3 + 1} {'5 ' * (k % 3 + 1)}1 {100 * name + k}\n" for k in range(50)))
+        names.append(str(path))
+    for kind in ("QueueDataset", "InMemoryDataset"):
+        dataset, _, _ = make(kind, names, batch_size=7, thread=3)
+        if kind == "InMemoryDataset":
+            dataset.set_parse_ins_id(skip)
+            dataset.load_into_memory()
+        elif skip:
+            continue
+        found = rows(dataset)
+        values = [int(v) for item in found for v in item[1][0]]
+        assert sorted(values) == sorted(100 * n + k for n in range(4) for k in range(50))
+        assert all(
+            item[0][1] == [[int(v) % 100 % 3 + 1 for v in item[1][0]]] and set(item[0][0]) == {5} for item in found
+        )
+
+
+def test_a_pipe_without_end(files):
+    """A few batches are in memory at a time, and the command ends with the reading."""
+    dataset, _, _ = make("QueueDataset", files, command="yes '1 7 1 0.5'", thread=2)
+    batches = iter(DataLoader.from_dataset(dataset, PLACE, False))
+    assert [np.asarray(next(batches)[0]["b"]).ravel().tolist() for _ in range(3)] == [[0.5, 0.5]] * 3
+    del batches
+    for _ in range(100):
+        if not [t for t in threading.enumerate() if t.name.startswith("millstream-dataset")]:
+            break
+        time.sleep(0.05)
+    assert not [t for t in threading.enumerate() if t.name.startswith("millstream-dataset")]

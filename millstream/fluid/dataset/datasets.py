@@ -11,7 +11,7 @@ import numpy as np
 
 from millstream.errors import InvalidProgramError, NotSupportedError
 from millstream.fluid.dataset.desc import desc_text
-from millstream.fluid.dataset.multi_slot import Record, SlotSpec, as_feed, records_of
+from millstream.fluid.dataset.multi_slot import Samples, SlotSpec, as_feed, joined, samples_of
 from millstream.ir.types import dtype_name
 from millstream.reader._channel import Channel, ChannelClosed
 from millstream.runtime.tensor import LoDTensor
@@ -113,18 +113,24 @@ class DatasetBase:
         if not self.filelist:
             raise InvalidProgramError(f"{type(self).__name__}: call set_filelist before reading")
 
-    def _records(self, files: Sequence[str]) -> Iterator[Record]:
+    def _samples(self, files: Sequence[str]) -> Iterator[Samples]:
         for path in files:
-            yield from records_of(path, self.pipe_command, self._slots, self._skip)
+            yield from samples_of(path, self.pipe_command, self._slots, self._skip)
 
-    def _cut(self, records: Iterator[Record], drop_last: bool) -> Iterator[dict[str, LoDTensor]]:
+    def _cut(self, parts: Iterator[Samples], drop_last: bool) -> Iterator[dict[str, LoDTensor]]:
+        """Batches of samples that come in parts of any size."""
         columns = [k for k, s in enumerate(self._slots) if s.used]
-        held: list[Record] = []
-        for record in records:
-            held.append(record)
-            if len(held) == self.batch_size:
-                yield as_feed(held, self._slots, columns)
-                held = []
+        held: list[Samples] = []
+        wanted = self.batch_size
+        for part in parts:
+            at = 0
+            while at < len(part):
+                held.append(part.rows(slice(at, at + wanted)))
+                at += len(held[-1])
+                wanted -= len(held[-1])
+                if not wanted:
+                    yield as_feed(held, self._slots, columns)
+                    held, wanted = [], self.batch_size
         if held and not drop_last:
             yield as_feed(held, self._slots, columns)
 
@@ -190,7 +196,7 @@ class QueueDataset(DatasetBase):
     def _batches(self, drop_last: bool = False) -> Iterator[dict[str, LoDTensor]]:
         self._check()
         threads = min(self.thread_num, len(self.filelist))
-        shares = [self._cut(self._records(self.filelist[k::threads]), drop_last) for k in range(threads)]
+        shares = [self._cut(self._samples(self.filelist[k::threads]), drop_last) for k in range(threads)]
         return _parallel(shares, _WAITING_BATCHES * threads)
 
 
@@ -213,7 +219,7 @@ class InMemoryDataset(DatasetBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory: list[Record] | None = None
+        self._memory: Samples | None = None
         self._preload: threading.Thread | None = None
         self._preload_error: BaseException | None = None
         self._fea_eval = False
@@ -223,12 +229,12 @@ class InMemoryDataset(DatasetBase):
         """Read all files."""
         self._memory = self._read(self.thread_num)
 
-    def _read(self, threads: int) -> list[Record]:
+    def _read(self, threads: int) -> Samples:
         self._check()
         threads = min(threads, len(self.filelist))
         if threads == 1:
-            return list(self._records(self.filelist))
-        return list(_parallel([self._records(self.filelist[k::threads]) for k in range(threads)], 0))
+            return joined(list(self._samples(self.filelist)), self._slots)
+        return joined(list(_parallel([self._samples(self.filelist[k::threads]) for k in range(threads)], 0)), self._slots)
 
     def preload_into_memory(self, thread_num: int | None = None) -> None:
         """Begin to read all files in the background; :meth:`wait_preload_done` waits for the end."""
@@ -254,7 +260,7 @@ class InMemoryDataset(DatasetBase):
         if self._preload_error is not None:
             raise self._preload_error
 
-    def _loaded(self) -> list[Record]:
+    def _loaded(self) -> Samples:
         if self._memory is None:
             raise InvalidProgramError("InMemoryDataset: call load_into_memory before using the data")
         return self._memory
@@ -262,7 +268,7 @@ class InMemoryDataset(DatasetBase):
     def local_shuffle(self) -> None:
         """Put the samples into a random order (numpy's global generator)."""
         memory = self._loaded()
-        self._memory = [memory[k] for k in np.random.permutation(len(memory)).tolist()]
+        self._memory = memory.rows(np.random.permutation(len(memory)))
         self._shuffled = len(memory)
 
     def global_shuffle(self, fleet: Any = None, thread_num: int = 12) -> None:
@@ -283,7 +289,7 @@ class InMemoryDataset(DatasetBase):
 
     def get_memory_data_size(self, fleet: Any = None) -> int:
         """Number of samples."""
-        return len(self._memory or ())
+        return 0 if self._memory is None else len(self._memory)
 
     def get_shuffle_data_size(self, fleet: Any = None) -> int:
         """Number of samples of the last shuffle."""
@@ -308,14 +314,15 @@ class InMemoryDataset(DatasetBase):
         if not self._fea_eval:
             raise InvalidProgramError("slots_shuffle: call set_fea_eval first")
         known = {s.name: k for k, s in enumerate(self._slots)}
-        memory = [list(r) for r in self._loaded()]
+        memory = self._loaded()
         for name in slots:
             if name not in known:
                 raise InvalidProgramError(f"slots_shuffle: there is no slot {name!r}; the slots are {', '.join(known)}")
-            column = [r[known[name]] for r in memory]
-            for record, k in zip(memory, np.random.permutation(len(memory)).tolist()):
-                record[known[name]] = column[k]
-        self._memory = [tuple(r) for r in memory]
+            slot, order = known[name], np.random.permutation(len(memory))
+            counts, starts = memory.counts.copy(), memory.starts.copy()
+            counts[:, slot], starts[:, slot] = counts[order, slot], starts[order, slot]
+            memory = Samples(counts, starts, memory.ints, memory.floats)
+        self._memory = memory
 
     def _batches(self, drop_last: bool = False) -> Iterator[dict[str, LoDTensor]]:
-        return self._cut(iter(self._loaded()), drop_last)
+        return self._cut(iter([self._loaded()]), drop_last)

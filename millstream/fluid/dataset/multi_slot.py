@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from millstream.errors import FileFormatError
+from millstream.kernels.multi_slot import gather, parse, starts_of
 from millstream.runtime.tensor import LoDTensor, lod_from_lengths
 
 Record = tuple[np.ndarray, ...]
+_BLOCK = 1 << 20  # bytes parsed at once
 
 
 class SlotSpec(NamedTuple):
@@ -79,22 +81,70 @@ def _numbers(values: list[str], slot: SlotSpec, where: str) -> np.ndarray:
         ) from None
 
 
-def lines_of(path: str, command: str) -> Iterator[str]:
-    """Lines that the shell command `command` prints, with the file as its input.
+class Samples:
+    """Some lines as numbers: for each line and slot how many values there are and where they begin.
+
+    Attributes:
+        counts, starts: [lines, slots]; ints, floats: the values of integer and of float slots.
+    """
+
+    def __init__(self, counts: np.ndarray, starts: np.ndarray, ints: np.ndarray, floats: np.ndarray) -> None:
+        self.counts = counts
+        self.starts = starts
+        self.ints = ints
+        self.floats = floats
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def rows(self, which: Any) -> Samples:
+        """The lines of a slice or of an array of numbers, in this order; values are shared."""
+        return Samples(self.counts[which], self.starts[which], self.ints, self.floats)
+
+    def values(self, slot: int, spec: SlotSpec) -> np.ndarray:
+        """The values of one slot, line after line."""
+        source = self.floats if spec.kind == "float" else self.ints
+        counts = np.ascontiguousarray(self.counts[:, slot])
+        out = np.empty(int(counts.sum()), source.dtype)
+        gather(source, np.ascontiguousarray(self.starts[:, slot]), counts, out)
+        return out
+
+
+def joined(parts: Sequence[Samples], slots: Sequence[SlotSpec]) -> Samples:
+    """The lines of all parts, one part after another."""
+    if len(parts) == 1:
+        return parts[0]
+    at_int, at_float, starts = 0, 0, []
+    is_float = _is_float(slots)
+    for part in parts:
+        starts.append(part.starts + np.where(is_float, at_float, at_int))
+        at_int += len(part.ints)
+        at_float += len(part.floats)
+    if not parts:
+        empty = np.zeros((0, len(slots)))
+        return Samples(empty.astype(np.int32), empty.astype(np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    arrays = [np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "ints", "floats")]
+    return Samples(arrays[0], np.concatenate(starts), arrays[1], arrays[2])
+
+
+def _is_float(slots: Sequence[SlotSpec]) -> np.ndarray:
+    return np.array([s.kind == "float" for s in slots])
+
+
+def blocks_of(path: str, command: str) -> Iterator[bytes]:
+    """What the shell command `command` prints with the file as its input, in blocks of whole lines.
 
     Raises RuntimeError: the command failed. FileNotFoundError: there is no such file.
     """
     with open(path, "rb") as source:
         if command.strip() == "cat":
-            for raw in source:
-                yield raw.decode("utf-8", "replace")
+            yield from _whole_lines(source)
             return
         process = subprocess.Popen(command, shell=True, stdin=source, stdout=subprocess.PIPE)
         assert process.stdout is not None
         finished = False
         try:
-            for raw in process.stdout:
-                yield raw.decode("utf-8", "replace")
+            yield from _whole_lines(process.stdout)
             finished = True
         finally:
             process.stdout.close()
@@ -105,33 +155,82 @@ def lines_of(path: str, command: str) -> Iterator[str]:
             raise RuntimeError(f"pipe_command {command!r} failed on {path} with exit code {code}")
 
 
-def records_of(path: str, command: str, slots: Sequence[SlotSpec], skip: int = 0) -> Iterator[Record]:
-    """The samples of a file."""
-    for number, line in enumerate(lines_of(path, command), 1):
-        if line.strip():
-            yield parse_line(line, slots, f"{path}, line {number}", skip)
+def _whole_lines(source: IO[bytes]) -> Iterator[bytes]:
+    rest = b""
+    while block := source.read(_BLOCK):
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            rest += block
+            continue
+        yield rest + block[:cut]
+        rest = block[cut:]
+    if rest:
+        yield rest + b"\n"
 
 
-def as_feed(records: Sequence[Record], slots: Sequence[SlotSpec], columns: Sequence[int]) -> dict[str, LoDTensor]:
+def samples_of(path: str, command: str, slots: Sequence[SlotSpec], skip: int = 0) -> Iterator[Samples]:
+    """The samples of a file, some thousands at a time."""
+    before = 0
+    for block in blocks_of(path, command):
+        yield from _parse(block, path, before, slots, skip)
+        before += block.count(b"\n")
+
+
+def _parse(block: bytes, path: str, before: int, slots: Sequence[SlotSpec], skip: int) -> Iterator[Samples]:
+    text = np.frombuffer(block, np.uint8)
+    is_float = _is_float(slots)
+    # A value takes two bytes at least, and so does a line of each slot.
+    ints = np.empty(len(text) // 2 + 1, np.int64)
+    floats = np.empty(len(text) // 2 + 1, np.float32)
+    counts = np.empty((block.count(b"\n"), len(slots)), np.int32)
+    at = 0
+    while at < len(text):
+        rows, n_ints, n_floats, at = parse(text, at, is_float, skip, counts, ints, floats)
+        if rows:
+            yield _samples(counts[:rows].copy(), is_float, ints[:n_ints].copy(), floats[:n_floats].copy())
+        if at < len(text):  # a line that is not plain: read it word by word, or say what is wrong
+            end = block.index(b"\n", at)
+            line = block[at:end].decode("utf-8", "replace")
+            if line.strip():
+                number = before + block.count(b"\n", 0, at) + 1
+                yield _one(parse_line(line, slots, f"{path}, line {number}", skip), is_float)
+            at = end + 1
+
+
+def _samples(counts: np.ndarray, is_float: np.ndarray, ints: np.ndarray, floats: np.ndarray) -> Samples:
+    starts = np.empty(counts.shape, np.int64)
+    starts_of(counts, is_float, starts)
+    return Samples(counts, starts, ints, floats)
+
+
+def _one(record: Record, is_float: np.ndarray) -> Samples:
+    counts = np.array([[len(v) for v in record]], np.int32)
+    pools = [[v for v, f in zip(record, is_float) if f == wanted] for wanted in (False, True)]
+    ints, floats = (np.concatenate([np.zeros(0, t), *pool]) for pool, t in zip(pools, (np.int64, np.float32)))
+    return _samples(counts, is_float, ints, floats)
+
+
+def as_feed(samples: Sequence[Samples], slots: Sequence[SlotSpec], columns: Sequence[int]) -> dict[str, LoDTensor]:
     """The feed of a batch: `columns` are the slots that are used."""
     feed: dict[str, Any] = {}
     for k in columns:
         slot = slots[k]
-        parts = [r[k] for r in records]
-        values = np.concatenate(parts)
+        counts = np.concatenate([s.counts[:, k] for s in samples])
+        parts = [s.values(k, slot) for s in samples]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         tensor = LoDTensor()
         if slot.dense:
             inner = list(slot.shape[1:])
             try:
-                values = values.reshape([len(records), *inner])
+                values = values.reshape([len(counts), *inner])
             except ValueError:
-                sizes = sorted({p.size for p in parts})
+                sizes = np.unique(counts).tolist()
                 raise FileFormatError(
                     f"slot {slot.name}: its variable has shape {list(slot.shape)}, the lines have {sizes} values"
                 ) from None
             tensor.set(values, zero_copy=True)
         else:
             tensor.set(values.reshape(-1, 1), zero_copy=True)
-            tensor._lod = lod_from_lengths([[p.size for p in parts]])
+            tensor._lod = lod_from_lengths([counts.tolist()])
         feed[slot.name] = tensor
     return feed

@@ -296,8 +296,8 @@ class IrGraph:
         Args:
             inputs, outputs: slot -> variable node or list of them.
         """
-        slots = [{s: [n.name() for n in _several(v)] for s, v in part.items()} for part in (inputs, outputs)]
-        return IrOpNode(self.graph.create_op_node(Operator(self.graph._work.global_block(), op_type, *slots, attrs)))
+        ins, outs = ({s: [n.name() for n in _several(v)] for s, v in part.items()} for part in (inputs, outputs))
+        return IrOpNode(self.graph.create_op_node(Operator(self.graph._work.global_block(), op_type, ins, outs, attrs)))
 
     def create_op_node_from_desc(self, op_desc: Operator) -> IrOpNode:
         """A node for an Operator."""

@@ -12,7 +12,7 @@ from millstream.ir.desc import ProgramDesc
 from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
-from millstream.ir.variable import Variable
+from millstream.ir.variable import Variable as Described
 
 _CONTROL = "__control_var"
 
@@ -33,7 +33,7 @@ class Node:
     Operation = Type.Operation
     Variable = Type.Variable
 
-    def __init__(self, number: int, name: str, kind: Node.Type, op: Operator | None = None, var: Variable | None = None):
+    def __init__(self, number: int, name: str, kind: Node.Type, op: Operator | None = None, var: Described | None = None):
         self._number = number
         self._name = name
         self._kind = kind
@@ -70,7 +70,7 @@ class Node:
         """The Operator, or None."""
         return self._op
 
-    def var(self) -> Variable | None:
+    def var(self) -> Described | None:
         """The Variable, or None."""
         return self._var
 
@@ -161,7 +161,7 @@ class Graph:
         """A node for an Operator, without neighbours."""
         return self._add(Node(self._next, op_desc.type, Node.Type.Operation, op=op_desc))
 
-    def create_var_node(self, var_desc: Variable) -> Node:
+    def create_var_node(self, var_desc: Described) -> Node:
         """A node for a Variable, without neighbours."""
         return self._add(Node(self._next, var_desc.name, Node.Type.Variable, var=var_desc))
 
