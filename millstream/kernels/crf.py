@@ -12,44 +12,56 @@ import math
 import numpy as np
 from numba import njit
 
+from millstream.kernels.gates import FAST, exp64
+
 BIG = 600.0  # exponents beyond it would overflow float64 together with the factors next to them
 
 
-@njit(cache=True, nogil=True)
-def _log_sum(row):
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _top(row):
     top = row[0]
-    for v in row:
-        top = max(top, v)
+    for j in range(len(row)):
+        top = row[j] if row[j] > top else top
+    return top
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _exps(row, shift, out):
+    """out = exp(row + shift)."""
+    for j in range(len(row)):
+        out[j] = exp64(row[j] + shift)
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _log_sum(row):
+    top = _top(row)
     if top == -np.inf:
         return top
     total = 0.0
-    for v in row:
-        total += math.exp(v - top)
+    for j in range(len(row)):
+        total += exp64(row[j] - top)
     return top + math.log(total)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _advance(before, w, shift, transposed, expw, scaled, out):
     """out[j] = log sum_i exp(before[i] + w(i, j)); w(i, j) = w[2+i, j], or w[2+j, i] when transposed."""
     n = len(before)
-    top = before[0]
-    for i in range(n):
-        top = max(top, before[i])
-    for i in range(n):
-        scaled[i] = math.exp(before[i] - top)
+    top = _top(before)
+    _exps(before, -top, scaled)
     if transposed:
         for j in range(n):
-            total = 0.0
+            total, line = 0.0, expw[j]
             for i in range(n):
-                total += scaled[i] * expw[j, i]
+                total += scaled[i] * line[i]
             out[j] = total
     else:
         for j in range(n):
             out[j] = 0.0
         for i in range(n):
-            p = scaled[i]
+            p, line = scaled[i], expw[i]
             for j in range(n):
-                out[j] += p * expw[i, j]
+                out[j] += p * line[j]
     for j in range(n):
         if out[j] > 1e-280:
             out[j] = math.log(out[j]) + (top + shift)
@@ -73,22 +85,23 @@ def _relative(w, expw):
     return shift
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _alphas(e, w, first, size, shift, expw, scaled, alpha):
     """Fills alpha[k] = log of the summed scores of all paths that end in each tag; returns log Z."""
     n = w.shape[1]
     for j in range(n):
         alpha[0, j] = w[0, j] + e[first, j]
     for k in range(1, size):
-        _advance(alpha[k - 1], w, shift, False, expw, scaled, alpha[k])
+        now, line = alpha[k], e[first + k]
+        _advance(alpha[k - 1], w, shift, False, expw, scaled, now)
         for j in range(n):
-            alpha[k, j] += e[first + k, j]
+            now[j] += line[j]
     for j in range(n):
         scaled[j] = alpha[size - 1, j] + w[1, j]
     return _log_sum(scaled)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def cost(e, w, label, start, size, alpha_out, out):
     """out[q] = log Z - score of the labels; alpha_out: forward variables, each row summing to 1."""
     n = w.shape[1]
@@ -106,8 +119,7 @@ def cost(e, w, label, start, size, alpha_out, out):
         total = _alphas(e, w, first, m, shift, expw, scaled, alpha)
         for k in range(m):
             norm = _log_sum(alpha[k])
-            for j in range(n):
-                alpha_out[first + k, j] = math.exp(alpha[k, j] - norm)
+            _exps(alpha[k], -norm, alpha_out[first + k])
         y = label[first]
         score = float(w[0, y]) + e[first, y]
         for k in range(1, m):
@@ -117,31 +129,31 @@ def cost(e, w, label, start, size, alpha_out, out):
         out[q] = total - (score + w[1, y])
 
 
-@njit(cache=True, nogil=True)
-def _pairs(e, w, dw, scale, total, before, after, row, shift, expw):
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _pairs(e, w, dw, scale, total, before, after, row, shift, expw, ends):
     """Adds scale * P(tag i at k-1, tag j at k) to dw[2 + i, j]; `after` is beta[k]."""
     n = w.shape[1]
-    top_a, top_b = before[0], e[row, 0] + after[0]
+    line = e[row]
+    top_a, top_b = _top(before), line[0] + after[0]
     for j in range(n):
-        top_a = max(top_a, before[j])
-        top_b = max(top_b, e[row, j] + after[j])
+        v = line[j] + after[j]
+        top_b = v if v > top_b else top_b
     power = top_a + top_b + shift - total
     if power < BIG:
         factor = math.exp(power) * scale
-        ends = np.empty(n)
         for j in range(n):
-            ends[j] = math.exp(e[row, j] + after[j] - top_b) * factor
+            ends[j] = exp64(line[j] + after[j] - top_b) * factor
         for i in range(n):
-            p = math.exp(before[i] - top_a)
+            p, out, weights = exp64(before[i] - top_a), dw[2 + i], expw[i]
             for j in range(n):
-                dw[2 + i, j] += p * expw[i, j] * ends[j]
+                out[j] += p * weights[j] * ends[j]
     else:
         for i in range(n):
             for j in range(n):
                 dw[2 + i, j] += scale * math.exp(before[i] + w[2 + i, j] + e[row, j] + after[j] - total)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def cost_back(e, w, label, start, size, dout, de, dw):
     """Gradients of `cost`: expected minus actual counts, times dout. de, dw: zeros on entry; dw is float64."""
     n = w.shape[1]
@@ -161,11 +173,12 @@ def cost_back(e, w, label, start, size, dout, de, dw):
             beta[j] = w[1, j]
             dw[1, j] += scale * math.exp(alpha[m - 1, j] + beta[j] - total)
         for k in range(m - 1, -1, -1):
+            line, now = de[first + k], alpha[k]
             for j in range(n):
-                de[first + k, j] = scale * math.exp(alpha[k, j] + beta[j] - total)
+                line[j] = scale * exp64(now[j] + beta[j] - total)
             if k == 0:
                 break
-            _pairs(e, w, dw, scale, total, alpha[k - 1], beta, first + k, shift, expw)
+            _pairs(e, w, dw, scale, total, alpha[k - 1], beta, first + k, shift, expw, scaled)
             for j in range(n):
                 ahead[j] = e[first + k, j] + beta[j]
             _advance(ahead, w, shift, True, expw, scaled, beta)

@@ -25,6 +25,7 @@ _LOG2E = np.float32(1.4426950408889634)
 _LN2_A, _LN2_B = np.float32(0.693359375), np.float32(-2.12194440e-4)
 # Taylor coefficients 1/k!: on |r| <= ln(2)/2 the first one left out is below 2^-24
 _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range(3, 8))
+_FACTORIALS = tuple(1 / math.factorial(k) for k in range(13))  # of exp in float64
 _THIRD, _TWO15 = np.float32(1 / 3), np.float32(2 / 15)
 _SMALL = np.float32(0.05)
 
@@ -68,6 +69,60 @@ def _exp32(x):
     p = _HALF + r * p
     p = _ONE + r * (_ONE + r * p)
     return p * _power_of_two(n)
+
+
+@intrinsic
+def _nearest64(typing_context, x):
+    """x rounded to an integer, as float64."""
+    del typing_context, x
+
+    def emit(context, builder, signature, args):
+        function = builder.module.declare_intrinsic("llvm.nearbyint", [args[0].type])
+        return builder.call(function, args)
+
+    return types.float64(types.float64), emit
+
+
+@intrinsic
+def _power_of_two64(typing_context, n):
+    """2**n for a whole float64, by writing n into the exponent's bits."""
+    del typing_context, n
+
+    def emit(context, builder, signature, args):
+        i64 = ir.IntType(64)
+        exponent = builder.add(builder.fptosi(args[0], i64), ir.Constant(i64, 1023))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(i64, 52)), ir.DoubleType())
+
+    return types.float64(types.float64), emit
+
+
+@register_jitable(fastmath=False, error_model="numpy")
+def _rest64(x, n):
+    # ln 2 in two parts as above; sums in another order would lose what the second part is for
+    return (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10
+
+
+@register_jitable(fastmath=FAST, error_model="numpy")
+def exp64(x):
+    """exp(x) in float64, within 2 units in the last place; 0 below -708, as large as at 709 above."""
+    low = x < -708.0
+    x = 709.0 if x > 709.0 else x
+    x = -708.0 if low else x
+    n = _nearest64(x * 1.4426950408889634)
+    r = _rest64(x, n)
+    p = _FACTORIALS[12]
+    p = _FACTORIALS[11] + r * p
+    p = _FACTORIALS[10] + r * p
+    p = _FACTORIALS[9] + r * p
+    p = _FACTORIALS[8] + r * p
+    p = _FACTORIALS[7] + r * p
+    p = _FACTORIALS[6] + r * p
+    p = _FACTORIALS[5] + r * p
+    p = _FACTORIALS[4] + r * p
+    p = _FACTORIALS[3] + r * p
+    p = 0.5 + r * p
+    p = 1.0 + r * (1.0 + r * p)
+    return 0.0 if low else p * _power_of_two64(n)
 
 
 @register_jitable(fastmath=FAST, error_model="numpy")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+from millstream.kernels.gates import exp64
 from millstream.kernels.panels import padded, panels, rows_product
 
 
@@ -28,3 +29,19 @@ def test_any_size(n, dtype):
             product(a, m - 1, panels(w), out, padded(n), out)  # adds to what stands there, and leaves the last row
             expected[:-1] *= 2
             assert np.allclose(out[:, :n], expected + line[:n], atol=1e-5 * (depth + 4))
+
+
+@njit
+def exponentials(x, out):
+    for i in range(len(x)):
+        out[i] = exp64(x[i])
+
+
+def test_exp64():
+    x = np.concatenate([np.linspace(-707.9, 708.9, 100_003), [0.0, -1e-300, 1e-20]])
+    out = np.empty_like(x)
+    exponentials(x, out)
+    assert np.abs(out / np.exp(x) - 1).max() < 5e-16
+    special = np.array([-np.inf, -1e9, -708.5, np.nan, np.inf])
+    exponentials(special, out)
+    assert (out[:3] == 0).all() and np.isnan(out[3]) and out[4] > 1e307

@@ -6,6 +6,7 @@ from itertools import groupby, pairwise, product
 
 import numpy as np
 import pytest
+import torch
 from harness import numeric_grad_check, run_op
 
 from millstream.errors import EnforceNotMet, ShapeError
@@ -140,3 +141,22 @@ def test_ctc_padded_form_agrees_with_ragged():
     two = run_op("warpctc", ragged, {}, CTC_OUT, {"Logits_0": [frames], "Label_0": [sizes]})["Loss"]
     np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=1e-12)
     numeric_grad_check("warpctc", padded, {}, CTC_OUT, ["Logits_0"], "Loss")
+
+
+def test_a_batch_cut_over_threads_gives_the_same(monkeypatch):
+    from millstream.ops import REGISTRY, Ragged
+    from millstream.ops.loss import crf
+
+    rng = np.random.RandomState(2)
+    lengths = np.array([3, 0, 5, 1, 8])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("int64")
+    e, w, dout = (torch.from_numpy(rng.standard_normal(s).astype("float32")) for s in ((17, 4), (6, 4), (5, 1)))
+    label, found = torch.from_numpy(rng.randint(0, 4, (17, 1))), []
+    for pieces in (1, 3):
+        monkeypatch.setattr(crf, "parts", lambda work, most, pieces=pieces: pieces)
+        given = Ragged(e, (offsets,)), w, label, None
+        found.append([
+            *REGISTRY.get("linear_chain_crf").kernel(*given), *REGISTRY.get("linear_chain_crf_grad").kernel(*given, dout)
+        ])  # fmt: skip
+    for one, several in zip(*found):
+        torch.testing.assert_close(one, several)

@@ -11,6 +11,7 @@ import torch
 from millstream.errors import EnforceNotMet, ShapeError
 from millstream.ir.types import VarType
 from millstream.kernels.arrays import array, exact, tensor
+from millstream.kernels.threads import parts, run_parts
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 
@@ -61,6 +62,12 @@ def _labels(label: torch.Tensor, rows: int, tags: int) -> np.ndarray:
     return flat
 
 
+def _shares(size: np.ndarray, w: torch.Tensor) -> list[slice]:
+    """The sequences cut into what each thread works on."""
+    pieces = parts(int(size.sum()) * w.shape[1] ** 2 * 4, len(size))
+    return [slice(k, None, pieces) for k in range(pieces)]
+
+
 def _crf_spec(emission, transition, label, length):
     _check(emission, transition, length)
     inner = emission.like(lod_level=0)
@@ -89,7 +96,11 @@ def linear_chain_crf(emission, transition, label, length):
     e, w = _flat(emission.values), exact(transition)
     alpha = np.zeros(tuple(e.shape), array(e).dtype)
     out = np.empty(len(size), alpha.dtype)
-    _kernels().cost(array(e), array(w), _labels(label, *e.shape), start, size, alpha, out)
+    flat, shares = _labels(label, *e.shape), _shares(size, w)
+    calls = [(array(e), array(w), flat, start[own], size[own], alpha, np.empty(len(size[own]), out.dtype)) for own in shares]
+    run_parts(_kernels().cost, calls)
+    for own, call in zip(shares, calls):
+        out[own] = call[6]
     shape, dtype = emission.values.shape, emission.values.dtype
     exps = torch.exp(e - e.amax(1, keepdim=True)) if e.shape[0] else e
     return (
@@ -108,10 +119,12 @@ def linear_chain_crf_grad(emission, transition, label, length, dout):
     start, size = _intervals(emission, length)
     e, w = _flat(emission.values), exact(transition)
     de = np.zeros(tuple(e.shape), array(e).dtype)
-    dw = np.zeros(tuple(w.shape))
-    _kernels().cost_back(
-        array(e), array(w), _labels(label, *e.shape), start, size, array(dout.reshape(-1).to(e.dtype)), de, dw
-    )
+    flat, d = _labels(label, *e.shape), array(dout.reshape(-1).to(e.dtype))
+    calls = [
+        (array(e), array(w), flat, start[own], size[own], d[own], de, np.zeros(tuple(w.shape))) for own in _shares(size, w)
+    ]
+    run_parts(_kernels().cost_back, calls)
+    dw = sum(call[7] for call in calls)
     return (
         tensor(de, e).to(emission.values.dtype).reshape(emission.values.shape),
         tensor(dw, w).to(transition.dtype),
