@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from millstream import version
-from millstream.cli import bench, bench_model, export, inspect, run, run_model
+from millstream.cli import bench, bench_model, export, inspect, profile, run, run_model
 from millstream.cli._command import Command
 
 COMMANDS: list[Command] = [
@@ -17,6 +17,7 @@ COMMANDS: list[Command] = [
     run_model.COMMAND,
     bench_model.COMMAND,
     bench.COMMAND,
+    profile.COMMAND,
 ]
 
 

@@ -25,6 +25,7 @@ _OP_HEIGHT, _LEAF_HEIGHT = 40.0, 24.0
 _MAX_TEXT = 34
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_LEAF = frozenset({VarType.FEED_MINIBATCH, VarType.FETCH_LIST, VarType.STEP_SCOPES, VarType.RAW})
+_HEAT = ((255, 255, 255), (255, 237, 160), (254, 178, 76), (240, 59, 32))
 _STYLE = """
 text { font-family: Helvetica, Arial, sans-serif; font-size: 12px; fill: #1f2933; }
 .small { font-size: 10px; fill: #52606d; }
@@ -43,11 +44,24 @@ g.flow:hover .edge { stroke: #c0392b; stroke-width: 2.4; }
 """
 
 
-def program_svg(program: Program, marks: Mapping[int, str] | None = None, parameters: bool = True) -> str:
+class Heat(NamedTuple):
+    """How an operator's box is coloured and labelled by what it costs: `share` from 0 (white) to 1 (red)."""
+
+    share: float
+    label: str
+
+
+def program_svg(
+    program: Program,
+    marks: Mapping[int, str] | None = None,
+    parameters: bool = True,
+    heat: Mapping[int, Heat] | None = None,
+) -> str:
     """The SVG text of `program`.
 
     `marks` highlights operators: their ``id()`` -> "gone", "new" or "changed". Without `parameters`, stored variables
-    stand in the operators' texts only, which keeps large networks narrow.
+    stand in the operators' texts only, which keeps large networks narrow. `heat` (by ``id()`` too) replaces the colours
+    of roles and the second line of boxes by costs; operators without one are white.
 
     Operators stand in layers, each below what it reads. Boxes are coloured by role (forward, backward, optimizer,
     learning rate); parameters and other stored variables are shaded pills, data white ones. Resting the mouse on an
@@ -58,9 +72,9 @@ def program_svg(program: Program, marks: Mapping[int, str] | None = None, parame
     pictures = []
     for block in program.blocks:
         if block.idx not in drawn:
-            pictures.append(_Picture(block, drawn, _Look(marks or {}, parameters)))
+            pictures.append(_Picture(block, drawn, _Look(marks or {}, parameters, heat)))
     width = max(p.width for p in pictures)
-    legend = _legend()
+    legend = _legend() if heat is None else _heat_legend()
     height = _MARGIN + _HEAD + sum(p.height + _MARGIN for p in pictures)
     parts = []
     y = _MARGIN + _HEAD
@@ -89,11 +103,29 @@ def _legend() -> str:
     return "".join(parts)
 
 
+def heat_colour(share: float) -> str:
+    """White over yellow and orange to red; small shares are spread by a square root, so that they can be told apart."""
+    at = max(0.0, min(1.0, share)) ** 0.5 * (len(_HEAT) - 1)
+    low = min(int(at), len(_HEAT) - 2)
+    mixed = (round(a + (b - a) * (at - low)) for a, b in zip(_HEAT[low], _HEAT[low + 1]))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def _heat_legend() -> str:
+    parts = [f'<text class="small" x="{_MARGIN:.0f}" y="24">share of the time:</text>']
+    for k, share in enumerate((0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)):
+        x = _MARGIN + 96 + 62 * k
+        parts.append(f'<rect class="op" style="fill: {heat_colour(share)}" x="{x:.0f}" y="12" width="18" height="16"/>')
+        parts.append(f'<text class="small" x="{x + 23:.0f}" y="24">{100 * share:g} %</text>')
+    return "".join(parts)
+
+
 class _Look(NamedTuple):
     """What :func:`program_svg` was asked for."""
 
     marks: Mapping[int, str]
     parameters: bool
+    heat: Mapping[int, Heat] | None
 
 
 @dataclass
@@ -104,6 +136,7 @@ class _Node(Box):
     var: Variable | None = None
     name: str = ""
     style: str = ""
+    heat: Heat | None = None
     inner: list[_Picture] = field(default_factory=list, repr=False)
 
 
@@ -254,7 +287,9 @@ def _phase(op: Operator) -> str:
 
 def _op_node(op: Operator, drawn: set[int], look: _Look) -> _Node:
     node = _Node(_text_width(op.type, 7.4) + 20, _OP_HEIGHT, op=op, style=look.marks.get(id(op), _phase(op)))
-    node.width = max(node.width, _text_width(_result(op), 5.4) + 20)
+    if look.heat is not None:
+        node.heat = look.heat.get(id(op), Heat(0.0, ""))
+    node.width = max(node.width, _text_width(node.heat.label if node.heat else _result(op), 5.4) + 20)
     for block in op.sub_blocks():
         if block.idx not in drawn:
             node.inner.append(_Picture(block, drawn, look))
@@ -302,10 +337,14 @@ def _node_svg(node: _Node) -> str:
         )
     op = node.op
     title = op_text(op) + (f"\nmade at {op.site}" if op.site is not None else "")
+    second, fill = _result(op), ""
+    if node.heat is not None:
+        title = f"{node.heat.label}\n{title}"
+        second, fill = node.heat.label, f' style="fill: {heat_colour(node.heat.share)}"'
     parts = [
-        f'<g><title>{_xml(title)}</title><rect class="op {node.style}" {rect} rx="4"/>',
+        f'<g><title>{_xml(title)}</title><rect class="op {node.style}"{fill} {rect} rx="4"/>',
         f'<text class="type" {middle} y="{y + 17:.1f}">{_xml(op.type)}</text>',
-        f'<text class="small" {middle} y="{y + 31:.1f}">{_xml(_result(op))}</text></g>',
+        f'<text class="small" {middle} y="{y + 31:.1f}">{_xml(second)}</text></g>',
     ]
     at = y + _OP_HEIGHT
     for picture in node.inner:

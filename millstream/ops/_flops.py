@@ -52,3 +52,8 @@ def recurrence(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
 def projected_recurrence(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
     """lstmp: the projection [cells, states] comes on top."""
     return recurrence(ins, outs, attrs) + 2 * ins["Input"][0][0] * prod(ins["ProjWeight"][0])
+
+
+def projected_input(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
+    """projected_gru and its kin: X [rows, width] times WeightX, and the recurrence over WeightH."""
+    return 2 * ins["X"][0][0] * (prod(ins["WeightX"][0]) + prod(ins["WeightH"][0]))

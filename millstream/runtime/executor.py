@@ -110,7 +110,7 @@ class Executor:
         if recorder is None:
             return plan.run(tensors, lods, ctx)
         ctx.recorder = recorder
-        recorder.enter(None)
+        recorder.run(plan.lowered)
         try:
             return plan.run(tensors, lods, ctx)
         except BaseException:

@@ -192,7 +192,8 @@ class Emitter:
     def _one(self, i: int, op: Operator) -> None:
         self._save(self.pairing.save_before.get(i), op)
         if self.options.profile:
-            self.line(f"ctx.enter({self.const('o', op)})", op)
+            self._load_early(op)
+            self.line(f"ctx.enter({self._seen(op, op.input_arg_names)})", op)
         if definition_of(op).block:
             self._block_op(i, op)
         elif i in self.pairing.forward and self._uses_handle(i, op):
@@ -431,11 +432,27 @@ class Emitter:
                 if var is not None and var.stop_gradient:
                     self.line(f"{self.v(name)} = ctx.detach({self.v(name)})", op)
         if self.options.profile:
-            self.line(f"ctx.leave({self.const('o', op)}, ({''.join(self.v(n) + ', ' for n in outs)}))", op)
+            self.line(f"ctx.leave({self._seen(op, outs)})", op)
         if self.options.check_nan and outs:
             names = self.const("n", (op, tuple(outs)))
             self.line(f"ctx.check_finite({names}, ({''.join(self.v(n) + ', ' for n in outs)}))", op)
         self._persist(outs, op)
+
+    def _load_early(self, op: Operator) -> None:
+        """Load what the operator reads of the Scope or of an outer Block, so that a profiler sees it."""
+        if definition_of(op).block:
+            return
+        for name in op.input_arg_names:
+            if name == EMPTY_VAR or name in self.defined:
+                continue
+            holder = self.scope.find_var(name) if self.scope is not None else None
+            if name in (self.outer or ()) or (self.outer is None and holder is not None and holder.obj is not None):
+                self.read(name, op)
+
+    def _seen(self, op: Operator, names: list[str]) -> str:
+        """What a profiler is told: the operator, names of variables, and their values."""
+        known = tuple(n for n in dict.fromkeys(names) if n in self.defined and n != EMPTY_VAR)
+        return f"{self.const('o', op)}, {self.const('n', known)}, ({''.join(self.v(n) + ', ' for n in known)})"
 
     def _persist(self, outs: list[str], op: Operator) -> None:
         for name in outs:

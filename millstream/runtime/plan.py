@@ -77,11 +77,11 @@ class Context:
                     f"(FLAGS_check_nan_inf is on)" + (f"\n    at {op.site}" if op.site else "")
                 )
 
-    def enter(self, op: Operator) -> None:
-        self.recorder.enter(op)
+    def enter(self, op: Operator, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        self.recorder.enter(op, names, values)
 
-    def leave(self, op: Operator, outs: tuple[Any, ...]) -> None:
-        self.recorder.leave(op, outs)
+    def leave(self, op: Operator, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        self.recorder.leave(op, names, values)
 
 
 class Body:
@@ -117,6 +117,7 @@ class Plan:
         if not options.check_nan:
             passes.run(self.work, options.passes)
         block = self.work.block if any(count for _, count in self.work.done) else root
+        self.lowered = block.program  # what profiles show
         self.capture = Capture() if options.capture and not options.check_nan and not options.profile else None
         self._source = (block, feeds, fetches, scope)
         self._lower()

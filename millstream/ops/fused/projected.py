@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from millstream.kernels.gemm import product
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent import gru as _gru
@@ -49,6 +50,7 @@ def few(offsets: np.ndarray, width: int) -> bool:
 
 @op(
     "projected_gru", slots="X#, H0?, WeightX, BiasX?, WeightH, Bias? -> Hidden#", infer=_spec, grad=False,
+    flops=_flops.projected_input,
 )  # fmt: skip
 def projected_gru(
     x, h0, wx, bias_x, wh, bias, *, activation: str = "tanh", gate_activation: str = "sigmoid", is_reverse: bool = False,

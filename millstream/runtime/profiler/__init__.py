@@ -1,4 +1,4 @@
-"""Times of operators while Plans run: a table, and a trace that chrome://tracing and Perfetto open."""
+"""Times, costs and memory of operators while Plans run: a table, a trace for chrome://tracing, an HTML report."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from millstream.files.atomic import write_bytes
 from millstream.ir.operator import Operator
+from millstream.ir.program import Program
+from millstream.runtime.profiler.costs import Cost, cost_of
+from millstream.runtime.profiler.memory import LiveMemory
+from millstream.runtime.profiler.table import SORT_KEYS, Row, rows_of, table
 
-SORT_KEYS = ("default", "calls", "total", "max", "min", "ave")
-_ORDER = {
-    "default": "event first end time",
-    "calls": "number of calls",
-    "total": "total time",
-    "max": "maximum time",
-    "min": "minimum time",
-    "ave": "average time",
-}
+__all__ = ["SORT_KEYS", "Event", "Recorder", "Row", "active", "switch"]
+RUN = "Executor.run"
 
 
 class Event(NamedTuple):
-    """One call of an operator, or one run of a Program; nanoseconds."""
+    """One call of an operator, or one run of a Program (op None); nanoseconds.
+
+    `live` are bytes that tensors held when it ended, without what was there before the first.
+    """
 
     name: str
     thread: int
@@ -32,23 +32,15 @@ class Event(NamedTuple):
     end: int
     depth: int
     site: str
+    op: Operator | None = None
+    cost: Cost = Cost(0, 0)
+    live: int = 0
 
 
-@dataclass
-class Row:
-    """All calls of one operator type in one thread; `own` leaves out the operators it ran itself."""
-
-    name: str
-    calls: int
-    total: float
-    own: float
-    low: float
-    high: float
-    first_end: int
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.calls
+class _Open(NamedTuple):
+    start: int
+    names: Sequence[str]
+    values: Sequence[Any]
 
 
 class Recorder:
@@ -62,6 +54,8 @@ class Recorder:
         self.detail = detail
         self.events: list[Event] = []
         self.began = time.perf_counter_ns()
+        self.memory = LiveMemory()
+        self.programs: dict[int, Program] = {}
         self._threads: dict[int, int] = {}
         self._open = threading.local()
         self._lock = threading.Lock()
@@ -71,25 +65,35 @@ class Recorder:
         with self._lock:
             return self._threads.setdefault(ident, len(self._threads))
 
-    def _stack(self) -> list[int]:
+    def _stack(self) -> list[_Open]:
         if not hasattr(self._open, "stack"):
             self._open.stack = []
         return self._open.stack
 
-    def enter(self, op: Operator | None) -> None:
-        """An operator begins (None: a whole run)."""
-        self._stack().append(time.perf_counter_ns())
+    def run(self, program: Program) -> None:
+        """A run of `program` (as passes left it) begins."""
+        self.programs.setdefault(id(program), program)
+        self.enter(None)
 
-    def leave(self, op: Operator | None, outs: Any = ()) -> None:
-        """It ended."""
+    def enter(self, op: Operator | None, names: Sequence[str] = (), values: Sequence[Any] = ()) -> None:
+        """An operator begins, with the values of the variables that it reads (None: a whole run)."""
+        self.memory.read(values)
+        self._stack().append(_Open(time.perf_counter_ns(), names, values))
+
+    def leave(self, op: Operator | None, names: Sequence[str] = (), outs: Sequence[Any] = ()) -> None:
+        """It ended, and wrote these."""
         end = time.perf_counter_ns()
         stack = self._stack()
         if not stack:
             return  # reset in the middle
-        start = stack.pop()
-        name = op.type if op is not None else "Executor.run"
-        site = str(op.site) if self.detail and op is not None and op.site is not None else ""
-        self.events.append(Event(name, self._thread(), start, end, len(stack), site))
+        start, read, values = stack.pop()
+        if op is None:
+            self.events.append(Event(RUN, self._thread(), start, end, len(stack), "", live=self.memory.live))
+            return
+        self.memory.write(outs)
+        cost = Cost(0, 0) if op.sub_blocks() else cost_of(op, read, values, zip(names, outs))
+        site = str(op.site) if self.detail and op.site is not None else ""
+        self.events.append(Event(op.type, self._thread(), start, end, len(stack), site, op, cost, self.memory.live))
 
     def abandon(self) -> None:
         """A run ended by an exception: what it began will not end."""
@@ -103,94 +107,43 @@ class Recorder:
     # ---- results -----------------------------------------------------------------------------
     def rows(self, sorted_key: str = "default") -> list[Row]:
         """One row for each operator type and thread, by thread and then by `sorted_key`, largest first."""
-        made: dict[tuple[int, str], Row] = {}
-        for event, inner in zip(self.events, self._inner_times()):
-            if event.name == "Executor.run":
-                continue
-            ms = (event.end - event.start) / 1e6
-            key = (event.thread, event.name)
-            row = made.get(key)
-            if row is None:
-                made[key] = Row(f"thread{event.thread}::{event.name}", 1, ms, ms - inner / 1e6, ms, ms, event.end)
-                continue
-            row.calls += 1
-            row.total += ms
-            row.own += ms - inner / 1e6
-            row.low, row.high = min(row.low, ms), max(row.high, ms)
-        fields = {"calls": "calls", "total": "total", "max": "high", "min": "low", "ave": "mean"}
-
-        def order(item: tuple[tuple[int, str], Row]) -> tuple[Any, ...]:
-            (thread, _), row = item
-            return thread, row.first_end if sorted_key == "default" else -getattr(row, fields[sorted_key])
-
-        return [row for _, row in sorted(made.items(), key=order)]
-
-    def _inner_times(self) -> list[int]:
-        """Nanoseconds of each event that its direct inner events took (they end before it does)."""
-        waiting: dict[tuple[int, int], int] = {}
-        inner = []
-        for event in self.events:
-            inner.append(waiting.pop((event.thread, event.depth + 1), 0))
-            key = (event.thread, event.depth)
-            waiting[key] = waiting.get(key, 0) + event.end - event.start
-        return inner
+        return rows_of(self.events, sorted_key)
 
     def report(self, state: str, sorted_key: str = "default") -> str:
-        """The table."""
-        rows = self.rows(sorted_key)
-        inside = sum(r.own for r in rows)
-        runs = sum(e.end - e.start for e in self.events if e.name == "Executor.run") / 1e6
-        total = max(runs, inside)
-        rest = total - inside
-        lines = [
-            "",
-            "------------------------->     Profiling Report     <-------------------------",
-            "",
-            f"Place: {state}",
-            "Time unit: ms",
-            f"Sorted by {_ORDER[sorted_key]} in descending order in the same thread",
-            "",
-            f"Total time: {total:.6g}",
-            f"  Computation time       Total: {inside:<10.6g}  Ratio: {_share(inside, total) * 100:.6g}%",
-            f"  Framework overhead     Total: {rest:<10.6g}  Ratio: {_share(rest, total) * 100:.6g}%",
-            "",
-            "-------------------------       Event Summary       -------------------------",
-            "",
-        ]
-        width = max([30, *(len(r.name) + 2 for r in rows)])
-        titles = ("Calls", "Total", "Min.", "Max.", "Ave.", "Ratio.")
-        lines.append(f"{'Event':<{width + 2}}" + "".join(f"{t:<12}" for t in titles))
-        for r in rows:
-            cells = (r.calls, r.total, r.low, r.high, r.mean, _share(r.total, total))
-            lines.append(f"{r.name:<{width + 2}}" + "".join(f"{c:<12.6g}" for c in cells))
-        return "\n".join(lines) + "\n"
+        """Fluid's table."""
+        return table(self.events, state, sorted_key)
+
+    def live_bytes(self) -> list[tuple[int, int]]:
+        """(nanoseconds since the start, bytes held by tensors) at the end of each operator, by time."""
+        points = [(e.end - self.began, e.live + self.memory.before) for e in self.events if e.op is not None]
+        return sorted(points)
 
     def trace(self) -> dict[str, Any]:
-        """Chrome's trace-event format: complete events, microseconds."""
-        return {
-            "displayTimeUnit": "ms",
-            "traceEvents": [
-                {
-                    "name": e.name,
-                    "cat": "run" if e.name == "Executor.run" else "operator",
-                    "ph": "X",
-                    "ts": (e.start - self.began) / 1e3,
-                    "dur": (e.end - e.start) / 1e3,
-                    "pid": os.getpid(),
-                    "tid": e.thread,
-                    **({"args": {"at": e.site}} if e.site else {}),
-                }
-                for e in sorted(self.events, key=lambda e: e.start)
-            ],
-        }
+        """Chrome's trace-event format: complete events with costs, and a counter of memory; microseconds."""
+        process = os.getpid()
+        events: list[dict[str, Any]] = []
+        for e in sorted(self.events, key=lambda e: e.start):
+            shown: dict[str, Any] = {"at": e.site} if e.site else {}
+            if e.op is not None:
+                shown.update(flops=e.cost.flops, bytes=e.cost.bytes)
+            event = {
+                "name": e.name, "cat": "run" if e.op is None else "operator", "ph": "X", "ts": (e.start - self.began) / 1e3,
+                "dur": (e.end - e.start) / 1e3, "pid": process, "tid": e.thread,
+            }  # fmt: skip
+            events.append({**event, "args": shown} if shown else event)
+        for at, held in self.live_bytes():
+            counter = {"name": "memory", "ph": "C", "ts": at / 1e3, "pid": process, "args": {"bytes": held}}
+            events.append(counter)
+        return {"displayTimeUnit": "ms", "traceEvents": events}
 
     def save(self, path: str) -> None:
-        """Write :meth:`trace` as JSON."""
-        write_bytes(path, json.dumps(self.trace()).encode())
+        """Write an HTML report when `path` ends with .html, else :meth:`trace` as JSON."""
+        if os.fspath(path).endswith((".html", ".htm")):
+            from millstream.runtime.profiler.page import page
 
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+            write_bytes(path, page(self).encode())
+        else:
+            write_bytes(path, json.dumps(self.trace()).encode())
 
 
 class _Active:
