@@ -12,7 +12,11 @@ KNOWN = {
     "top_k_05": "equal numbers: ONNX takes the first, Fluid's heap another",
     "lod_array_length_01": "an array with gaps: ONNX's sequences have none",
 }
-NOT_ALONE = ("lod_array_length", "tensor_array_to_tensor")  # their recorded cases are the forms that ONNX has not
+# Their recorded cases are all of the forms that are refused: training, arrays with gaps.
+NOT_ALONE = (
+    "lod_array_length", "tensor_array_to_tensor", "moving_average_abs_max_scale", "fake_quantize_moving_average_abs_max",
+    "fake_quantize_dequantize_moving_average_abs_max",
+)  # fmt: skip
 QUICK = (
     "batch_norm", "concat", "conv2d", "crf_decoding", "elementwise_add", "gru", "lstm", "layer_norm", "matmul",
     "multiclass_nms", "pool2d", "prior_box", "reduce_mean", "reshape2", "sequence_conv", "sequence_expand",
@@ -23,7 +27,7 @@ CASES = [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n i
 
 
 def test_there_are_many():
-    assert len(EXPORTABLE) >= 270
+    assert len(EXPORTABLE) >= 290
 
 
 @pytest.mark.parametrize("name", CASES)

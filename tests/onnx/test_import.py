@@ -210,6 +210,23 @@ def test_shape_arithmetic_and_scalars():
     same_as_runtime(model, {"x": np.arange(12, dtype="float32").reshape(3, 4)})
 
 
+def test_quantized_models():
+    rng = np.random.RandomState(0)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["d", "wd"], ["y"]),
+        helper.make_node("Round", ["x"], ["r"]),
+    ]
+    constants = [
+        ("s", np.array(0.05, "float32")), ("z", np.array(3, "uint8")), ("wz", np.zeros(4, "int8")),
+        ("w", rng.randint(-127, 127, (4, 3, 3, 3)).astype("int8")), ("ws", rng.rand(4).astype("float32") * 0.01),
+    ]  # fmt: skip
+    model = model_of(nodes, [("x", ["b", 3, 6, 6])], ["y", "r"], constants)
+    same_as_runtime(model, {"x": (np.round(rng.randn(2, 3, 6, 6) * 4) / 4).astype("float32")})
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind,blocks", [("LSTM", 4), ("GRU", 3)])
 def test_recurrent_networks_with_lengths(kind, blocks, direction):

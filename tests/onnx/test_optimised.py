@@ -21,7 +21,7 @@ MADE = {
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_optimised_programs(name):
     module, variant = next((m, v) for n, m, v in all_families() if n == name)
-    kind, one = inference_of(module, variant)[-1]
+    _, one = inference_of(module, variant)[-1]
     want = one.run()
 
     def parameter(n):

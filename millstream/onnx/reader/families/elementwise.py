@@ -49,18 +49,18 @@ def dropout(n: Node) -> None:
 
 @reads("Round")
 def round_(n: Node) -> None:
-    """Halves to even numbers: x - 2 * halves where Fluid's rounding away from zero met one."""
-    x = n.x()
+    n.set(rounded(n, n.x()))
+
+
+def rounded(n: Node, x: Tensor) -> Tensor:
+    """Halves to even numbers: of the two neighbours the even one, where Fluid's rounding away from zero met a half."""
     b = n.b
     away = b.op("round", {"X": x})
-    half = b.op("round", {"X": b.scale(x, 0.5)})
-    even = b.scale(half, 2.0)
     tie = b.op("equal", {"X": b.op("abs", {"X": b.binary("elementwise_sub", x, b.op("floor", {"X": x}))}),
                          "Y": constant(np.array([0.5], x.dtype))}, {"axis": -1})  # fmt: skip
     floor, ceil = b.op("floor", {"X": x}), b.op("ceil", {"X": x})
     low_even = b.op("equal", {"X": b.scale(b.op("floor", {"X": b.scale(floor, 0.5)}), 2.0), "Y": floor}, {"axis": -1})
-    assert even is not None
-    n.set(like(select(n, tie, select(n, low_even, floor, ceil, x), away, x), x))
+    return select(n, tie, select(n, low_even, floor, ceil, x), away, x)
 
 
 def select(n: Node, condition: Tensor, x: Tensor, y: Tensor, shaped: Tensor) -> Tensor:

@@ -185,3 +185,54 @@ def gather_tree(e: Emission) -> None:
     rest = [g.slice(v, 0, 0, -1) for v in (ids, parents)]
     _, path = scan(g, [last], rest, back, ranks=[2, 2], reverse=True)
     e.set("Out", g.concat([path, last_ids], 0))
+
+
+@emits("nll_loss")
+def nll_loss(e: Emission) -> None:
+    """Over dim 1; the mean divides by the sum of the weights that were used."""
+    g, x = e.g, e.x("X")
+    label = g.cast(e.x("Label"), np.int64)
+    ignored = g.op("Equal", label, g.const(int(e["ignore_index"]), np.int64))
+    safe = g.where(ignored, g.const(0, np.int64), label)
+    zero = g.const(0, x.dtype)
+    found = g.squeeze(g.op("GatherElements", x, g.unsqueeze(safe, 1), axis=1), 1)
+    weight = g.gather(e.x("Weight"), safe) if e.has("Weight") else g.full(g.shape(safe), 1, x.dtype)
+    weight = g.where(ignored, zero, weight)
+    loss, kind = -found * weight, e["reduction"]
+    total = g.reshape(g.reduce("ReduceSum", weight, None), 1)
+    if kind == "none":
+        e.set("Out", loss)
+        total = zero * total  # Fluid leaves it at 0 then
+    else:
+        whole = g.reshape(g.reduce("ReduceSum", loss, None), 1)
+        e.set("Out", whole / total if kind == "mean" else whole)
+    e.set("Total_weight", total)
+
+
+@emits("sigmoid_focal_loss")
+def sigmoid_focal_loss(e: Emission) -> None:
+    g, x, classes = e.g, e.x("X"), e.shape("X")[1]
+    if classes < 0:
+        e.refuse("the number of classes must be known")
+    label = g.cast(g.reshape(e.x("Label"), -1, 1), np.int64)
+    mine = g.op("Equal", label, g.const(np.arange(1, classes + 1), np.int64))
+    others = ~mine & (label >= 0)
+    gamma, alpha = float(e["gamma"]), float(e["alpha"])
+    count = g.op("Max", g.cast(g.reshape(e.x("FgNum"), 1), x.dtype), g.const([1], x.dtype))
+    p = g.op("Sigmoid", x)
+    power = g.const(gamma, x.dtype)
+    near = g.op("Pow", 1.0 - p, power) * g.op("Softplus", -x) * alpha
+    far = g.op("Pow", p, power) * g.op("Softplus", x) * (1.0 - alpha)
+    zero = g.const(0, x.dtype)
+    e.set("Out", (g.where(mine, near, zero) + g.where(others, far, zero)) / count)
+
+
+@emits("cvm")
+def cvm(e: Emission) -> None:
+    g, x = e.g, e.x("X")
+    rest = g.slice(x, 1, 2, END)
+    if not e["use_cvm"]:
+        e.set("Y", rest)
+        return
+    shows, clicks = (g.op("Log", g.slice(x, 1, k, k + 1) + 1) for k in (0, 1))
+    e.set("Y", g.concat([shows, clicks - shows, rest], 1))
