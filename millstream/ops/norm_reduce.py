@@ -61,7 +61,7 @@ def p_norm_grad(x, out, dout, *, porder: float = 2.0, axis: int = -1, epsilon: f
     if out.dim() < x.dim():
         out, dout = out.unsqueeze(axis), dout.unsqueeze(axis)
     if porder == 1.0:
-        return dout * torch.sign(x)
+        return dout * torch.sign(x) / (1 + epsilon)
     power = porder - 1
     return dout * (torch.sign(x) * x.abs().pow(power)) / (out.pow(power) + epsilon)
 

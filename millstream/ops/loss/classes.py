@@ -37,6 +37,8 @@ def nll_loss(x, label, weight, *, ignore_index: Long = -100, reduction: str = "m
     """
     forward = _aten.nll_loss_forward if x.dim() == 2 else _aten.nll_loss2d_forward
     out, total = forward(x, label.long(), weight, _REDUCTION[reduction], ignore_index)
+    if reduction == "mean" and x.numel():
+        out = torch.where(total == 0, torch.zeros_like(out), out)  # all of them are ignored
     return (out if reduction == "none" else out.reshape(1)), total.reshape(1)
 
 

@@ -252,7 +252,7 @@ def _partial_sum_spec(xs, *, start_index, length):
 def partial_sum(xs, *, start_index: int = 0, length: int = -1):
     """Sum of columns [start_index, start_index + length) of every matrix."""
     start, stop = _columns(xs[0].shape[1], start_index, length)
-    return torch.stack([x[:, start:stop] for x in xs]).sum(0)
+    return torch.stack([x[:, start:stop] for x in xs]).sum(0, dtype=xs[0].dtype)
 
 
 def _meshgrid_spec(xs):
