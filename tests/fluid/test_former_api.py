@@ -175,3 +175,11 @@ def test_refused_forms():
         fluid.recordio_writer.convert_reader_to_recordio_files("a", 1, list, None)
     with pytest.raises(InvalidProgramError, match="act='relu'"):
         L.batch_norm(L.data("x", [2]), fuse_with_relu=True)
+
+
+def test_swish_says_that_beta_is_lost():
+    x = L.data("x", [2])
+    with pytest.warns(UserWarning, match="beta=2.0 has no effect"):
+        y = L.swish(x, beta=2.0)
+    (value,) = run([y], {"x": np.array([[1.0, -1.0]], "float32")})
+    np.testing.assert_allclose(value, [[0.7310586, -0.2689414]], rtol=1e-6)  # as 1.8.5

@@ -10,7 +10,7 @@ import numpy as np
 
 from millstream.errors import FileFormatError
 from millstream.kernels.multi_slot import gather, parse, starts_of
-from millstream.runtime.tensor import LoDTensor, lod_from_lengths
+from millstream.runtime.tensor import LoDTensor
 
 Record = tuple[np.ndarray, ...]
 _BLOCK = 1 << 20  # bytes parsed at once
@@ -231,6 +231,6 @@ def as_feed(samples: Sequence[Samples], slots: Sequence[SlotSpec], columns: Sequ
             tensor.set(values, zero_copy=True)
         else:
             tensor.set(values.reshape(-1, 1), zero_copy=True)
-            tensor._lod = lod_from_lengths([counts.tolist()])
+            tensor._lod = (np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),)
         feed[slot.name] = tensor
     return feed
