@@ -66,31 +66,33 @@ def torch_peer(name):
     return call
 
 
-def turns(peers, feed, rounds):
+def turns(peers, feed, rounds, clock):
     """Milliseconds by peer and round: the quarter of runs that a busy machine disturbed least."""
     times = {name: [] for name in peers}
     counts = {}
     for name, run in peers.items():
         for _ in range(3):
             run(feed)
-        start = time.perf_counter()
+        start = clock()
         run(feed)
-        counts[name] = max(2, min(300, int(0.5 / (time.perf_counter() - start))))
+        counts[name] = max(2, min(300, int(0.5 / max(clock() - start, 1e-6))))
     for _ in range(rounds):
         for name, run in peers.items():
             found = []
             run(feed)
             for _ in range(counts[name]):
-                start = time.perf_counter()
+                start = clock()
                 run(feed)
-                found.append((time.perf_counter() - start) * 1e3)
+                found.append((clock() - start) * 1e3)
             times[name].append(statistics.quantiles(found, n=4)[0])
     return times
 
 
 def compare(name, batches, options):
     """One row a batch size."""
-    threads = torch.get_num_threads()
+    threads = options.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    clock = time.process_time if options.cpu else time.perf_counter
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         models.save(name, folder)
@@ -112,7 +114,7 @@ def compare(name, batches, options):
                     gaps[peer] = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, want.values()))
             if max(gaps.values()) > 1e-3:
                 raise SystemExit(f"{name}: results differ: {gaps}")
-            times = turns(peers, feed, options.rounds)
+            times = turns(peers, feed, options.rounds, clock)
             others = [p for p in peers if p != "millstream"]
             ratios = [t / min(times[p][k] for p in others) for k, t in enumerate(times["millstream"])]
             row = {"model": name, "batch": batch, "engine": mine.engine_for(feed), "ratio": statistics.median(ratios)}
@@ -174,6 +176,8 @@ def main():
     parser.add_argument("--batch", default="1,16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch", action="store_true", help="torch.compile too (it needs a C++ compiler, and minutes)")
+    parser.add_argument("--threads", type=int, help="of one request (default: as torch is set)")
+    parser.add_argument("--cpu", action="store_true", help="processor time, for one thread on a busy machine")
     parser.add_argument("--out", help="Markdown file to write")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     options = parser.parse_args()

@@ -112,7 +112,7 @@ def bert():
     layers, width, heads, length = BERT["layers"], BERT["width"], BERT["heads"], BERT["length"]
     ids = fluid.data("ids", [None, length], "int64")
     mask = fluid.data("mask", [None, 1, 1, length])
-    y = L.embedding(ids, [BERT["vocabulary"], width])
+    y = fluid.embedding(ids, [BERT["vocabulary"], width])
     places = L.create_parameter([1, length, width], "float32")
     y = L.layer_norm(y + places, begin_norm_axis=2)
     for _ in range(layers):
