@@ -244,6 +244,27 @@ def test_layers_in_a_row(tmp_path):
     assert own(types) == ["fusion_repeated_fc_relu", "fc"]
 
 
+def test_elementwise_chain(tmp_path):
+    def make():
+        x, y = fluid.data("x", [None, 3, 4]), fluid.data("y", [None, 3, 4])
+        row = layers.create_parameter([3], "float32")
+        t = layers.elementwise_mul(layers.relu(layers.scale(x, 2.0, 0.5)), row, axis=1)
+        t = layers.swish(layers.leaky_relu(layers.tanh(layers.elementwise_sub(t, y)), 0.1), 1.5)
+        return {"x": draw(2, 3, 4), "y": draw(2, 3, 4)}, [layers.relu6(layers.square(t) * y), x * x + layers.exp(x)]
+
+    counts, types, _ = fired(tmp_path, make)
+    assert counts["fuse_elementwise"] == 2 and own(types).count("fused_elementwise") == 2 and own(types).count("exp") == 1
+
+
+def test_a_chain_that_is_read_in_the_middle_stays_in_two(tmp_path):
+    def make():
+        x = fluid.data("x", [None, 4])
+        middle = layers.tanh(layers.relu(x))
+        return {"x": draw(3, 4)}, [layers.exp(layers.sigmoid(middle)), middle]
+
+    assert fired(tmp_path, make)[0]["fuse_elementwise"] == 2
+
+
 def test_clean_up(tmp_path):
     def make():
         x = fluid.data("x", [None, 4])
@@ -253,7 +274,7 @@ def test_clean_up(tmp_path):
         return {"x": draw(3, 4)}, [layers.exp(y) * constant + layers.exp(y), y]
 
     counts, types, _ = fired(tmp_path, make)
-    assert sorted(own(types)) == ["elementwise_add", "elementwise_mul", "exp", "scale"]
+    assert sorted(own(types)) == ["exp", "fused_elementwise", "scale"]
     assert counts["merge_common"] == 1 and counts["fold_constants"] == 3
 
 
