@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from millstream import version
-from millstream.cli import bench, bench_model, export, inspect, profile, run, run_model
+from millstream.cli import bench, bench_model, export, inspect, profile, run, run_model, warmup
 from millstream.cli._command import Command
 
 COMMANDS: list[Command] = [
@@ -18,6 +18,7 @@ COMMANDS: list[Command] = [
     bench_model.COMMAND,
     bench.COMMAND,
     profile.COMMAND,
+    warmup.COMMAND,
 ]
 
 

@@ -1,0 +1,159 @@
+"""``millstream warmup`` compiles the loops that programs would compile at first use, and leaves them on disk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from millstream.cli._command import Command
+
+Feed = dict[str, Any]
+Example = Callable[[Any, Feed], list[Any]]  # (fluid, feed to fill in) -> what to fetch
+
+LENGTHS = [[3, 1, 2]]
+ROWS, WIDTH, TAGS = 6, 16, 5
+
+
+def _sequence(fluid: Any, feed: Feed, name: str, width: int, dtype: str = "float32") -> Any:
+    """A data layer of three short sequences, fed."""
+    values = np.arange(ROWS * width).reshape(ROWS, width) % 3
+    feed[name] = fluid.create_lod_tensor(values.astype(dtype), LENGTHS, None)
+    var = fluid.data(name, [None, width], dtype, 1)
+    var.stop_gradient = False
+    return var
+
+
+def _dense(fluid: Any, feed: Feed, name: str, shape: list[int], dtype: str = "float32") -> Any:
+    feed[name] = (np.arange(np.prod(shape)).reshape(shape) % 3).astype(dtype)
+    var = fluid.data(name, shape, dtype)
+    var.stop_gradient = False
+    return var
+
+
+def _trained(fluid: Any, out: Any) -> list[Any]:
+    loss = fluid.layers.mean(out)
+    block = loss.block
+    made = [grad for _, grad in fluid.backward.append_backward(loss)]
+    given = [name for name in block.vars if name.endswith("@GRAD") and block.vars[name[:-5]].is_data]
+    return [loss, *made, *given]  # what nobody fetches is not computed
+
+
+def _lstm(fluid: Any, feed: Feed) -> list[Any]:
+    return _trained(fluid, fluid.layers.dynamic_lstm(_sequence(fluid, feed, "x", 4 * WIDTH), 4 * WIDTH)[0])
+
+
+def _lstmp(fluid: Any, feed: Feed) -> list[Any]:
+    return _trained(fluid, fluid.layers.dynamic_lstmp(_sequence(fluid, feed, "x", 4 * WIDTH), 4 * WIDTH, 8)[0])
+
+
+def _gru(fluid: Any, feed: Feed) -> list[Any]:
+    return _trained(fluid, fluid.layers.dynamic_gru(_sequence(fluid, feed, "x", 3 * WIDTH), WIDTH))
+
+
+def _gru_inference(fluid: Any, feed: Feed) -> list[Any]:
+    x = fluid.layers.fc(_sequence(fluid, feed, "x", 8), 3 * WIDTH)
+    return [fluid.layers.dynamic_gru(x, WIDTH)]
+
+
+def _crf(fluid: Any, feed: Feed) -> list[Any]:
+    emission = _sequence(fluid, feed, "x", TAGS)
+    label = _sequence(fluid, feed, "label", 1, "int64")
+    attr = fluid.ParamAttr(name="transition")
+    cost = _trained(fluid, fluid.layers.linear_chain_crf(emission, label, param_attr=attr))
+    return [*cost, fluid.layers.crf_decoding(emission, attr)]
+
+
+def _ctc(fluid: Any, feed: Feed) -> list[Any]:
+    logits, label = _sequence(fluid, feed, "x", TAGS), _sequence(fluid, feed, "label", 1, "int32")
+    loss = _trained(fluid, fluid.layers.warpctc(logits, label, blank=TAGS - 1))
+    return [*loss, fluid.layers.ctc_greedy_decoder(fluid.layers.softmax(logits), TAGS - 1)]
+
+
+def _sequences(fluid: Any, feed: Feed) -> list[Any]:
+    x, layers = _sequence(fluid, feed, "x", 8), fluid.layers
+    pooled = [layers.sequence_pool(x, kind) for kind in ("sum", "max", "average", "last")]
+    wide = layers.sequence_conv(x, 8, 3)
+    weights = layers.sequence_softmax(layers.fc(x, 1))
+    return _trained(fluid, layers.concat([*pooled, layers.sequence_pool(wide * weights, "sum")], 1))
+
+
+def _metrics(fluid: Any, feed: Feed) -> list[Any]:
+    ids, layers = _sequence(fluid, feed, "ids", 1, "int64"), fluid.layers
+    distance, _ = layers.edit_distance(ids, ids)
+    counted = layers.chunk_eval(ids, ids, "IOB", 1)
+    values, _ = layers.topk(_dense(fluid, feed, "x", [4, 100]), 3)
+    return [distance, counted[0], values, layers.hash(ids, 100, 2)]
+
+
+def _rows(fluid: Any, feed: Feed) -> list[Any]:
+    ids = _dense(fluid, feed, "ids", [8, 1], "int64")
+    loss = fluid.layers.mean(fluid.layers.embedding(ids, [10, WIDTH], is_sparse=True))
+    fluid.optimizer.Adagrad(0.1).minimize(loss)
+    return [loss]
+
+
+def _products(fluid: Any, feed: Feed) -> list[Any]:
+    return [fluid.layers.fc(_dense(fluid, feed, "x", [16, 128]), 128)]
+
+
+def _beam(fluid: Any, feed: Feed) -> list[Any]:
+    shapes = {"pre_ids": ([2, 1], "int64"), "pre_scores": ([2, 1], "float32"), "ids": ([2, 3], "int64")}
+    inputs = [_dense(fluid, feed, name, *given) for name, given in {**shapes, "scores": ([2, 3], "float32")}.items()]
+    feed["pre_ids"] = fluid.create_lod_tensor(feed["pre_ids"], [[1, 1], [1, 1]], None)
+    feed["scores"] = fluid.create_lod_tensor(feed["scores"], [[1, 1], [1, 1]], None)
+    return list(fluid.layers.beam_search(*inputs, beam_size=2, end_id=0))
+
+
+def _boxes(fluid: Any, feed: Feed) -> list[Any]:
+    layers = fluid.layers
+    boxes = _dense(fluid, feed, "boxes", [1, 4, 4])
+    kept = layers.multiclass_nms(boxes, _dense(fluid, feed, "scores", [1, 2, 4]), 0.1, 4, 4)
+    x, rois = _dense(fluid, feed, "x", [1, 8, 9, 9]), _sequence(fluid, feed, "rois", 4)
+    feed["rois"].set_lod([[0, ROWS]])
+    pooled = [layers.roi_align(x, rois, 2, 2), layers.roi_pool(x, rois, 2, 2), layers.psroi_pool(x, rois, 2, 1.0, 2, 2)]
+    return [kept, *_trained(fluid, layers.sum([layers.mean(p) for p in pooled]))]
+
+
+EXAMPLES: dict[str, Example] = {
+    "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "crf": _crf, "ctc": _ctc,
+    "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows, "products of few rows": _products,
+    "beam search": _beam, "boxes": _boxes,
+}  # fmt: skip
+
+
+def warm_up() -> Iterator[tuple[str, float]]:
+    """Run each example; yields (its name, seconds it took) when it is done."""
+    import millstream.fluid as fluid
+
+    for name, example in EXAMPLES.items():
+        start = time.perf_counter()
+        main, startup = fluid.Program(), fluid.Program()
+        feed: Feed = {}
+        with fluid.scope_guard(fluid.Scope()), fluid.unique_name.guard(), fluid.program_guard(main, startup):
+            fetches = example(fluid, feed)
+            exe = fluid.Executor(fluid.CPUPlace())
+            exe.run(startup)
+            exe.run(main, feed=feed, fetch_list=fetches, return_numpy=False)
+        yield name, time.perf_counter() - start
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    for at, (name, seconds) in enumerate(warm_up(), 1):
+        if not arguments.quiet:
+            sys.stdout.write(f"[{at}/{len(EXAMPLES)}] {name}: {seconds:.1f} s\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"millstream is warm: {time.perf_counter() - start:.1f} s\n")
+    return 0
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="print the last line alone")
+
+
+COMMAND = Command("warmup", "compile all kernels ahead and keep them on disk", _arguments, _run)

@@ -1,0 +1,34 @@
+"""`millstream warmup`: every kernel that programs reach is compiled by its examples."""
+
+import importlib
+
+from millstream.cli import main, warmup
+
+# by module: the kernels that operators call; others run within these
+CALLED = {
+    "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
+    "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
+    "edit_distance": ["distances", "align", "count_chunks"], "panels": ["_lay_out"], "partial_sort": ["top_rows"],
+    "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "rows": ["_number", "_add"],
+    "segment": [
+        "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
+    ],
+    "tiles": ["few_rows_at"], "xxhash": ["hash_rows"],
+}  # fmt: skip
+
+
+def test_all_kernels_are_compiled(capsys):
+    assert main(["warmup"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(warmup.EXAMPLES) + 1 and lines[0].startswith("[1/") and "lstm" in lines[0]
+    cold = []
+    for module, names in CALLED.items():
+        kernels = importlib.import_module(f"millstream.kernels.{module}")
+        cold += [f"{module}.{name}" for name in names if not getattr(kernels, name).signatures]
+    assert not cold
+
+
+def test_quiet(capsys, monkeypatch):
+    monkeypatch.setattr(warmup, "EXAMPLES", {"products": warmup._products})
+    assert main(["warmup", "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith("millstream is warm")
