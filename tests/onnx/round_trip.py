@@ -73,7 +73,7 @@ class Inference:
         taken = {i.name for i in ran.get_inputs()}
         names = [o.name for o in ran.get_outputs()]
         found = ran.run(None, {k: v for k, v in self.onnx_feed().items() if k in taken})
-        return self._grouped(names, found)
+        return self.grouped(names, found)
 
     def run_imported(self, model):
         """[(array, lengths)] from the Program that the ONNX model is read as."""
@@ -84,9 +84,9 @@ class Inference:
             given = self.onnx_feed()
             feed = {n: given[n] for n in read.feed_names}
             ran = fluid.Executor(fluid.CPUPlace()).run(read.program, feed=feed, fetch_list=read.fetch_vars)
-        return self._grouped([o.name for o in model.graph.output], ran)
+        return self.grouped([o.name for o in model.graph.output], ran)
 
-    def _grouped(self, names, arrays):
+    def grouped(self, names, arrays):
         out, at = [], 0
         for fetch in self.fetches:
             array = np.asarray(arrays[at])

@@ -42,7 +42,7 @@ class Segments:
     @property
     def rows(self) -> Value:
         """The number of rows, [1]."""
-        return self._once("rows", lambda: self.g.slice(self.offsets, 0, -1, END))
+        return self._once("rows", lambda: self.g.gather(self.offsets, [-1]))
 
     @property
     def longest(self) -> Value:
@@ -104,14 +104,18 @@ class Segments:
 
     def pad(self, x: Value, reverse: bool = False) -> Value:
         """[longest, sequences, …]: rows of x by step; what stands after a sequence's end means nothing."""
-        return self.g.gather(x, self._places(reverse))
+        made = self.g.gather(x, self._places(reverse))
+        made.shape = None if x.shape is None else (-1, -1, *x.shape[1:])
+        return made
 
     def unpad(self, padded: Value, reverse: bool = False) -> Value:
         """The rows of [longest, sequences, …] in x's order."""
         g = self.g
         step = g.gather(self.ends, self.ids) - 1 - self.row if reverse else self.position
         at = g.concat([g.unsqueeze(step, 1), g.unsqueeze(self.ids, 1)], 1)
-        return g.op("GatherND", padded, at)
+        made = g.op("GatherND", padded, at)
+        made.shape = None if padded.shape is None else (-1, *padded.shape[2:])
+        return made
 
     def spread(self, values: Value) -> Value:
         """One row a sequence, repeated for each of its rows."""
@@ -140,12 +144,13 @@ def scan(
     states: Sequence[Value],
     inputs: Sequence[Value],
     step: Callable[[Graph, list[Value], list[Value]], tuple[list[Value], list[Value]]],
+    slice_ranks: Sequence[int],
     ranks: Sequence[int] | None = None,
     reverse: bool = False,
 ) -> list[Value]:
     """ONNX's Scan over dim 0 of `inputs`: step(graph, states, slices) -> (new states, outputs of the step).
 
-    `ranks` are those of new states and outputs (None: 2 each); ONNX Runtime wants to know them.
+    `slice_ranks` are those of the slices, `ranks` those of new states and outputs (None: 2 each): engines want to know them.
 
     Returns the last states and then the stacked outputs.
     """
@@ -157,7 +162,8 @@ def scan(
         new, outs = step(body, state_in, slice_in)
         results = [body.identity(v) for v in (*new, *outs)]
         known = known or [2] * len(results)
-        infos = [body.info(v, [None] * rank) for v, rank in zip(state_in, known)] + [body.info(v) for v in slice_in]
+        entering = zip([*state_in, *slice_in], [*known[: len(state_in)], *slice_ranks])
+        infos = [body.info(v, [None] * rank) for v, rank in entering]
         proto = body.proto(g.hint + ".body", infos, [body.info(v, [None] * r) for v, r in zip(results, known)])
     attrs: dict[str, Any] = {"body": proto, "num_scan_inputs": len(inputs)}
     if reverse:

@@ -283,8 +283,9 @@ def images_of(e: Emission, slot: str, offsets: str, counts: str = "") -> Value:
 
 @emits("roi_align")
 def roi_align(e: Emission) -> None:
+    rois = e.g.cast(e.g.reshape(e.x("ROIs"), -1, 4), e.x("X").dtype)
     out = e.g.op(
-        "RoiAlign", e.x("X"), e.g.cast(e.x("ROIs"), e.x("X").dtype), images_of(e, "ROIs", "RoisLod"), mode="avg",
+        "RoiAlign", e.x("X"), rois, images_of(e, "ROIs", "RoisLod"), mode="avg",
         output_height=int(e["pooled_height"]), output_width=int(e["pooled_width"]), spatial_scale=float(e["spatial_scale"]),
         sampling_ratio=max(int(e["sampling_ratio"]), 0), coordinate_transformation_mode="output_half_pixel",
     )  # fmt: skip

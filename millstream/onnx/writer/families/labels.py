@@ -27,7 +27,7 @@ def _viterbi(g: Graph, emission: Value, w: Value, mask: Value) -> Value:
         new = body.where(begins, start, body.reduce("ReduceMax", every, [1])) + e
         return [body.where(body.unsqueeze(alive, 1), new, score)], [came]
 
-    score, came = scan(g, [nothing], [emission, mask, first], ahead)
+    score, came = scan(g, [nothing], [emission, mask, first], ahead, [2, 1, 0])
     last = g.op("ArgMax", score + stop, axis=1, keepdims=0)
 
     def back(body: Graph, states: list[Value], now: list[Value]) -> tuple[list[Value], list[Value]]:
@@ -35,7 +35,7 @@ def _viterbi(g: Graph, emission: Value, w: Value, mask: Value) -> Value:
         before = body.squeeze(body.op("GatherElements", origin, body.unsqueeze(tag, 1), axis=1), 1)
         return [body.where(alive, before, tag)], [tag]
 
-    return scan(g, [last], [came, mask], back, ranks=[1, 1], reverse=True)[1]
+    return scan(g, [last], [came, mask], back, [2, 1], ranks=[1, 1], reverse=True)[1]
 
 
 @emits("crf_decoding")

@@ -183,7 +183,7 @@ def gather_tree(e: Emission) -> None:
         return [body.op("GatherElements", now[1], beam, axis=1)], [here]
 
     rest = [g.slice(v, 0, 0, -1) for v in (ids, parents)]
-    _, path = scan(g, [last], rest, back, ranks=[2, 2], reverse=True)
+    _, path = scan(g, [last], rest, back, [2, 2], ranks=[2, 2], reverse=True)
     e.set("Out", g.concat([path, last_ids], 0))
 
 

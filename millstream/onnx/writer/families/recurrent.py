@@ -92,11 +92,10 @@ def _gru(
         zeros = g.const(np.zeros((1, 3 * d), wh.dtype))
         b = g.concat([columns(g, whole, _GRU_ORDER, d, negate), zeros], 1)
     y = g.ops(
-        "GRU", 2, seg.pad(proj.x), w, r, b, g.cast(seg.lengths, np.int32), _state(e, "H0"),
-        dtypes=[wh.dtype, wh.dtype], hidden_size=d, direction="reverse" if reverse else "forward",
-        linear_before_reset=0, **_activations([gate, act]),
+        "GRU", 2, seg.pad(proj.x, reverse), w, r, b, g.cast(seg.lengths, np.int32), _state(e, "H0"),
+        dtypes=[wh.dtype, wh.dtype], hidden_size=d, linear_before_reset=0, **_activations([gate, act]),
     )[0]  # fmt: skip
-    return seg.unpad(g.squeeze(y, 1))
+    return seg.unpad(g.squeeze(y, 1), reverse)
 
 
 def _sum_biases(g: Graph, *biases: Value | None) -> Value | None:
@@ -151,7 +150,7 @@ def recur(
     reverse: bool,
 ) -> list[Value]:
     """A step over padded sequences by Scan; the outputs' rows. A state runs on past its sequence's end, where none looks."""
-    found = scan(e.g, states, [seg.pad(x, reverse)], step)
+    found = scan(e.g, states, [seg.pad(x, reverse)], step, [2])
     return [seg.unpad(y, reverse) for y in found[len(states) :]]
 
 
@@ -241,12 +240,15 @@ def _lstm(e: Emission, seg: Segments, proj: Projection, wh: Value, bias: Value, 
         zeros = g.const(np.zeros((1, 4 * d), wh.dtype))
         b = g.concat([columns(g, whole, _LSTM_ORDER, d), zeros], 1)
     p = None if peepholes is None else columns(g, peepholes, (0, 2, 1), d)
+    # sequences are turned around by the padding: not every engine's reverse direction looks at the lengths
+    reverse = bool(e["is_reverse"])
     y = g.ops(
-        "LSTM", 3, seg.pad(proj.x), weight_rows(g, proj.weight, _LSTM_ORDER, d), weight_rows(g, wh, _LSTM_ORDER, d), b,
+        "LSTM", 3, seg.pad(proj.x, reverse), weight_rows(g, proj.weight, _LSTM_ORDER, d),
+        weight_rows(g, wh, _LSTM_ORDER, d), b,
         g.cast(seg.lengths, np.int32), _state(e, "H0"), _state(e, "C0"), p, dtypes=[wh.dtype] * 3, hidden_size=d,
-        direction="reverse" if e["is_reverse"] else "forward", **_activations(names),
+        **_activations(names),
     )[0]  # fmt: skip
-    e.set("Hidden", seg.unpad(g.squeeze(y, 1)), e.lod(source))
+    e.set("Hidden", seg.unpad(g.squeeze(y, 1), reverse), e.lod(source))
 
 
 def lstm_step(
@@ -417,6 +419,6 @@ def attention_lstm(e: Emission) -> None:
         return [hidden, cell], [hidden, cell]
 
     first = [_initial(e, seg, "H0", d, x.dtype), e.x("C0")]
-    found = scan(g, first, [g.arange(seg.longest)], step)
+    found = scan(g, first, [g.arange(seg.longest)], step, [0])
     e.set("Hidden", seg.unpad(found[2]), e.lod("X"))
     e.set("Cell", seg.unpad(found[3]), e.lod("X"))
