@@ -13,6 +13,8 @@ from millstream.errors import NotSupportedError
 from millstream.inference import engines
 from millstream.passes import find, pipelines
 
+_INT8 = "MKL-DNN's quantiser is not here; millstream.load(dir, precision='int8', calibration=batches, max_error=…) is"
+
 
 class PaddlePassBuilder:
     """An ordered list of pass names."""
@@ -54,7 +56,7 @@ class PaddlePassBuilder:
         return list(self._passes)
 
     def turn_on_debug(self) -> None:
-        """Have the passes' results printed."""
+        """Have what each pass did, and refused, printed to stderr when the predictor is made."""
         self._debug = True
 
     def debug_string(self) -> str:
@@ -71,7 +73,7 @@ class PassStrategy(PaddlePassBuilder):
         """Accepted: torch's kernels use oneDNN where it is faster, without passes."""
 
     def enable_mkldnn_quantizer(self) -> None:
-        raise NotSupportedError("PassStrategy.enable_mkldnn_quantizer: int8 inference is not available here")
+        raise NotSupportedError(f"PassStrategy.enable_mkldnn_quantizer: {_INT8}")
 
     def enable_cudnn(self) -> None:
         """Accepted: torch's CUDA kernels use cuDNN without passes."""
@@ -153,7 +155,6 @@ class AnalysisConfig:
         self._gpu_pool_mb = 100
         self._threads: int | None = None
         self._ir_optim = True
-        self._ir_debug = False
         self._memory_optim = False
         self._feed_fetch_ops = True
         self._specify_input_names = False
@@ -244,9 +245,8 @@ class AnalysisConfig:
         return self._ir_optim
 
     def switch_ir_debug(self, x: int | bool = True) -> None:
-        self._ir_debug = bool(x)
-        if x:
-            self._passes.turn_on_debug()
+        """Whether what the passes did is printed to stderr when the predictor is made."""
+        self._passes._debug = bool(x)
 
     def enable_memory_optim(self) -> None:
         """Accepted: values are always freed when they die."""
@@ -285,6 +285,7 @@ class AnalysisConfig:
         self._passes.delete_pass(name)
 
     def set_optim_cache_dir(self, path: str) -> None:
+        """Where TensorRT keeps engines that it built (enable_tensorrt_engine with `use_static`)."""
         self._cache_dir = path
 
     # ---- engines -----------------------------------------------------------------------------
@@ -302,10 +303,10 @@ class AnalysisConfig:
         self._mkldnn_cache = int(capacity)
 
     def enable_quantizer(self) -> None:
-        raise NotSupportedError("AnalysisConfig.enable_quantizer: int8 inference is not available here; run in float32")
+        raise NotSupportedError(f"AnalysisConfig.enable_quantizer: {_INT8}")
 
     def quantizer_config(self) -> MkldnnQuantizerConfig:
-        raise NotSupportedError("AnalysisConfig.quantizer_config: int8 inference is not available here")
+        raise NotSupportedError(f"AnalysisConfig.quantizer_config: {_INT8}")
 
     def enable_tensorrt_engine(
         self,

@@ -197,6 +197,8 @@ class AnalysisPredictor(PaddlePredictor):
             config._passes.known_passes(),
         )  # fmt: skip
         super().__init__(model, config._specify_input_names, config._threads)
+        if config._passes._debug and self._form.work is not None:
+            sys.stderr.write(self._form.work.explain() + "\n")
         if config._trt is not None:
             options = engines.Options(config._threads or torch.get_num_threads(), settings=config._trt)
             self._form = partition(model, "tensorrt", options).form or model.native

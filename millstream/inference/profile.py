@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from millstream.ir.operator import Operator
@@ -16,10 +17,10 @@ class Times:
         self.calls: dict[str, int] = {}
         self._stack: list[float] = []
 
-    def enter(self, op: Operator) -> None:
+    def enter(self, op: Operator, names: Sequence[str] = (), values: Sequence[Any] = ()) -> None:
         self._stack.append(time.perf_counter())
 
-    def leave(self, op: Operator, outs: tuple[Any, ...]) -> None:
+    def leave(self, op: Operator, names: Sequence[str] = (), values: Sequence[Any] = ()) -> None:
         spent = time.perf_counter() - self._stack.pop()
         self.seconds[op.type] = self.seconds.get(op.type, 0.0) + spent
         self.calls[op.type] = self.calls.get(op.type, 0) + 1

@@ -236,6 +236,16 @@ def test_the_list_of_passes_is_what_runs(saved):
     check(made.run([core.PaddleTensor(X), core.PaddleTensor(W)]), saved[1])
 
 
+def test_debugging_prints_what_passes_did(saved, capfd):
+    config = core.AnalysisConfig(str(saved[0] / "sep"))
+    config.switch_ir_debug(True)
+    core.create_paddle_predictor(config)
+    assert "fuse_fc: 2 changes" in capfd.readouterr().err
+    config.switch_ir_debug(False)
+    core.create_paddle_predictor(config)
+    assert capfd.readouterr().err == ""
+
+
 def test_init_takes_parameters_over(saved):
     made = core.create_paddle_predictor(core.AnalysisConfig(str(saved[0] / "sep")))
     scope = fluid.Scope()
