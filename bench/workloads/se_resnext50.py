@@ -37,5 +37,5 @@ def loss(n, feed):
 
 
 fluid_model, torch_step, jax_step, paddle3_step = described.peers(
-    loss, FEED, described.Optimizer("momentum", 0.01, decay=1.2e-4)
+    loss, FEED, described.Optimizer("momentum", 0.001, decay=1.2e-4)
 )

@@ -46,6 +46,9 @@ class _Open(NamedTuple):
 class Recorder:
     """What the emitted code calls before and after each operator, while a profiler is on.
 
+    Its clock stands still while it works itself (one for each thread), so that what is recorded inside a loop or a run
+    does not count as time of that loop or run.
+
     Args:
         detail: keep the user's line with each event.
     """
@@ -67,7 +70,7 @@ class Recorder:
 
     def _stack(self) -> list[_Open]:
         if not hasattr(self._open, "stack"):
-            self._open.stack = []
+            self._open.stack, self._open.spent = [], 0
         return self._open.stack
 
     def run(self, program: Program) -> None:
@@ -77,23 +80,34 @@ class Recorder:
 
     def enter(self, op: Operator | None, names: Sequence[str] = (), values: Sequence[Any] = ()) -> None:
         """An operator begins, with the values of the variables that it reads (None: a whole run)."""
+        came = time.perf_counter_ns()
+        stack = self._stack()
         self.memory.read(values)
-        self._stack().append(_Open(time.perf_counter_ns(), names, values))
+        went = time.perf_counter_ns()
+        self._open.spent += went - came
+        stack.append(_Open(went - self._open.spent, names, values))
 
     def leave(self, op: Operator | None, names: Sequence[str] = (), outs: Sequence[Any] = ()) -> None:
         """It ended, and wrote these."""
-        end = time.perf_counter_ns()
+        came = time.perf_counter_ns()
         stack = self._stack()
         if not stack:
             return  # reset in the middle
-        start, read, values = stack.pop()
+        end = came - self._open.spent
+        self._ended(op, end, stack.pop(), len(stack), names, outs)
+        self._open.spent += time.perf_counter_ns() - came
+
+    def _ended(
+        self, op: Operator | None, end: int, begun: _Open, depth: int, names: Sequence[str], outs: Sequence[Any]
+    ) -> None:
+        start, read, values = begun
         if op is None:
-            self.events.append(Event(RUN, self._thread(), start, end, len(stack), "", live=self.memory.live))
+            self.events.append(Event(RUN, self._thread(), start, end, depth, "", live=self.memory.live))
             return
         self.memory.write(outs)
         cost = Cost(0, 0) if op.sub_blocks() else cost_of(op, read, values, zip(names, outs))
         site = str(op.site) if self.detail and op.site is not None else ""
-        self.events.append(Event(op.type, self._thread(), start, end, len(stack), site, op, cost, self.memory.live))
+        self.events.append(Event(op.type, self._thread(), start, end, depth, site, op, cost, self.memory.live))
 
     def abandon(self) -> None:
         """A run ended by an exception: what it began will not end."""
@@ -101,6 +115,7 @@ class Recorder:
 
     def clear(self) -> None:
         """Forget all events."""
+        self._open = threading.local()
         self.events = []
         self.began = time.perf_counter_ns()
 
