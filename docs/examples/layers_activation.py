@@ -79,3 +79,61 @@ show(layers.dropout(x, 0.25, is_test=True))  # "downgrade_in_infer" scales in te
 show(layers.dropout(x, 0.25, is_test=True, dropout_implementation="upscale_in_train"))
 kept = layers.dropout(x, 0.5, seed=1, dropout_implementation="upscale_in_train")
 show(layers.reduce_max(kept))  # what is kept counts twice
+#: layers.brelu
+x = data([[-1.0, 3.0, 30.0]])
+show(layers.brelu(x, t_min=0.0, t_max=24.0))
+#: layers.selu
+x = data([[-1.0, 1.0]])
+show(layers.selu(x))
+#: layers.gelu
+x = data([[-1.0, 1.0]])
+show(layers.gelu(x), layers.gelu(x, approximate=True))
+#: layers.hard_sigmoid
+x = data([[-10.0, 1.0, 10.0]])
+show(layers.hard_sigmoid(x))
+#: layers.hard_swish
+x = data([[-4.0, 1.0, 4.0]])
+show(layers.hard_swish(x))
+#: layers.mish
+x = data([[-1.0, 1.0]])
+show(layers.mish(x))
+#: layers.stanh
+x = data([[-1.0, 1.0]])
+show(layers.stanh(x))
+#: layers.soft_relu
+x = data([[-1.0, 1.0]])
+show(layers.soft_relu(x))
+#: layers.softplus
+x = data([[-1.0, 1.0]])
+show(layers.softplus(x))
+#: layers.softshrink
+x = data([[-1.0, 0.2, 1.0]])
+show(layers.softshrink(x, alpha=0.5))
+#: layers.hard_shrink
+x = data([[-1.0, 0.2, 1.0]])
+show(layers.hard_shrink(x, threshold=0.5))
+#: layers.tanh_shrink
+x = data([[-1.0, 1.0]])
+show(layers.tanh_shrink(x))
+#: layers.logsigmoid
+x = data([[-1.0, 1.0]])
+show(layers.logsigmoid(x))
+#: layers.maxout
+x = data(np.array([1.0, 4.0, 3.0, 2.0]).reshape(1, 4, 1, 1))
+show(layers.maxout(x, groups=2))
+#: layers.erf
+show(layers.erf(data([0.0, 1.0])))
+#: layers.reciprocal
+show(layers.reciprocal(data([2.0, 4.0])))
+#: layers.round
+show(layers.round(data([0.5, 1.4, -1.6])))
+#: layers.sign
+show(layers.sign(data([-2.0, 0.0, 3.0])))
+#: layers.log1p
+show(layers.log1p(data([0.0, 1.0])))
+#: layers.acos
+show(layers.acos(data([0.0, 1.0])))
+#: layers.asin
+show(layers.asin(data([0.0, 1.0])))
+#: layers.atan
+show(layers.atan(data([0.0, 1.0])))

@@ -74,3 +74,10 @@ print(layers.utils.flatten({"a": [1, 2], "b": (3,)}))
 print(layers.utils.map_structure(lambda x: x * 10, {"a": [1, 2], "b": 3}))
 #: layers.utils.convert_to_list
 print(layers.utils.convert_to_list(3, 2, "stride"), layers.utils.convert_to_list([1, 2], 2, "stride"))
+#: layers.cond
+x = layers.fill_constant([1], "float32", 3.0)
+show(layers.cond(x > 2.0, lambda: x * 10.0, lambda: x))
+#: layers.switch_case
+index = layers.fill_constant([1], "int32", 1)
+one, two = (lambda: layers.fill_constant([1], "int64", 1)), (lambda: layers.fill_constant([1], "int64", 2))
+show(layers.switch_case(index, {0: one, 1: two}))

@@ -99,3 +99,19 @@ one = data([[0.0, 0.0, 1.0, 1.0]], lengths=[[1]])
 other = data([[5.0, 5.0, 6.0, 6.0]], lengths=[[1]])
 scores = [data([[0.2]], lengths=[[1]]), data([[0.9]], lengths=[[1]])]
 show(layers.collect_fpn_proposals([one, other], scores, min_level=2, max_level=3, post_nms_top_n=1))
+#: layers.iou_similarity
+show(layers.iou_similarity(data([[0.0, 0.0, 2.0, 2.0]]), data([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]])))
+#: layers.bipartite_match
+distance = data([[0.9, 0.1], [0.8, 0.7]], lengths=[[2]])
+indices, matched = layers.bipartite_match(distance)
+show(indices, matched)
+#: layers.target_assign
+rows = data([[1.0, 2.0], [3.0, 4.0]], lengths=[[2]])
+out, weight = layers.target_assign(layers.reshape(rows, [-1, 1, 2]), data([[1, -1]], dtype="int32"), mismatch_value=9)
+print(out.shape, weight.shape)
+#: layers.polygon_box_transform
+show(layers.polygon_box_transform(data(np.zeros((1, 2, 1, 2)))))
+#: layers.matrix_nms
+boxes = data([[[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]]])
+scores = data([[[0.9, 0.3]]])
+show(layers.matrix_nms(boxes, scores, 0.1, 0.1, nms_top_k=5, keep_top_k=5, background_label=-1)[0])

@@ -79,3 +79,22 @@ show(total)
 found = data([[0.0, 0.9, 0.1, 0.1, 0.4, 0.4], [0.0, 0.8, 0.6, 0.6, 0.9, 0.9]], lengths=[[2]])
 truth = data([[0.0, 0.1, 0.1, 0.4, 0.4], [0.0, 0.0, 0.0, 0.2, 0.2]], lengths=[[2]])
 show(layers.detection.detection_map(found, truth, class_num=1, background_label=-1, overlap_threshold=0.5))
+#: layers.huber_loss
+show(layers.huber_loss(data([[0.0], [0.0]]), data([[0.5], [3.0]]), delta=1.0))
+#: layers.kldiv_loss
+show(layers.kldiv_loss(data([[-1.0, -2.0]]), data([[0.4, 0.6]]), reduction="sum"))
+#: layers.rank_loss
+show(layers.rank_loss(data([[1.0]]), data([[2.0]]), data([[0.5]])))
+#: layers.margin_rank_loss
+show(layers.margin_rank_loss(data([[1.0]]), data([[2.0]]), data([[1.5]]), margin=0.1))
+#: layers.mse_loss
+show(layers.mse_loss(data([[1.0], [4.0]]), data([[2.0], [2.0]])))
+#: layers.dice_loss
+show(layers.dice_loss(data([[0.9, 0.1]]), data([[0]])))
+#: layers.npair_loss
+show(layers.npair_loss(data([[1.0, 0.0], [0.0, 1.0]]), data([[1.0, 0.0], [0.0, 1.0]]), data([0.0, 1.0])))
+#: layers.center_loss
+loss = layers.center_loss(data([[1.0, 2.0]]), data([[0]]), num_classes=2, alpha=0.1, param_attr=fluid.initializer.Constant(0.0))
+show(loss)
+#: layers.teacher_student_sigmoid_loss
+show(layers.teacher_student_sigmoid_loss(data([[0.0]]), data([[1.5]])))

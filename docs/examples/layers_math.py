@@ -116,3 +116,21 @@ show(layers.is_empty(x))
 #: layers.increment
 step = layers.fill_constant([1], "float32", 5.0)
 show(layers.increment(step, value=2.0))
+#: layers.logical_xor
+x, y = data([True, True], dtype="bool"), data([True, False], dtype="bool")
+show(layers.logical_xor(x, y))
+#: layers.greater_equal
+show(layers.greater_equal(data([1, 2, 3]), data([2, 2, 2])))
+#: layers.less_equal
+show(layers.less_equal(data([1, 2, 3]), data([2, 2, 2])))
+#: layers.reduce_any
+x = data([[True, False], [False, False]], dtype="bool")
+show(layers.reduce_any(x, dim=1))
+#: layers.has_inf
+show(layers.has_inf(data([1.0, float("inf")])))
+#: layers.has_nan
+show(layers.has_nan(data([1.0, 2.0])))
+#: layers.clip_by_norm
+show(layers.clip_by_norm(data([[3.0, 4.0]]), max_norm=1.0))
+#: layers.addmm
+show(layers.addmm(data([[1.0]]), data([[1.0, 2.0]]), data([[3.0], [4.0]]), alpha=1.0, beta=10.0))  # 10 input + x y

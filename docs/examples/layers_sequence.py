@@ -59,3 +59,29 @@ show(layers.lod_reset(x, target_lod=[0, 1, 3]))  # offsets
 ids = data([[[2, 2]], [[3, 4]]])  # [steps, batch, beams]
 parents = data([[[0, 0]], [[1, 0]]])
 show(layers.gather_tree(ids, parents))
+#: layers.sequence_concat
+show(layers.sequence_concat([words(), words()]))
+#: layers.sequence_enumerate
+show(layers.sequence_enumerate(data([[1], [2], [3]], lengths=[[2, 1]]), win_size=2, pad_value=0))
+#: layers.sequence_slice
+x = data([[1.0], [2.0], [3.0]], lengths=[[3]])
+show(layers.sequence_slice(x, offset=data([[1]]), length=data([[2]])))
+#: layers.sequence_scatter
+x = data(np.ones((2, 3)))
+show(layers.sequence_scatter(x, data([[0], [2], [1]], lengths=[[2, 1]]), data([[10.0], [20.0], [30.0]], lengths=[[2, 1]])))
+#: layers.row_conv
+attr = fluid.initializer.Constant(1.0)
+show(layers.row_conv(words(), future_context_size=1, param_attr=attr))  # this row and the next
+#: layers.lod_append
+show(layers.lod_append(words(), level=[0, 1, 2, 3]))  # offsets of a finer level
+#: layers.edit_distance
+distance, count = layers.edit_distance(data([[1], [2], [3]], lengths=[[3]]), data([[1], [3]], lengths=[[2]]), normalized=False)
+show(distance, count)
+#: layers.lod_tensor_to_array, layers.lod_rank_table, layers.array_to_lod_tensor, layers.max_sequence_len
+x = words()
+table = layers.control_flow.lod_rank_table(x)
+steps = layers.control_flow.lod_tensor_to_array(x, table)  # the first rows, then the second
+show(layers.control_flow.max_sequence_len(table), layers.control_flow.array_to_lod_tensor(steps, table))
+#: layers.reorder_lod_tensor_by_rank
+x = data([[1.0], [2.0], [30.0]], lengths=[[1, 2]])
+show(layers.reorder_lod_tensor_by_rank(x, layers.control_flow.lod_rank_table(x)))

@@ -148,3 +148,55 @@ show(layers.py_func(twice, x, out, backward_func=twice_backward))
 #: layers.Print
 x = data([1.0])
 show(layers.Print(x, first_n=0, message="x is "))  # x itself; the first runs print it
+#: layers.ones_like
+show(layers.ones_like(data([[5.0, 6.0]])))
+#: layers.eye
+show(layers.eye(2, 3))
+#: layers.linspace
+show(layers.linspace(0.0, 1.0, 5, "float32"))
+#: layers.argmin
+show(layers.argmin(data([[1.0, 9.0, 5.0], [7.0, 2.0, 3.0]]), axis=1))
+#: layers.crop_tensor
+x = data(np.arange(9.0).reshape(3, 3))
+show(layers.crop_tensor(x, shape=[2, -1], offsets=[1, 1]))
+#: layers.expand_as
+show(layers.expand_as(data([[1.0, 2.0]]), data(np.zeros((2, 2)))))
+#: layers.multiplex
+x, y = data([[1.0, 2.0], [3.0, 4.0]]), data([[5.0, 6.0], [7.0, 8.0]])
+show(layers.multiplex([x, y], data([[1], [0]], dtype="int32")))  # which tensor gives each row
+#: layers.pad_constant_like
+show(layers.pad_constant_like(data(np.zeros((2, 3))), data([[1.0, 2.0]]), pad_value=9.0))
+#: layers.rank
+show(layers.rank(data([[1.0]])))
+#: layers.size
+show(layers.size(data(np.ones((2, 3)))))
+#: layers.scatter_nd
+show(layers.scatter_nd(data([[1], [1]]), data([[1.0, 2.0], [3.0, 4.0]]), shape=[3, 2]))  # repeats add up
+#: layers.scatter_nd_add
+x = data([1.0, 1.0, 1.0])
+show(layers.scatter_nd_add(x, data([[0], [0]]), data([10.0, 20.0])))
+#: layers.shard_index
+show(layers.shard_index(data([[1], [15]]), index_num=20, nshards=2, shard_id=0))
+#: layers.strided_slice
+x = data(np.arange(8.0))
+show(layers.strided_slice(x, axes=[0], starts=[1], ends=[8], strides=[3]))
+#: layers.unique
+values, index = layers.unique(data([3, 1, 3]))
+show(values, index)
+#: layers.unique_with_counts
+values, index, counts = layers.unique_with_counts(data([3, 1, 3]))
+show(values, index, counts)
+#: layers.triu
+show(layers.triu(data(np.ones((2, 2)))))
+#: layers.hash
+show(layers.hash(data([[1], [2]], lengths=[[2]], dtype="int32"), hash_size=1000, num_hash=2))
+#: layers.random_crop
+show(layers.shape(layers.random_crop(data(np.ones((2, 5, 5))), shape=[3, 3])))
+#: layers.autoincreased_step_counter
+show(layers.autoincreased_step_counter(begin=5))
+#: layers.tensor_array_to_tensor
+array = layers.create_array("float32")
+for k in range(2):
+    layers.array_write(data([[1.0 + k]]), layers.fill_constant([1], "int64", k), array)
+joined, sizes = layers.tensor_array_to_tensor(array, axis=1)
+show(joined, sizes)

@@ -65,3 +65,36 @@ show(layers.roi_align(x, boxes, pooled_height=1, pooled_width=1, sampling_ratio=
 x = image(4, 4)
 boxes = data([[0.0, 0.0, 2.0, 2.0]], lengths=[[1]])
 show(layers.prroi_pool(x, boxes, pooled_height=1, pooled_width=1))
+#: layers.conv3d_transpose
+x = data(np.ones((1, 1, 1, 1, 2)))
+show(layers.conv3d_transpose(x, num_filters=1, filter_size=[1, 1, 2], stride=[1, 1, 2], param_attr=one, bias_attr=False))
+#: layers.adaptive_pool3d
+x = data(np.arange(8.0).reshape(1, 1, 2, 2, 2))
+show(layers.adaptive_pool3d(x, pool_size=[1, 1, 2], pool_type="max"))
+#: layers.resize_trilinear
+x = data(np.arange(8.0).reshape(1, 1, 2, 2, 2))
+show(layers.shape(layers.resize_trilinear(x, out_shape=[3, 3, 3])))
+#: layers.image_resize_short
+show(layers.shape(layers.image_resize_short(data(np.ones((1, 1, 4, 8))), out_short_len=2)))
+#: layers.affine_grid, layers.grid_sampler
+theta = data([[[1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]])  # upside down
+grid = layers.affine_grid(theta, out_shape=[1, 1, 2, 2])
+show(layers.grid_sampler(image(2, 2), grid))
+#: layers.pixel_shuffle
+show(layers.pixel_shuffle(image(1, 1, channels=4), upscale_factor=2))
+#: layers.space_to_depth
+show(layers.shape(layers.space_to_depth(image(4, 4, channels=4), blocksize=2)))
+#: layers.shuffle_channel
+show(layers.shuffle_channel(image(1, 1, channels=4), group=2))
+#: layers.unfold
+show(layers.unfold(image(2, 3), kernel_sizes=2))
+#: layers.fsp_matrix
+show(layers.fsp_matrix(image(1, 2, channels=2), image(1, 2, channels=1)))
+#: layers.psroi_pool
+boxes = data([[0.0, 0.0, 1.0, 1.0]], lengths=[[1]])
+show(layers.psroi_pool(image(2, 2, channels=4), boxes, output_channels=2, spatial_scale=1.0, pooled_height=1, pooled_width=2))
+#: layers.add_position_encoding
+show(layers.add_position_encoding(data(np.zeros((1, 2, 4))), alpha=1.0, beta=1.0))
+#: layers.similarity_focus
+x = data(np.array([0.8, 0.1, 0.4, 0.5]).reshape(1, 1, 2, 2))
+show(layers.similarity_focus(x, axis=1, indexes=[0]))

@@ -44,3 +44,21 @@ average = fluid.average.WeightedAverage()
 average.add(value=2.0, weight=1)
 average.add(value=4.0, weight=3)
 print(average.eval())
+#: metrics.Precision
+precision = fluid.metrics.Precision()
+precision.update(preds=np.array([[0.9], [0.8], [0.1]]), labels=np.array([[1], [0], [1]]))
+print(precision.eval())
+#: metrics.Recall
+recall = fluid.metrics.Recall()
+recall.update(preds=np.array([[0.9], [0.8], [0.1]]), labels=np.array([[1], [0], [1]]))
+print(recall.eval())
+#: metrics.CompositeMetric
+both = fluid.metrics.CompositeMetric()
+both.add_metric(fluid.metrics.Precision())
+both.add_metric(fluid.metrics.Recall())
+both.update(preds=np.array([[0.9], [0.8]]), labels=np.array([[1], [0]]))
+print(both.eval())
+#: metrics.EditDistance
+distance = fluid.metrics.EditDistance("distance")
+distance.update(np.array([[2.0], [0.0]]), 2)
+print([float(v) for v in distance.eval()])

@@ -66,3 +66,33 @@ x.stop_gradient = False
 y = layers.square(x)
 (gradient,) = fluid.gradients([y], [x])
 show(gradient)
+#: optimizer.Adamax
+fluid.optimizer.Adamax(learning_rate=0.1).minimize(loss_of())
+train()
+#: optimizer.DecayedAdagrad
+fluid.optimizer.DecayedAdagrad(learning_rate=0.1).minimize(loss_of())
+train()
+#: optimizer.Ftrl
+fluid.optimizer.Ftrl(learning_rate=0.1).minimize(loss_of())
+train()
+#: optimizer.Lamb
+fluid.optimizer.Lamb(learning_rate=0.1).minimize(loss_of())
+train()
+#: optimizer.LarsMomentum
+fluid.optimizer.LarsMomentum(learning_rate=1.0, momentum=0.9).minimize(loss_of())
+train()
+#: optimizer.LookaheadOptimizer
+inner = fluid.optimizer.SGD(learning_rate=0.1)
+fluid.optimizer.LookaheadOptimizer(inner, alpha=0.5, k=2).minimize(loss_of())
+train()
+#: optimizer.RecomputeOptimizer
+x = data([[1.0, 2.0]])
+one = fluid.initializer.Constant(0.5)
+first = layers.fc(x, 2, param_attr=one, act="relu")
+loss = layers.mean(layers.fc(first, 1, param_attr=fluid.ParamAttr(name="w", initializer=one)))
+optimizer = fluid.optimizer.RecomputeOptimizer(fluid.optimizer.SGD(0.1))
+optimizer._set_checkpoints([first])  # what is kept; the rest is computed again
+optimizer.minimize(loss)
+exe = fluid.Executor(fluid.CPUPlace())
+exe.run(fluid.default_startup_program())
+print(exe.run(feed=feed, fetch_list=[loss])[0].tolist(), exe.run(feed=feed, fetch_list=[loss])[0].round(4).astype("float64").round(4).tolist())

@@ -21,3 +21,7 @@ rates(layers.cosine_decay(0.1, step_each_epoch=1, epochs=4))
 rates(layers.noam_decay(d_model=64, warmup_steps=2))
 #: layers.linear_lr_warmup
 rates(layers.linear_lr_warmup(0.1, warmup_steps=3, start_lr=0.01, end_lr=0.1))
+#: layers.inverse_time_decay
+rates(layers.inverse_time_decay(0.1, decay_steps=1, decay_rate=1.0))
+#: layers.natural_exp_decay
+rates(layers.natural_exp_decay(0.1, decay_steps=1, decay_rate=0.5))

@@ -315,7 +315,7 @@ def _fit_dtype(var: Variable, t: torch.Tensor) -> torch.Tensor:
 
 def _check_shape(var: Variable, t: torch.Tensor) -> None:
     want = var.shape
-    if not var.is_data:
+    if not var.is_data or var.op is not None:  # an operator writes over it (reshape in place): its shape is the later one
         return
     if len(want) != t.dim():
         raise FeedError(
