@@ -14,7 +14,7 @@ MADE = {
     "text/bert": {"fused_attention", "fused_embedding_layer_norm", "fused_add_layer_norm", "fc"},
     "text/bigru_crf": {"embedded_bigru", "projected_bigru"},
     "text/sentiment-lstm": {"fused_embedding_fc_lstm"},
-    "classify/mobilenet-v1": {"conv2d"},
+    "classify/mobilenet-v1": {"conv2d", "packed_conv2d"},
 }
 
 

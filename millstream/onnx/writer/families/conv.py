@@ -60,6 +60,20 @@ def conv(e: Emission) -> None:
     e.set("Output", _activated(e, out))
 
 
+@emits("packed_conv2d")
+def packed_conv(e: Emission) -> None:
+    """What passes make of conv2d: its weights are packed only while it runs."""
+    g, bias = e.g, e.maybe("Bias")
+    pairs = explicit_pairs(e["paddings"], 2)
+    out = g.op(
+        "Conv", e.x("Input"), e.x("Filter"), None if bias is None else g.reshape(bias, -1), strides=list(e["strides"]),
+        pads=[a for a, _ in pairs] + [b for _, b in pairs], dilations=list(e["dilations"]), group=int(e["groups"]),
+    )  # fmt: skip
+    if e.has("ResidualData"):
+        out = out + e.x("ResidualData")
+    e.set("Output", activate(g, out, e["activation"], e["number"]))
+
+
 def _activated(e: Emission, out: Value) -> Value:
     """The activation that a pass fused into a convolution."""
     if e.attrs.get("fuse_relu"):
