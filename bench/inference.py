@@ -1,7 +1,7 @@
 """Latency at batch 1 and throughput at batch 16 of saved models, against the engines called directly.
 
     python -m bench.inference [MODEL …] [--batch 1,16] [--rounds 5] [--torch] [--out FILE.md]
-    python -m bench.inference --soak MINUTES [--model resnet50]
+    python -m bench.inference [MODEL] --soak MINUTES
 
 millstream.load(dir, engine="auto") stands against onnxruntime and OpenVINO on the ONNX file exported from the same
 directory, and with --torch against torch.compile of an equivalent module, in turn in one process: every round runs each
