@@ -29,6 +29,6 @@ FLUID_ONEDNN = ("for_fluid", *CLEAN, *_CONVOLUTION, *_IN_FLUID)
 
 INFER = (
     *CLEAN, *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", "fuse_bigru", *_SEQUENCE,
-    "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise", "remove_dead",
+    "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise", "pack_conv", "remove_dead",
 )  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

@@ -78,7 +78,7 @@ def test_bias_residual_and_activation_become_one_convolution(tmp_path):
         return feed, [layers.relu(y + x), layers.leaky_relu(z, 0.2), layers.relu6(w)]
 
     counts, types, _ = fired(tmp_path, make)
-    assert own(types) == ["conv2d"] * 3
+    assert own(types) == ["packed_conv2d"] * 3 and counts["pack_conv"] == 3
     assert counts["fuse_conv_residual"] == 1 and counts["fuse_conv_activation"] == 3
 
 
@@ -91,6 +91,25 @@ def test_folding_without_values_says_so():
         out = layers.batch_norm(layers.conv2d(x, 4, 3), is_test=True)
     work = passes.optimize(main, ["x"], [out.name], None, ("fold_conv_bn",))
     assert "'conv2d_0.w_0' is not known, or may change" in work.explain()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_packed_convolution_by_itself(dtype):
+    main = fluid.Program()
+    with fluid.program_guard(main):
+        block, names = main.global_block(), {}
+        shapes = {"Input": [2, 4, 7, 6], "Filter": [6, 2, 3, 3], "Bias": [6], "ResidualData": [2, 6, 4, 3]}
+        for slot, shape in shapes.items():
+            names[slot] = fluid.data(slot.lower(), shape, dtype)
+        attrs = {"strides": [2, 2], "paddings": [1, 1], "dilations": [1, 1], "groups": 2}
+        want, got = (block.create_var(name=n, dtype=dtype) for n in ("want", "got"))
+        plain = {**attrs, "fuse_relu": True, "fuse_residual_connection": True}
+        block.append_op("conv2d", names, {"Output": want}, plain)
+        block.append_op("packed_conv2d", names, {"Output": got}, {**attrs, "activation": "relu"})
+    feed = {v.name: draw(*v.shape).astype(dtype) for v in names.values()}
+    a, b = fluid.Executor().run(main, feed=feed, fetch_list=[want, got])
+    assert b.shape == (2, 6, 4, 3)
+    np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
 
 
 def test_what_paddlepaddle_can_not_run_fused_stays(tmp_path):

@@ -1,0 +1,69 @@
+"""conv2d over weights that oneDNN has reordered once, with bias, sum and activation in its own loop. Passes make it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from millstream.errors import AttributeTypeError
+from millstream.ops._opdef import op
+from millstream.ops.nn.conv import _conv2d, _infer_conv
+
+# activation -> (oneDNN's name, whether it may follow a sum); relu6 and leaky_relu have a number
+ACTIVATIONS = {"": ("none", True), "relu": ("relu", True), "relu6": ("hardtanh", False), "leaky_relu": ("leaky_relu", False)}
+
+
+@cache
+def _onednn() -> tuple[Any, Any, Any] | None:
+    """oneDNN's reorder, convolution and convolution with a sum; None where this torch has none that compute."""
+    found = torch.ops.mkldnn
+    try:
+        x, w = torch.ones(1, 2, 3, 3).contiguous(memory_format=torch.channels_last), torch.ones(2, 2, 1, 1)
+        packed = found._reorder_convolution_weight(w, [0, 0], [1, 1], [1, 1], 1, [1, 2, 3, 3])
+        alone, summed = found._convolution_pointwise, found._convolution_pointwise.binary
+        one = alone(x, packed, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")
+        two = summed(x, x, packed, None, [0, 0], [1, 1], [1, 1], 1, "add", 1.0, "relu", [], "")
+        right = bool((one == 2).all()) and bool((two == 3).all())
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return None
+    return (found._reorder_convolution_weight, alone, summed) if right else None
+
+
+def _spec(x, w, bias, residual, *, activation, number, **attrs):
+    if activation not in ACTIVATIONS or (residual is not None and not ACTIVATIONS[activation][1]):
+        raise AttributeTypeError(f"activation {activation!r} is not known, or can't follow ResidualData")
+    return _infer_conv(x, w, padding_algorithm="EXPLICIT", data_format="NCHW", **attrs)
+
+
+@op("packed_conv2d", slots="Input, Filter, Bias?, ResidualData? -> Output", infer=_spec, lod="Input", grad=False)
+def packed_conv2d(
+    x, w, bias, residual, *, strides: list[int], paddings: list[int], dilations: list[int], groups: int = 1,
+    activation: str = "", number: float = 0.0, state,
+):
+    """activation(conv2d(Input, Filter) + Bias + ResidualData), NCHW shapes in channels-last memory.
+
+    Filter does not change while the operator lives: it is reordered at the first call. `number`: relu6's threshold,
+    leaky_relu's alpha. What oneDNN does not take goes to conv2d.
+    """
+    onednn = _onednn()
+    plain = x.dtype is w.dtype is torch.float32 and x.is_cpu and (residual is None or residual.shape[0] == x.shape[0])
+    if onednn is None or not plain or torch.is_autocast_enabled("cpu") or not x.numel():
+        return _conv2d(
+            x, w, bias, residual, strides=strides, paddings=paddings, dilations=dilations, groups=groups,
+            fuse_activation=activation, fuse_alpha=number, fuse_residual_connection=residual is not None,
+        )
+    reorder, alone, summed = onednn
+    x = x.contiguous(memory_format=torch.channels_last)
+    held = state.get("weight")
+    if held is None or held[0] is not w:
+        held = state["weight"] = (w, reorder(w, paddings, strides, dilations, groups, list(x.shape)))
+    bias = None if bias is None else bias.reshape(-1)
+    name = ACTIVATIONS[activation][0]
+    if residual is None:
+        numbers = [0.0, number] if activation == "relu6" else [number] if activation == "leaky_relu" else []
+        return alone(x, held[1], bias, paddings, strides, dilations, groups, name, numbers, "")
+    residual = residual.contiguous(memory_format=torch.channels_last)
+    after = name if activation else None
+    return summed(x, residual, held[1], bias, paddings, strides, dilations, groups, "add", 1.0, after, [], "")
