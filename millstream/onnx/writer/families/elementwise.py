@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from millstream.onnx.writer.emission import Emission, emits
+from millstream.onnx.writer.emission import Emission, RefusedError, emits
 from millstream.onnx.writer.families.activation import activate
 from millstream.onnx.writer.graph import Graph, Value
 from millstream.ops._broadcast import placed
@@ -255,3 +255,45 @@ def cos_sim(e: Emission) -> None:
         e.set(slot, g.reshape(value, -1, 1))
 
 
+
+
+_STEP_NODES = {"elementwise_add": "Add", "elementwise_sub": "Sub", "elementwise_mul": "Mul", "elementwise_div": "Div"}
+_STEP_FUNCTIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "sqrt": "Sqrt"}
+
+
+def _step(g: Graph, name: str, x: Value, a: float, b: float) -> Value:
+    """One step of a chain without another operand."""
+    if name in _STEP_FUNCTIONS:
+        return g.op(_STEP_FUNCTIONS[name], x)
+    if name == "scale":
+        x = x if a == 1 else x * a
+        return x + b if b else x
+    if name == "square":
+        return x * x
+    if name == "leaky_relu":
+        return g.op("Max", x, x * a)
+    if name in ("relu6", "swish"):
+        return activate(g, x, name, a)
+    raise RefusedError(f"the step {name!r} is not known")
+
+
+@emits("fused_elementwise")
+def chain(e: Emission) -> None:
+    """The steps of a chain that passes made, one on the result of the other."""
+    g, xs, found = e.g, e.xs("X"), e.xs("X")[0]
+    shapes = []
+    for value, name in zip(xs, e.op.input("X")):
+        var = e.op.block._find_var_recursive(name)
+        shape = value.shape or (tuple(var.shape) if var is not None and var.has_shape else None)
+        if shape is None:
+            e.refuse(f"the rank of X ({name!r}) is not known")
+        shapes.append(shape)
+    for name, k, axis, a, b in zip(e["steps"], e["operands"], e["axes"], e["first"], e["second"]):
+        if k < 0:
+            found = _step(g, name, found, float(a), float(b))
+            continue
+        if name not in _STEP_NODES:
+            e.refuse(f"the step {name!r} over two operands is not known")
+        other = xs[k] if axis == -1 else aligned(e, found, xs[k], shapes[0], shapes[k], int(axis))[1]
+        found = g.op(_STEP_NODES[name], found, other)
+    e.set("Out", found)
