@@ -31,7 +31,9 @@ def test_nodes(program):
     assert sorted(n.name() for n in graph.all_persistable_nodes()) == ["fc_0.b_0", "fc_0.w_0"]
     mul = named(graph.all_op_nodes(), "mul")
     assert mul.is_op() and mul.input("X") == ["x"] and [v.name() for v in mul.inputs] == ["x", "fc_0.w_0"]
+    assert mul.op().type() == "mul" and mul.op().attr("x_num_col_dims") == 1
     out = mul.outputs[0]
+    assert out.var().name() == "fc_0.tmp_0" and out.op() is None
     assert out.is_var() and out.shape() == [-1, 3] and out.dtype() == core.VarDesc.VarType.FP32 and not out.persistable()
     before = {k.name(): sorted(v.name() for v in values) for k, values in graph.build_adjacency_list().items()}
     assert before == {"mul": [], "elementwise_add": ["mul"], "relu": ["elementwise_add"], "mean": ["relu"]}

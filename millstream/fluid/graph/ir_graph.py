@@ -11,6 +11,7 @@ from typing import Any
 
 from millstream.errors import InvalidProgramError
 from millstream.fluid.graph.node import Graph, Node, _link
+from millstream.ir.desc import OpDesc, VarDesc
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
 from millstream.ir.types import VarType
@@ -42,12 +43,12 @@ class IrNode:
         """Node.Type.Operation or .Variable."""
         return self.node.node_type()
 
-    def var(self) -> Variable | None:
-        """The Variable, or None."""
+    def var(self) -> VarDesc | None:
+        """The description of the variable, or None."""
         return self.node.var()
 
-    def op(self) -> Operator | None:
-        """The Operator, or None."""
+    def op(self) -> OpDesc | None:
+        """The description of the operator, or None."""
         return self.node.op()
 
     def id(self) -> int:
@@ -113,7 +114,7 @@ class IrVarNode(IrNode):
     """A view of a variable's node."""
 
     def _variable(self) -> Variable:
-        var = self.node.var()
+        var = self.node._var
         if var is None:
             raise InvalidProgramError(f"{self.node!r} stands for no variable")
         return var
@@ -143,7 +144,7 @@ class IrOpNode(IrNode):
     """A view of an operator's node."""
 
     def _operator(self) -> Operator:
-        op = self.node.op()
+        op = self.node._op
         if op is None:
             raise InvalidProgramError(f"{self.node!r} holds no operator")
         return op
@@ -224,7 +225,7 @@ class IrGraph:
 
     def all_persistable_nodes(self) -> set[IrVarNode]:
         """Variables whose values outlive a run."""
-        return {IrVarNode(n) for n in self.graph.nodes() if (v := n.var()) is not None and v.persistable}
+        return {IrVarNode(n) for n in self.graph.nodes() if n._var is not None and n._var.persistable}
 
     def all_op_nodes(self) -> set[IrOpNode]:
         """Operators."""
@@ -282,7 +283,7 @@ class IrGraph:
         var = Variable(block, name, type=var_type, shape=shape, dtype=var_dtype, persistable=persistable)
         return IrVarNode(self.graph.create_var_node(var))
 
-    def create_var_node_from_desc(self, var_desc: Variable) -> IrVarNode:
+    def create_var_node_from_desc(self, var_desc: Variable | VarDesc) -> IrVarNode:
         """A node for a Variable."""
         return IrVarNode(self.graph.create_var_node(var_desc))
 
@@ -299,7 +300,7 @@ class IrGraph:
         ins, outs = ({s: [n.name() for n in _several(v)] for s, v in part.items()} for part in (inputs, outputs))
         return IrOpNode(self.graph.create_op_node(Operator(self.graph._work.global_block(), op_type, ins, outs, attrs)))
 
-    def create_op_node_from_desc(self, op_desc: Operator) -> IrOpNode:
+    def create_op_node_from_desc(self, op_desc: Operator | OpDesc) -> IrOpNode:
         """A node for an Operator."""
         return IrOpNode(self.graph.create_op_node(op_desc))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from millstream.errors import InvalidProgramError
 from millstream.ir import walk
-from millstream.ir.desc import ProgramDesc
+from millstream.ir.desc import OpDesc, ProgramDesc, VarDesc
 from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
@@ -66,13 +66,13 @@ class Node:
         """Whether it stands for an order between two operators, not for data."""
         return self.is_var() and self._name.startswith(_CONTROL)
 
-    def op(self) -> Operator | None:
-        """The Operator, or None."""
-        return self._op
+    def op(self) -> OpDesc | None:
+        """The description of the operator, or None."""
+        return None if self._op is None else self._op.desc
 
-    def var(self) -> Described | None:
-        """The Variable, or None."""
-        return self._var
+    def var(self) -> VarDesc | None:
+        """The description of the variable, or None."""
+        return None if self._var is None else self._var.desc
 
     def append_input(self, node: Node) -> None:
         """Another neighbour before."""
@@ -157,12 +157,14 @@ class Graph:
         """All nodes."""
         return set(self._nodes.values())
 
-    def create_op_node(self, op_desc: Operator) -> Node:
-        """A node for an Operator, without neighbours."""
+    def create_op_node(self, op_desc: Operator | OpDesc) -> Node:
+        """A node for an operator, without neighbours."""
+        op_desc = op_desc._op if isinstance(op_desc, OpDesc) else op_desc
         return self._add(Node(self._next, op_desc.type, Node.Type.Operation, op=op_desc))
 
-    def create_var_node(self, var_desc: Described) -> Node:
-        """A node for a Variable, without neighbours."""
+    def create_var_node(self, var_desc: Described | VarDesc) -> Node:
+        """A node for a variable, without neighbours."""
+        var_desc = var_desc._var if isinstance(var_desc, VarDesc) else var_desc
         return self._add(Node(self._next, var_desc.name, Node.Type.Variable, var=var_desc))
 
     def create_empty_node(self, name: str, node_type: Node.Type) -> Node:
