@@ -24,7 +24,7 @@ def run(*arguments, **environment):
     env = {k: v for k, v in os.environ.items() if not (k.startswith("MILLSTREAM_") and k.endswith("_PYTHON"))}
     env.update(environment, OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "millstream.cli", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 
 
 def test_one_run(tmp_path):

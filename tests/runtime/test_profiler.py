@@ -173,6 +173,6 @@ def test_command(tmp_path):
     out = tmp_path / "report.html"
     command = [sys.executable, "-m", "millstream.cli", "profile", "--out", str(out), str(script), "a"]
     env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS="1", MILLSTREAM_CACHE_DIR=str(tmp_path))
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2 and "thread0::mean" in done.stdout and str(out) in done.stdout, done.stderr
     assert out.read_text().startswith("<!doctype html>")
