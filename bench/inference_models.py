@@ -13,10 +13,16 @@ import millstream.fluid as fluid
 L = fluid.layers
 
 
-def conv(x, width, size, stride=1, groups=1, act="relu"):
+def weights(x, size, groups=1, gain=1.0):
+    """Parameters that keep the size of values (He et al. 2015) times `gain`."""
+    std = gain * math.sqrt(2 / (x.shape[1] // groups * size * size))
+    return fluid.ParamAttr(initializer=fluid.initializer.Normal(0.0, std))
+
+
+def conv(x, width, size, stride=1, groups=1, act="relu", gain=1.0):
     """Convolution without bias, batch normalisation, activation."""
-    weights = fluid.ParamAttr(initializer=fluid.initializer.MSRA(uniform=False))
-    x = L.conv2d(x, width, size, stride, (size - 1) // 2, groups=groups, bias_attr=False, param_attr=weights)
+    attr = weights(x, size, groups, gain)
+    x = L.conv2d(x, width, size, stride, (size - 1) // 2, groups=groups, bias_attr=False, param_attr=attr)
     return L.batch_norm(x, act=act, is_test=True)
 
 
@@ -30,7 +36,7 @@ def resnet50():
     for stage, (width, depth) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
         for block in range(depth):
             stride = 2 if stage and not block else 1
-            z = conv(conv(conv(y, width, 1), width, 3, stride), width * 4, 1, act=None)
+            z = conv(conv(conv(y, width, 1), width, 3, stride), width * 4, 1, act=None, gain=0.2)
             short = y if block else conv(y, width * 4, 1, stride, act=None)
             y = L.elementwise_add(short, z, act="relu")
     return [x], [L.fc(L.pool2d(y, pool_type="avg", global_pooling=True), 1000)]
@@ -90,7 +96,7 @@ def yolov3():
     for width, depth in [(64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)]:
         y = conv(y, width, 3, 2, act="leaky_relu")
         for _ in range(depth):
-            y = y + conv(conv(y, width // 2, 1, act="leaky_relu"), width, 3, act="leaky_relu")
+            y = y + conv(conv(y, width // 2, 1, act="leaky_relu"), width, 3, act="leaky_relu", gain=0.2)
         kept.append(y)
     anchors = [10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326]
     results, route = [], None
@@ -98,7 +104,8 @@ def yolov3():
         y = features if route is None else L.concat([route, features], 1)
         for out, kernel in ((width, 1), (width * 2, 3), (width, 1), (width * 2, 3), (width, 1)):
             y = conv(y, out, kernel, act="leaky_relu")
-        head = L.conv2d(conv(y, width * 2, 3, act="leaky_relu"), 255, 1)
+        wide = conv(y, width * 2, 3, act="leaky_relu")
+        head = L.conv2d(wide, 255, 1, param_attr=weights(wide, 1, gain=0.3))
         masks = anchors[12 - 6 * level : 18 - 6 * level]
         results += L.yolo_box(head, size, masks, 80, 0.0, 32 >> level)
         route = L.resize_nearest(conv(y, width // 2, 1, act="leaky_relu"), scale=2.0)
