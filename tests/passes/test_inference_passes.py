@@ -112,6 +112,19 @@ def test_packed_convolution_by_itself(dtype):
     np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name,wrong", [("strides", [0, 1]), ("dilations", [0, 0]), ("groups", 0), ("paddings", [-9, 0])])
+def test_damaged_attributes_raise_instead_of_ending_the_process(name, wrong):
+    main = fluid.Program()
+    with fluid.program_guard(main):
+        x, w = fluid.data("x", [1, 4, 6, 6]), fluid.data("w", [2, 4, 3, 3])
+        out = main.global_block().create_var(name="out")
+        attrs = {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1}
+        op = main.global_block().append_op("packed_conv2d", {"Input": x, "Filter": w}, {"Output": out}, attrs)
+    op._set_attr(name, wrong)
+    with pytest.raises(fluid.core.EnforceNotMet):
+        fluid.Executor().run(main, feed={"x": draw(1, 4, 6, 6), "w": draw(2, 4, 3, 3)}, fetch_list=[out])
+
+
 def test_what_paddlepaddle_can_not_run_fused_stays(tmp_path):
     def make():
         x, feed = image()

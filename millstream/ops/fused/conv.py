@@ -37,6 +37,23 @@ def _spec(x, w, bias, residual, *, activation, number, **attrs):
     return _infer_conv(x, w, padding_algorithm="EXPLICIT", data_format="NCHW", **attrs)
 
 
+def _takes(x, w, bias, residual, strides, paddings, dilations, groups) -> bool:
+    """Whether oneDNN can compute it. Its bridge checks nothing and would end the process; conv2d says what is wrong."""
+    plain = x.dtype is w.dtype is torch.float32 and x.is_cpu and x.dim() == w.dim() == 4
+    if not plain or torch.is_autocast_enabled("cpu"):
+        return False
+    if min(*strides, *dilations, groups) < 1 or min(paddings) < 0 or len(strides) + len(dilations) + len(paddings) != 6:
+        return False
+    n, c, *sizes = x.shape
+    out, per, *window = w.shape
+    if c != per * groups or out % groups or not w.numel() or (bias is not None and bias.numel() != out):
+        return False
+    result = [(a + 2 * p - d * (k - 1) - 1) // s + 1 for a, p, d, k, s in zip(sizes, paddings, dilations, window, strides)]
+    if min(n, *result) < 1:
+        return False
+    return residual is None or (residual.dtype is torch.float32 and tuple(residual.shape) == (n, out, *result))
+
+
 @op("packed_conv2d", slots="Input, Filter, Bias?, ResidualData? -> Output", infer=_spec, lod="Input", grad=False)
 def packed_conv2d(
     x, w, bias, residual, *, strides: list[int], paddings: list[int], dilations: list[int], groups: int = 1,
@@ -48,8 +65,7 @@ def packed_conv2d(
     leaky_relu's alpha. What oneDNN does not take goes to conv2d.
     """
     onednn = _onednn()
-    plain = x.dtype is w.dtype is torch.float32 and x.is_cpu and (residual is None or residual.shape[0] == x.shape[0])
-    if onednn is None or not plain or torch.is_autocast_enabled("cpu") or not x.numel():
+    if onednn is None or not _takes(x, w, bias, residual, strides, paddings, dilations, groups):
         return _conv2d(
             x, w, bias, residual, strides=strides, paddings=paddings, dilations=dilations, groups=groups,
             fuse_activation=activation, fuse_alpha=number, fuse_residual_connection=residual is not None,
