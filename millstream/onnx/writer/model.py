@@ -177,13 +177,22 @@ class Writer:
         graph.nodes = _needed(graph.nodes, {o.name for o in outputs})
         used = _used(graph.nodes)
         proto = graph.proto("millstream", [graph.info(v, dims) for v, dims in self.inputs], outputs)
-        for value in graph.shared.initializers.values():
-            if value.name in used:
-                proto.initializer.append(onnx.numpy_helper.from_array(np.asarray(value.const, order="C"), value.name))
         opset = onnx.helper.make_opsetid("", graph.opset)
         model = onnx.helper.make_model(proto, opset_imports=[opset], producer_name="millstream", doc_string=doc)
         model.ir_version = onnx.helper.find_min_ir_version_for([opset])
+        for value in graph.shared.initializers.values():
+            if value.name in used:  # put in last: what is copied must stay below protobuf's 2 GB
+                _fill(model.graph.initializer.add(), value)
         return model
+
+
+def _fill(tensor: Any, value: Value) -> None:
+    """A TensorProto of a constant."""
+    array = np.asarray(value.const, order="C")
+    tensor.name = value.name
+    tensor.dims.extend(array.shape)
+    tensor.data_type = onnx_package().helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def refusal_text(op: Operator, reason: str) -> str:
