@@ -16,6 +16,8 @@ $(STAMP): requirements.lock pyproject.toml
 	# LAC's setup script wants pkg_resources, which newer setuptools dropped.
 	$(BIN)/pip install --quiet --disable-pip-version-check setuptools==80.10.2 wheel==0.48.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps lac==2.1.2
+	# Models that the ONNX tests read; the package itself is not imported.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps rapidocr_onnxruntime==1.4.4
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
