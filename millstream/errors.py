@@ -41,8 +41,8 @@ class EOFException(MillstreamError):
     """A reader has no more data (``core.EOFException``)."""
 
 
-class InvalidProgramError(EnforceNotMet, ValueError):
-    """A Program, Block or Operator is built in a way that cannot mean anything."""
+class InvalidProgramError(EnforceNotMet, ValueError, AssertionError):
+    """A Program, Block or Operator is built in a way that cannot mean anything (Fluid raises or asserts there)."""
 
 
 class UnknownOperatorError(InvalidProgramError):
