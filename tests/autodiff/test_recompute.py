@@ -97,7 +97,7 @@ class Meter:
     def __init__(self):
         self.peak = 0
 
-    def enter(self, op):
+    def enter(self, op, names, values):
         seen = {}
         for o in gc.get_objects():
             if type(o) is torch.Tensor and o.numel():
@@ -105,7 +105,7 @@ class Meter:
                 seen[storage.data_ptr()] = storage.nbytes()
         self.peak = max(self.peak, sum(seen.values()))
 
-    def leave(self, op, outs):
+    def leave(self, op, names, values):
         pass
 
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from millstream.errors import FileFormatError
-from millstream.kernels.multi_slot import gather, parse, starts_of
 from millstream.runtime.tensor import LoDTensor
 
 Record = tuple[np.ndarray, ...]
 _BLOCK = 1 << 20  # bytes parsed at once
+
+
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import multi_slot as module  # here: numba takes a second to import
+
+    return module
 
 
 class SlotSpec(NamedTuple):
@@ -106,7 +114,7 @@ class Samples:
         source = self.floats if spec.kind == "float" else self.ints
         counts = np.ascontiguousarray(self.counts[:, slot])
         out = np.empty(int(counts.sum()), source.dtype)
-        gather(source, np.ascontiguousarray(self.starts[:, slot]), counts, out)
+        _kernels().gather(source, np.ascontiguousarray(self.starts[:, slot]), counts, out)
         return out
 
 
@@ -185,7 +193,7 @@ def _parse(block: bytes, path: str, before: int, slots: Sequence[SlotSpec], skip
     counts = np.empty((block.count(b"\n"), len(slots)), np.int32)
     at = 0
     while at < len(text):
-        rows, n_ints, n_floats, at = parse(text, at, is_float, skip, counts, ints, floats)
+        rows, n_ints, n_floats, at = _kernels().parse(text, at, is_float, skip, counts, ints, floats)
         if rows:
             yield _samples(counts[:rows].copy(), is_float, ints[:n_ints].copy(), floats[:n_floats].copy())
         if at < len(text):  # a line that is not plain: read it word by word, or say what is wrong
@@ -199,7 +207,7 @@ def _parse(block: bytes, path: str, before: int, slots: Sequence[SlotSpec], skip
 
 def _samples(counts: np.ndarray, is_float: np.ndarray, ints: np.ndarray, floats: np.ndarray) -> Samples:
     starts = np.empty(counts.shape, np.int64)
-    starts_of(counts, is_float, starts)
+    _kernels().starts_of(counts, is_float, starts)
     return Samples(counts, starts, ints, floats)
 
 
