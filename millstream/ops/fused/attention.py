@@ -83,7 +83,7 @@ def fused_embedding_layer_norm(
     Ids: int64 [.., 1] (`squeeze`: Out is [.., D]) or [..], all of one shape; Tables: [vocabulary, D]; an id equal to its
     table's `padding_idx` (-1: none) gives zeros.
     """
-    total = None
+    total: torch.Tensor = None  # type: ignore[assignment]  # there is at least one table
     for i, (where, table) in enumerate(zip(ids, tables)):
         where = where.squeeze(-1) if squeeze else where
         rows = torch.embedding(table, where)

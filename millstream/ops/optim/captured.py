@@ -45,7 +45,7 @@ def fused_adam(
     epsilon: float = 1e-8,
 ):  # fmt: skip
     rows = [
-        adam(*row[:2], lr, *row[2:], None, None, beta1=beta1, beta2=beta2, epsilon=epsilon)
-        for row in zip(params, grads, moment1, moment2, beta1_pows, beta2_pows)
+        adam(p, g, lr, m1, m2, b1, b2, None, None, beta1=beta1, beta2=beta2, epsilon=epsilon)
+        for p, g, m1, m2, b1, b2 in zip(params, grads, moment1, moment2, beta1_pows, beta2_pows)
     ]
     return tuple(list(column) for column in zip(*rows))
