@@ -31,7 +31,7 @@ def _cases():
 
 
 CASES = _cases()
-# No such case is recorded: of the variations tried, 1.8.5 refused some, and others read memory that it never wrote.
+# No golden case: 1.8.5 refused the variations tried, or read memory that it never wrote. Most are in test_edge_layers.py.
 NO_BATCH_OF_ONE = {
     "box_clip", "crop", "fusion_seqexpand_concat_fc", "fusion_seqpool_concat", "roi_align", "roi_pool", "scatter_nd_add",
     "sequence_scatter", "sequence_slice", "sequence_topk_avg_pooling", "split_byref", "split_lod_tensor", "target_assign",
