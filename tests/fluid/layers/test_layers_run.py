@@ -27,7 +27,7 @@ def test_fc_of_several_inputs_sums_them():
     x, y = fluid.data("x", [None, 4]), fluid.data("y", [None, 2, 5])
     out = L.fc([x, y], 6, param_attr=[fluid.ParamAttr("wx"), fluid.ParamAttr("wy")], bias_attr="b", act="relu")
     got, wx, wy, bias = run([out, "wx", "wy", "b"], {"x": a, "y": b})
-    np.testing.assert_allclose(got, np.maximum(a @ wx + b.reshape(3, 10) @ wy + bias, 0), rtol=1e-5)
+    np.testing.assert_allclose(got, np.maximum(a @ wx + b.reshape(3, 10) @ wy + bias, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_embedding_padding_row_is_zero():
