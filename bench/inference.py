@@ -181,6 +181,9 @@ def main():
     parser.add_argument("--out", help="Markdown file to write")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     options = parser.parse_args()
+    unknown = [name for name in options.models if name not in models.MODELS]
+    if unknown:
+        parser.error(f"unknown model {', '.join(unknown)}; known: {', '.join(models.MODELS)}")
     if options.soak:
         sys.exit(1 if soak(options.models[0] if len(options.models) == 1 else "mobilenet", options.soak) else 0)
     rows = []
