@@ -48,7 +48,8 @@ def test_mul_takes_them_only_where_they_hold(monkeypatch):
         assert calls == [(18, 128, 384)]
         others = [(x.double(), w.double()), (torch.randn(700, 128), w), (x, torch.randn(384, 128).t())]
         for a, b in [*others, (x, w[:, :8].contiguous())]:
-            torch.testing.assert_close(matmul._mm(a, b), torch.mm(a, b), rtol=1e-4, atol=1e-4)
+            error = (matmul._mm(a, b).double() - a.double() @ b.double()).abs()
+            assert (error <= 2e-6 * (a.double().abs() @ b.double().abs())).all()  # float32's rounding; 3.5e-7 was seen
             assert len(calls) == 1
         with pytest.raises(RuntimeError):
             matmul._mm(x, w[:100])
