@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from millstream.errors import FileFormatError
-from millstream.ir import messages, wire
+from millstream.ir import library, messages, wire
 from millstream.ir.block import Block
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
@@ -225,6 +225,8 @@ class _Reader:
         op.outputs = self.slots(desc.outputs, f"{path}.outputs")
         op.is_target = desc.is_target
         kinds: dict[str, AttrType] = {}
+        installed = library.installed()
+        declared = installed.attr_types(kind) if installed is not None else {}
         for n, attr in enumerate(desc.attrs):
             name = self.text(attr.name, f"{path}.attrs[{n}].name")
             if name in kinds:
@@ -234,6 +236,9 @@ class _Reader:
                     f"{path}.attrs[{n}] ({name})", f"expected an attribute type from 0 to 11, found {attr.type}"
                 )
             kinds[name] = AttrType(attr.type)
+            wanted = declared.get(name, kinds[name])
+            if _FAMILY[wanted] != _FAMILY[kinds[name]]:
+                raise self.fail(f"{path}.attrs[{n}] ({name})", f"expected {wanted.name}, found {kinds[name].name}")
             op._attrs[name] = self.attribute(attr, f"{path}.attrs[{n}] ({name})")
         op.attr_kinds = kinds
         block.ops.append(op)
@@ -281,5 +286,11 @@ def _loose_text(raw: bytes) -> str:
     return raw.decode(errors="surrogateescape")  # attributes may hold any bytes; encoded back the same way
 
 
+# Types that stand for each other: writers of other versions gave numbers another width.
+_FAMILY: dict[AttrType, str] = {
+    **dict.fromkeys((AttrType.INT, AttrType.LONG, AttrType.FLOAT, AttrType.BOOLEAN), "number"),
+    **dict.fromkeys((AttrType.INTS, AttrType.LONGS, AttrType.FLOATS, AttrType.BOOLEANS), "numbers"),
+    **{kind: kind.name for kind in (AttrType.STRING, AttrType.STRINGS, AttrType.BLOCK, AttrType.BLOCKS)},
+}
 _TAKE: dict[AttrType, Callable[[Any], Any]] = {AttrType.STRING: _loose_text, AttrType.STRINGS: _loose_text}
 _NO_SITE: Any = ("", 0, "")  # keeps Operator from looking for the user's line

@@ -349,6 +349,12 @@ def _missing():
     return _bytes(_block(), _block(1, 0), block)
 
 
+def _list_of_epsilon():
+    block = _block()
+    block.ops.add(type=b"batch_norm").attrs.add(name=b"epsilon", type=4, floats=[1.0])
+    return _bytes(block)
+
+
 REFUSED = {
     "empty": (b"", "expected at least one Block in 0 bytes"),
     "text": (b"hello, world", r"ProgramDesc at byte 2: field 13 has"),
@@ -377,6 +383,7 @@ REFUSED = {
     "slot twice": (_slots(), "slot 'X' is given twice"),
     "attr twice": (_with_attr(times=2, type=0, i=1), r"ops\[0\] \(t\)\.attrs\[1\]: attribute 'a' is given twice"),
     "attr kind": (_with_attr(type=12), r"attrs\[0\] \(a\): expected an attribute type from 0 to 11, found 12"),
+    "attr of another kind": (_list_of_epsilon(), r"\(epsilon\): expected FLOAT, found FLOATS"),
     "attr value": (_with_attr(type=1, i=3), r"the attribute is of type FLOAT and has no value \(f\)"),
     "sub range": (_held([7]), "expected a Block from 1 to 0, found 7"),
     "sub root": (_held([0]), "found 0"),
