@@ -49,7 +49,7 @@ def reduce_spec(x: Spec, *, dim, keep_dim, reduce_all, out_dtype=-1, **rest) -> 
 
 def reduce_lod(lods, attrs, ins):
     """Out keeps X's LoD unless dim 0 is reduced."""
-    return {"Out": lods["X"] if _keeps_lod(ins["X"].dim(), attrs["dim"], attrs["reduce_all"]) else ()}
+    return {"Out": lods["X"]} if _keeps_lod(ins["X"].dim(), attrs["dim"], attrs["reduce_all"]) else {}
 
 
 def spread(d: torch.Tensor, x: torch.Tensor, dim: list[int], reduce_all: bool) -> torch.Tensor:

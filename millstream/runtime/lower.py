@@ -314,7 +314,7 @@ class Emitter:
                 if name != source[0]:
                     self.line(f"l{self.local[name]} = {self.lod(source[0])}", op)
                     self.has_lod.add(name)
-            else:
+            elif source or name not in inputs:  # written onto its input, and no rule speaks: the tensor keeps its LoD
                 self.has_lod.discard(name)
 
     def _lods_by_call(self, definition: OpDef, op: Operator, plain: list[tuple[Slot, str]]) -> None:
@@ -331,12 +331,13 @@ class Emitter:
         attrs = self.const("a", definition.kernel_attrs(op.attrs))
         self.line(f"q = {rule}({gather(self.lod)}, {attrs}, {gather(self.v)})", op)
         for slot, name in plain:
+            silent = self.lod(name) if name in op.input_arg_names else "()"
             self.has_lod.add(name)
             if slot.many:
                 k = op.outputs[slot.name].index(name)
-                self.line(f"l{self.local[name]} = q[{slot.name!r}][{k}] if {slot.name!r} in q else ()", op)
+                self.line(f"l{self.local[name]} = q[{slot.name!r}][{k}] if {slot.name!r} in q else {silent}", op)
             else:
-                self.line(f"l{self.local[name]} = q.get({slot.name!r}, ())", op)
+                self.line(f"l{self.local[name]} = q.get({slot.name!r}, {silent})", op)
 
     def _grad_of_taped(self, i: int, op: Operator) -> None:
         definition = definition_of(op)

@@ -1,0 +1,41 @@
+"""An operator that writes onto its own input: the tensor keeps its LoD unless the operator sets one, as in 1.8.5."""
+
+import numpy as np
+import pytest
+
+import millstream.fluid as fluid
+
+LENGTHS = [[1, 0, 3]]
+
+
+def written(op, attrs, others=None, out="x"):
+    """LoD of `out` after `op` has written there."""
+    program = fluid.Program()
+    block = program.global_block()
+    x = block.create_var(name="x", shape=[-1, 3], dtype="float32", lod_level=1)
+    block.create_var(name="y", dtype="float32")
+    inputs, feed = {"X": x}, {"x": fluid.create_lod_tensor(np.ones((4, 3), "float32"), LENGTHS, fluid.CPUPlace())}
+    for slot, value in (others or {}).items():
+        inputs[slot] = block.create_var(name=slot, shape=value.shape, dtype=str(value.dtype))
+        feed[slot] = value
+    block.append_op(op, inputs=inputs, outputs={"Out": out}, attrs=attrs)
+    return fluid.Executor().run(program, feed=feed, fetch_list=[out], return_numpy=False)[0].recursive_sequence_lengths()
+
+
+@pytest.mark.parametrize(
+    "op, attrs, others",
+    [
+        ("roll", {"shifts": [1], "dims": [1]}, None),
+        ("reverse", {"axis": [1]}, None),
+        ("gather", {}, {"Index": np.arange(4)}),
+        ("reduce_sum", {"dim": [0], "keep_dim": True}, None),
+    ],
+)
+def test_kept_where_the_operator_says_nothing(op, attrs, others):
+    assert written(op, attrs, others) == LENGTHS
+    assert written(op, attrs, others, out="y") == []
+
+
+def test_replaced_where_it_speaks():
+    assert written("scale", {"scale": 2.0}) == LENGTHS
+    assert written("lod_reset", {"target_lod": [0, 4]}) == [[4]]
