@@ -25,7 +25,6 @@ def written(op, attrs, others=None, out="x"):
 @pytest.mark.parametrize(
     "op, attrs, others",
     [
-        ("roll", {"shifts": [1], "dims": [1]}, None),
         ("reverse", {"axis": [1]}, None),
         ("gather", {}, {"Index": np.arange(4)}),
         ("reduce_sum", {"dim": [0], "keep_dim": True}, None),
