@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from millstream.config import flag
-from millstream.errors import FeedError, InvalidProgramError
+from millstream.errors import FeedError, InvalidProgramError, MemoryLimitError
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
@@ -334,7 +334,7 @@ def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
     """A fetched kernel value as the user gets it."""
     if isinstance(value, torch.Tensor):
         if not return_numpy:
-            return LoDTensor.of(value.detach().clone(), lod)  # never shares memory with the Scope or a feed
+            return LoDTensor.of(_own(value.detach()), lod)  # never shares memory with the Scope or a feed
         if lod:
             raise InvalidProgramError(
                 "a fetched value has a LoD, which a numpy array can't hold: call Executor.run(..., return_numpy=False)"
@@ -353,7 +353,16 @@ def _to_numpy(t: torch.Tensor) -> np.ndarray:
     t = t.detach()
     if t.dtype is torch.bfloat16:
         t = t.float()
-    return fetched(t.cpu().numpy().copy())
+    return fetched(_own(t.cpu()).numpy())
+
+
+def _own(t: torch.Tensor) -> torch.Tensor:
+    """A copy that shares no memory; a view of a few values expanded to many may have none to get."""
+    try:
+        return t.clone(memory_format=torch.contiguous_format)
+    except RuntimeError as error:
+        size = t.numel() * t.element_size()
+        raise MemoryLimitError(f"no memory for a fetched value of shape {list(t.shape)}: {size:,} bytes") from error
 
 
 def as_lod_tensor(data: Any, place: Place) -> LoDTensor:

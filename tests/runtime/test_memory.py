@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import millstream.fluid as fluid
+from millstream.errors import MemoryLimitError
 
 SCRIPT = """
 import resource, numpy as np, millstream.fluid as fluid
@@ -37,3 +41,12 @@ def test_steps_without_page_faults(variables, kept, monkeypatch):
     assert state == kept
     if kept:
         assert faults < 1000, f"{faults} page faults a step of 17 operators over 4 MB"
+
+
+@pytest.mark.parametrize("as_array", [True, False])
+def test_a_fetched_value_that_no_memory_holds(as_array):
+    main = fluid.Program()
+    with fluid.program_guard(main):
+        y = fluid.layers.expand(fluid.data("x", [1]), [2**44])  # a view of one value
+    with pytest.raises(MemoryLimitError, match=r"\[17592186044416\]: 70,368,744,177,664 bytes"):
+        fluid.Executor().run(main, feed={"x": np.ones(1, "float32")}, fetch_list=[y], return_numpy=as_array)
