@@ -34,12 +34,13 @@ def panels(w: np.ndarray) -> np.ndarray:
         whole[:, :columns] = w
         return whole
     out = np.empty((depth, padded(columns)), w.dtype)
-    _lay_out(w, out)
+    lay_out(w, out)
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _lay_out(w, out):
+def lay_out(w, out):
+    """float32 `w` as panels in `out`, [depth, padded(columns)]."""
     columns = w.shape[1]
     depth, whole = out.shape
     flat = out.reshape(-1)
@@ -90,9 +91,8 @@ def _one(rows, a, sa, b, first, step, out, so, depth):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _product32(a, m, b, first, step, out):
-    depth, whole = b.shape
-    pa, pb, pf, po, sa, so = a.ctypes.data, b.ctypes.data, first.ctypes.data, out.ctypes.data, a.shape[1], out.shape[1]
+def product_at(pa, sa, m, pb, depth, whole, pf, step, po, so):
+    """:func:`rows_product` of float32 by addresses; sa, step and so are distances between rows, in numbers."""
     j = 0
     while j < whole:
         wide = whole - j >= _WIDTH
@@ -108,6 +108,14 @@ def _product32(a, m, b, first, step, out):
                 _one(rows, at_a, sa, panel, at_first, step, at_out, so, depth)
             i += rows
         j += _WIDTH if wide else LANES
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _product32(a, m, b, first, step, out):
+    product_at(
+        a.ctypes.data, a.shape[1], m, b.ctypes.data, b.shape[0], b.shape[1], first.ctypes.data, step, out.ctypes.data,
+        out.shape[1],
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")

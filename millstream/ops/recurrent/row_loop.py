@@ -1,0 +1,311 @@
+"""row_loop: a whole recurrent loop of row operations (passes/loops makes it of DynamicRNN), and its gradient.
+
+All float32 values of the loop stand in one array (kernels/row_machine.py), the rows of a step together, the longest
+sequences first, so that the running ones are always the first rows. The batch is cut into parts for threads; each part has
+rows of its own. Gradients of constants are one product over the rows of all steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from millstream.errors import InvalidProgramError, ShapeError
+from millstream.kernels import row_machine, threads
+from millstream.kernels.gemm import product_of_rows
+from millstream.kernels.panels import lay_out, padded
+from millstream.ops._opdef import op
+from millstream.ops._values import Ragged, Spec
+from millstream.ops.recurrent.gru import split_weight
+from millstream.ops.recurrent.row_program import NONE, Recipe, RowProgram, compiled, stride
+
+_SLACK = 64  # numbers behind the last value: a tile of a product writes whole vectors
+
+
+@dataclass
+class _Part:
+    """Sequences that one thread runs, the longest first."""
+
+    sequences: np.ndarray
+    counts: np.ndarray  # [spaces, steps]
+    first: np.ndarray  # [spaces, steps]: the step's first kept row
+    cuts: np.ndarray  # [spaces, sequences + 1]
+    at: np.ndarray  # [spaces]: the part's first row of what is not kept
+
+
+@dataclass
+class _Schedule:
+    """Which rows run when.
+
+    Attributes:
+        order: kept row -> row of the step inputs.
+        kept: rows of each space over all steps.
+        once: rows of each space.
+        picked: of each space, row -> row of the static inputs.
+    """
+
+    parts: list[_Part]
+    order: torch.Tensor
+    kept: np.ndarray
+    once: np.ndarray
+    picked: list[torch.Tensor]
+
+
+@dataclass
+class _Tape:
+    """What the forward run leaves for the gradient."""
+
+    program: RowProgram
+    schedule: _Schedule
+    memory: torch.Tensor
+    base: np.ndarray
+
+
+# ---- schedule ------------------------------------------------------------------------------------
+def _schedule(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarray]) -> _Schedule:
+    """`statics`: offsets of the rows that each sequence keeps, of spaces 1 and up."""
+    ranked = np.argsort(-lengths, kind="stable")
+    ranked = ranked[lengths[ranked] > 0]
+    total = int(lengths.sum())
+    number = threads.parts(total * program.multiplications, len(ranked)) if len(ranked) else 0
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    offsets = [np.arange(len(lengths) + 1), *statics]
+    parts, order, picked = [], [], [[] for _ in offsets]
+    kept, once = np.zeros(len(offsets), np.int64), np.zeros(len(offsets), np.int64)
+    for k in range(number):
+        mine = ranked[k::number]
+        steps = np.arange(lengths[mine[0]] if len(mine) else 0)
+        running = np.searchsorted(-lengths[mine], -steps, side="left")
+        counts, first, cuts = [], [], []
+        at = once.copy()
+        for s, offset in enumerate(offsets):
+            sizes = offset[mine + 1] - offset[mine]
+            cut = np.concatenate(([0], np.cumsum(sizes)))
+            count = cut[running]
+            first.append(kept[s] + np.concatenate(([0], np.cumsum(count)[:-1])) if len(count) else count)
+            counts.append(count)
+            cuts.append(cut)
+            kept[s] += count.sum()
+            once[s] += cut[-1]
+            picked[s].append(np.repeat(offset[mine] - cut[:-1], sizes) + np.arange(cut[-1]))
+        rank = np.repeat(np.arange(len(mine)), lengths[mine])
+        step = np.arange(len(rank)) - np.repeat(np.cumsum(lengths[mine]) - lengths[mine], lengths[mine])
+        order.append((starts[:-1][mine][rank] + step)[np.lexsort((rank, step))])
+        parts.append(_Part(mine, _table(counts), _table(first), _table(cuts), at))
+    joined = [torch.from_numpy(np.concatenate(p).astype(np.int64)) for p in picked] if parts else []
+    rows = np.concatenate(order) if order else np.zeros(0, np.int64)
+    return _Schedule(parts, torch.from_numpy(rows.astype(np.int64)), kept, once, joined)
+
+
+def _table(rows: list[np.ndarray]) -> np.ndarray:
+    return np.ascontiguousarray(np.stack(rows).astype(np.int64))
+
+
+# ---- memory --------------------------------------------------------------------------------------
+def _allocate(program: RowProgram, schedule: _Schedule) -> tuple[torch.Tensor, np.ndarray]:
+    """(one array for all values, where each begins)."""
+    base = np.zeros(len(program.values), np.int64)
+    at = max([64, *(stride(v) for v in program.values)])  # value 0: zeros
+    for i, value in enumerate(program.values):
+        if value.kind in ("view", "none"):
+            continue
+        base[i] = at
+        if value.kind == "line":
+            at += stride(value)
+        elif value.kind == "matrix":
+            at += value.depth * padded(value.width)
+        else:
+            rows = schedule.kept if _per_step(program, i) else schedule.once
+            at += int(rows[value.space]) * stride(value)
+    for i, value in enumerate(program.values):
+        if value.kind == "view":
+            base[i] = base[value.root] + value.column
+    memory = torch.empty(at + _SLACK, dtype=torch.float32)
+    memory[: base[1]] = 0
+    return memory, base
+
+
+def _per_step(program: RowProgram, i: int) -> bool:
+    return program.root(i) in program.kept or program.values[program.root(i)].kind == "step"
+
+
+def _rows(tape: _Tape, value: int) -> torch.Tensor:
+    """A value's rows: [rows of all steps, or of all sequences, width]."""
+    program, root = tape.program, tape.program.root(value)
+    of, whole = program.values[value], program.values[root]
+    rows = (tape.schedule.kept if _per_step(program, root) else tape.schedule.once)[of.space]
+    wide, at = stride(whole), int(tape.base[root])
+    return tape.memory[at : at + int(rows) * wide].view(int(rows), wide)[:, of.column : of.column + of.width]
+
+
+def _fill(tape: _Tape, value: int, source: torch.Tensor, rows: torch.Tensor) -> None:
+    target = _rows(tape, value)
+    source = source.reshape(source.shape[0], -1)
+    if target.shape[1] != source.shape[1]:
+        raise ShapeError(f"row_loop: expected rows of {target.shape[1]} numbers, received shape {list(source.shape)}")
+    if target.is_contiguous():
+        torch.index_select(source, 0, rows, out=target)
+    else:
+        target.copy_(source.index_select(0, rows))
+
+
+def _constants(tape: _Tape, consts: list[torch.Tensor]) -> None:
+    for i, value in enumerate(tape.program.values):
+        at = int(tape.base[i])
+        if value.kind == "line":
+            tape.memory[at : at + value.width] = consts[value.argument].reshape(-1)
+        elif value.kind == "matrix":
+            matrix = _formed(consts[value.argument[0]], value.argument[1])
+            if matrix.shape != (value.depth, value.width):
+                raise ShapeError(f"row_loop: expected [{value.depth}, {value.width}], received {list(matrix.shape)}")
+            whole = padded(value.width)
+            room = tape.memory[at : at + value.depth * whole].view(value.depth, whole)
+            lay_out(matrix.contiguous().numpy(), room.numpy())
+
+
+def _formed(const: torch.Tensor, form: str) -> torch.Tensor:
+    """A constant as the matrix that a step multiplies by; see :func:`_put_back`."""
+    if form.endswith("'"):
+        return _formed(const, form[:-1]).t()
+    if form == "gates":
+        return split_weight(const)[0]
+    if form == "candidate":
+        return split_weight(const)[1]
+    return const.t() if form == "transposed" else const.reshape(const.shape[0], -1)
+
+
+def _put_back(like: torch.Tensor, forms: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The gradient of a constant from those of its forms."""
+    total = None
+    if "gates" in forms or "candidate" in forms:
+        d = like.shape[0]
+        gates, candidate = (forms.pop(k, None) for k in ("gates", "candidate"))
+        gates = torch.zeros((d, 2 * d)) if gates is None else gates
+        candidate = torch.zeros((d, d)) if candidate is None else candidate
+        total = torch.cat((gates.reshape(-1), candidate.reshape(-1))).reshape(like.shape)
+    for form, grad in forms.items():
+        part = (grad.t() if form == "transposed" else grad).reshape(like.shape)
+        total = part if total is None else total + part
+    return torch.zeros_like(like) if total is None else total
+
+
+def _run(tape: _Tape, code: np.ndarray, numbers: np.ndarray, backwards: bool) -> None:
+    program, values = tape.program, tape.program.values
+    space = np.array([v.space for v in values])
+    width = np.array([padded(v.width) if v.kind == "matrix" else v.width for v in values])
+    wide = np.array([0 if v.kind == "line" else stride(values[program.root(i)]) for i, v in enumerate(values)])
+    wide[NONE] = 0
+    per_row = np.array([wide[i] if _per_step(program, i) else 0 for i in range(len(values))])
+    view = np.array([v.kind == "view" for v in values])
+    shared = np.array([v.kind in ("line", "matrix", "none") for v in values])
+    calls = []
+    for part in tape.schedule.parts:
+        base = tape.base + np.where(shared | (per_row > 0), 0, part.at[space] * wide)
+        args = (base, per_row, wide, width, space, view, part.first, part.counts, part.cuts, backwards)
+        calls.append((tape.memory.numpy(), code, numbers, *args))
+    threads.run_parts(row_machine.run, calls)
+
+
+# ---- operators -----------------------------------------------------------------------------------
+def _spec(steps, statics, inits, consts, *, code, widths, train):
+    return [Spec((-1, w), steps[0].dtype, 1) for w in widths], Spec((), steps[0].dtype)
+
+
+@op("row_loop", slots="Steps*#, Statics*#?, Inits*?, Consts*? -> Outs*#, Tape~", infer=_spec)
+def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = [], train: bool = False):
+    """Run the program `code` (ops/recurrent/row_program.py) over the sequences of Steps.
+
+    Steps: float32 [rows, width], one LoD level, the same for all. Statics: rows that each sequence keeps, with a LoD level, or
+    one row a sequence. Inits: [sequences, width], in the order of the sequences. Outs: as Steps, of `widths`.
+    """
+    program = compiled(code, train)
+    lod = steps[0].lod
+    if len(lod) != 1:
+        raise InvalidProgramError(f"a DynamicRNN's step input must have one LoD level, received {len(lod)}")
+    for other in steps[1:]:
+        if len(other.lod) != 1 or not np.array_equal(other.lod[0], lod[0]):
+            raise InvalidProgramError("step inputs of a DynamicRNN must have the same sequences")
+    lengths = np.diff(lod[0])
+    cuts = [None] * (program.spaces - 1)
+    for _, value in program.of_kind("static"):
+        if value.space:
+            given = statics[value.argument].lod
+            if len(given) != 1 or len(given[0]) != len(lod[0]):
+                raise InvalidProgramError(
+                    f"a static input of a DynamicRNN must have {len(lengths)} sequences at one LoD level, its LoD is {given}"
+                )
+            cuts[value.space - 1] = np.asarray(given[0])
+    schedule = _schedule(program, lengths, cuts)
+    tape = _Tape(program, schedule, *_allocate(program, schedule))
+    outs = [torch.empty((int(lengths.sum()), w)) for w in widths]
+    if schedule.parts:
+        _constants(tape, consts)
+        for i, value in program.of_kind("step"):
+            _fill(tape, i, steps[value.argument].values, schedule.order)
+        for i, value in program.of_kind("static"):
+            _fill(tape, i, statics[value.argument].values, schedule.picked[value.space])
+        for i, value in program.of_kind("init"):
+            _fill(tape, i, inits[value.argument], schedule.picked[0])
+        _run(tape, *program.forward_code, False)
+        for out, value in zip(outs, program.outputs):
+            out.index_copy_(0, schedule.order, _rows(tape, value))
+    return [Ragged(out, lod) for out in outs], tape if train else None
+
+
+@op(
+    "row_loop_grad",
+    slots="Steps*#, Statics*#?, Inits*?, Consts*?, Tape, Outs@GRAD*? -> Steps@GRAD*, Statics@GRAD*, Inits@GRAD*, Consts@GRAD*",
+)
+def row_loop_grad(
+    steps, statics, inits, consts, tape, douts, *, code: str, widths: list[int] = [], train: bool = False
+):
+    program, schedule = tape.program, tape.schedule
+    dsteps = [torch.zeros_like(x.values) for x in steps]
+    dstatics = [torch.zeros_like(x.values) for x in statics or ()]
+    dinits = [torch.zeros_like(x) for x in inits or ()]
+    if not schedule.parts:
+        return dsteps, dstatics, dinits, [torch.zeros_like(c) for c in consts or ()]
+    for value, dout in zip(program.outputs, douts):
+        if dout is None:
+            _rows(tape, program.gradients[value]).zero_()
+        else:
+            _fill(tape, program.gradients[value], dout, schedule.order)
+    for i, _value in program.of_kind("static"):
+        if i in program.gradients:
+            _rows(tape, program.gradients[i]).zero_()
+    _run(tape, *program.backward_code, True)
+    for i, value in program.of_kind("step"):
+        if i in program.gradients:
+            _give_back(dsteps[value.argument], tape, program.gradients[i], schedule.order)
+    for i, value in program.of_kind("static"):
+        if i in program.gradients:
+            _give_back(dstatics[value.argument], tape, program.gradients[i], schedule.picked[value.space])
+    for memory, _becomes, init in program.memories:
+        if isinstance(init, int) and memory in program.gradients:
+            _give_back(dinits[program.values[init].argument], tape, program.gradients[memory], schedule.picked[0])
+    return dsteps, dstatics, dinits, _of_constants(tape, consts or ())
+
+
+def _give_back(target: torch.Tensor, tape: _Tape, value: int, rows: torch.Tensor) -> None:
+    target.view(target.shape[0], -1).index_add_(0, rows, _rows(tape, value))
+
+
+def _of_constants(tape: _Tape, consts: list[torch.Tensor]) -> list[torch.Tensor]:
+    forms: list[dict[str, torch.Tensor]] = [{} for _ in consts]
+    for recipe in tape.program.recipes:
+        found, have = _share(tape, recipe), forms[recipe.constant]
+        have[recipe.form] = found if recipe.form not in have else have[recipe.form] + found
+    return [_put_back(const, mine) for const, mine in zip(consts, forms)]
+
+
+def _share(tape: _Tape, recipe: Recipe) -> torch.Tensor:
+    right = _rows(tape, recipe.right)
+    if recipe.kind == "sum":
+        return right.sum(0)
+    if recipe.kind == "minus":
+        return -right.sum(0)
+    left = _rows(tape, recipe.left)
+    return (left * right).sum(0) if recipe.kind == "dot" else product_of_rows(left, right)
