@@ -9,6 +9,7 @@ import contextlib
 import glob
 import inspect
 import io
+import linecache
 import os
 import re
 import sys
@@ -106,6 +107,12 @@ def tiny_picture(number):
     return out.getvalue()
 
 
+def compiled(text, name):
+    """The code of a text, which `inspect` finds by its name: what becomes a Program is read again."""
+    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    return compile(text, name, "exec")
+
+
 def run(page, example):
     """What an example prints."""
     import millstream.fluid as fluid
@@ -123,7 +130,7 @@ def run(page, example):
         os.chdir(folder)
         try:
             for part in (PREAMBLE, page.setup, example.code):
-                exec(compile(part, f"{page.name}: {', '.join(example.names)}", "exec"), namespace)
+                exec(compiled(part, f"{page.name}: {', '.join(example.names)}"), namespace)
         except BaseException as error:
             raise RuntimeError(f"docs/examples/{page.name}.py, {', '.join(example.names)}: {error}") from error
         finally:

@@ -81,3 +81,32 @@ show(layers.cond(x > 2.0, lambda: x * 10.0, lambda: x))
 index = layers.fill_constant([1], "int32", 1)
 one, two = (lambda: layers.fill_constant([1], "int64", 1)), (lambda: layers.fill_constant([1], "int64", 2))
 show(layers.switch_case(index, {0: one, 1: two}))
+#: layers.control_flow.ConditionalBlock
+total = layers.fill_constant([1], "float32", 0.0)
+flag = data([True], dtype="bool")
+once = layers.control_flow.ConditionalBlock([flag], is_scalar_condition=True)
+with once.block():
+    layers.assign(layers.fill_constant([1], "float32", 5.0), total)
+show(total)
+#: layers.control_flow.split_lod_tensor, layers.control_flow.merge_lod_tensor
+x = data([[1.0], [2.0], [3.0]])
+mask = data([[True], [False], [True]], dtype="bool")
+yes, no = layers.control_flow.split_lod_tensor(x, mask)
+show(yes, no)
+show(layers.control_flow.merge_lod_tensor(yes * 10.0, no, x, mask))
+#: layers.control_flow.select_input
+mask = data([1], dtype="int32")
+show(layers.control_flow.select_input([data([1.0]), data([2.0])], mask))
+#: layers.control_flow.shrink_memory
+# as DynamicRNN does: sequences are sorted, longest first, and those that have ended leave the batch
+x = data([[1.0], [2.0], [3.0]], lengths=[[1, 2]])
+table = layers.control_flow.lod_rank_table(x)
+state = data([[10.0], [20.0]])
+show(layers.control_flow.shrink_memory(state, layers.fill_constant([1], "int64", 0), table))
+show(layers.control_flow.shrink_memory(state, layers.fill_constant([1], "int64", 1), table))
+#: layers.control_flow.BlockGuard
+program = fluid.default_main_program()
+with layers.control_flow.BlockGuard(program):  # what is appended here is of a Block inside the current one
+    layers.fill_constant([1], "float32", 1.0)
+    print(program.current_block().idx, program.current_block().parent_idx)
+print(program.num_blocks, program.current_block().idx)

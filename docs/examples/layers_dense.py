@@ -54,3 +54,20 @@ def halved_fc(x, size):
 
 show(halved_fc(data([[1.0, 2.0]]), 2))
 print(fluid.default_main_program().all_parameters()[0].name)
+#: layers.data_norm
+x = data([[1.0, 10.0], [3.0, 30.0]])
+show(layers.data_norm(x))  # by sums over all batches so far, which begin with 10,000 samples of mean 0 and variance 1
+#: layers.continuous_value_model
+# an embedding whose first two columns are shows and clicks
+rows = data([[1.0, 1.0, 0.5, 0.6], [1.0, 1.0, 0.7, 0.8]])
+counts = data([[3.0, 1.0], [7.0, 0.0]])
+show(layers.continuous_value_model(rows, counts))  # log(shows + 1) and log(clicks + 1) - log(shows + 1)
+show(layers.continuous_value_model(rows, counts, use_cvm=False))
+#: layers.filter_by_instag
+rows = data([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+tags = data([[1], [2], [1]], lengths=[[1, 1, 1]])
+kept, weight = layers.filter_by_instag(rows, tags, data([1]), is_lod=False)
+show(kept, weight)
+#: layers.inplace_abn
+x = data([[1.0, 10.0], [3.0, 30.0]])
+show(layers.inplace_abn(x, act="leaky_relu", act_alpha=0.5))  # batch normalization and activation

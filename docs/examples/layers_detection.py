@@ -115,3 +115,26 @@ show(layers.polygon_box_transform(data(np.zeros((1, 2, 1, 2)))))
 boxes = data([[[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]]])
 scores = data([[[0.9, 0.3]]])
 show(layers.matrix_nms(boxes, scores, 0.1, 0.1, nms_top_k=5, keep_top_k=5, background_label=-1)[0])
+#: layers.retinanet_target_assign
+anchors = data([[0.0, 0.0, 9.0, 9.0], [20.0, 20.0, 29.0, 29.0]])
+scores, offsets = data(np.zeros((1, 2, 1))), data(np.zeros((1, 2, 4)))  # of one picture, for each anchor
+boxes, labels, crowd = data([[0.0, 0.0, 9.0, 9.0]], lengths=[[1]]), data([[1]], [[1]], "int32"), data([[0]], [[1]], "int32")
+assigned = layers.retinanet_target_assign(
+    offsets, scores, anchors, layers.ones([2, 4], "float32"), boxes, labels, crowd, data([[40.0, 40.0, 1.0]]), num_classes=1
+)
+show(assigned[2], assigned[3], assigned[5])  # labels (0: background), offsets of the matching anchor, their number + 1
+#: layers.retinanet_detection_output
+anchors = data([[0.0, 0.0, 9.0, 9.0], [20.0, 20.0, 29.0, 29.0]])
+offsets, scores = data(np.zeros((1, 2, 4))), data([[[0.9, 0.1], [0.2, 0.8]]])  # of one level of the pyramid; two classes
+found = layers.retinanet_detection_output([offsets], [scores], [anchors], data([[40.0, 40.0, 1.0]]), score_threshold=0.5)
+show(found)  # class, score, box; the threshold is not applied to the last level
+#: layers.locality_aware_nms
+boxes = data([[[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [20.0, 0.0, 30.0, 10.0]]])
+scores = data([[[0.5, 0.5, 0.4]]])
+# the first two boxes become their mean, weighted by the scores, which add up
+show(layers.locality_aware_nms(boxes, scores, 0.1, nms_top_k=10, keep_top_k=10, nms_threshold=0.3, normalized=False))
+#: layers.box_decoder_and_assign
+prior, variance = data([[0.0, 0.0, 9.0, 9.0]]), data([0.1, 0.1, 0.2, 0.2])
+offsets = data([[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]])  # of two classes
+decoded, assigned = layers.box_decoder_and_assign(prior, variance, offsets, data([[0.1, 0.9]]), box_clip=4.135)
+show(decoded, assigned)  # assigned: the box of the likelier class

@@ -98,3 +98,6 @@ loss = layers.center_loss(data([[1.0, 2.0]]), data([[0]]), num_classes=2, alpha=
 show(loss)
 #: layers.teacher_student_sigmoid_loss
 show(layers.teacher_student_sigmoid_loss(data([[0.0]]), data([[1.5]])))
+#: layers.loss.cross_entropy2
+p = data([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
+show(layers.loss.cross_entropy2(p, data([[0], [1]])))

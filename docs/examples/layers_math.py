@@ -134,3 +134,30 @@ show(layers.has_nan(data([1.0, 2.0])))
 show(layers.clip_by_norm(data([[3.0, 4.0]]), max_norm=1.0))
 #: layers.addmm
 show(layers.addmm(data([[1.0]]), data([[1.0, 2.0]]), data([[3.0], [4.0]]), alpha=1.0, beta=10.0))  # 10 input + x y
+#: layers.addcmul
+x, a, b = data([[1.0, 1.0]]), data([[2.0, 3.0]]), data([[10.0, 20.0]])
+show(layers.addcmul(x, a, b, value=0.5))  # x + 0.5 * a * b
+#: layers.allclose
+x, y = data([1.0, 2.0]), data([1.0, 2.1])
+show(layers.allclose(x, y), layers.allclose(x, y, atol=0.2))
+#: layers.bmm
+x, y = data(np.ones((2, 1, 3))), data(np.arange(12.0).reshape(2, 3, 2))
+show(layers.bmm(x, y))  # a product for each of the batch
+#: layers.dot, layers.cross
+x, y = data([[1.0, 0.0, 2.0]]), data([[0.0, 1.0, 3.0]])
+show(layers.dot(x, y), layers.cross(x, y, dim=1))
+#: layers.dist
+x, y = data([[3.0, 0.0]]), data([[0.0, 4.0]])
+show(layers.dist(x, y), layers.dist(x, y, p=1), layers.dist(x, y, p=float("inf")))
+#: layers.kron
+show(layers.kron(data([[1.0, 2.0]]), data([[1.0], [10.0]])))  # each element of x times the whole of y
+#: layers.logsumexp
+x = data(np.log([[1.0, 3.0], [2.0, 2.0]]))
+show(layers.logsumexp(x, dim=1))  # log 4, without leaving the range of floats
+#: layers.clamp
+show(layers.clamp(data([-2.0, 0.5, 9.0]), min=0.0, max=1.0))
+#: layers.elementwise_equal
+show(layers.elementwise_equal(data([1, 2]), data([1, 3])))
+#: layers.trace
+x = data([[1.0, 2.0], [3.0, 4.0]])
+show(layers.trace(x), layers.trace(x, offset=1))

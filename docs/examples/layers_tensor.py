@@ -200,3 +200,68 @@ for k in range(2):
     layers.array_write(data([[1.0 + k]]), layers.fill_constant([1], "int64", k), array)
 joined, sizes = layers.tensor_array_to_tensor(array, axis=1)
 show(joined, sizes)
+#: layers.arange
+show(layers.arange(1, 7, 2), layers.arange(0.0, 1.0, 0.25))
+#: layers.full, layers.full_like
+show(layers.full([1, 2], 7.0), layers.full_like(data([[1, 2, 3]]), 9))
+#: layers.tril
+x = data([[1.0, 2.0], [3.0, 4.0]])
+show(layers.tril(x), layers.tril(x, diagonal=-1))
+#: layers.diag_embed
+show(layers.diag_embed(data([[1.0, 2.0]])), layers.diag_embed(data([[5.0]]), offset=1))
+#: layers.flip, layers.roll
+x = data([[1, 2], [3, 4]])
+show(layers.flip(x, dims=[1]), layers.roll(x, shifts=1), layers.roll(x, shifts=1, dims=0))
+#: layers.t
+show(layers.t(data([[1.0, 2.0, 3.0]])))
+#: layers.index_select
+x = data([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+show(layers.index_select(x, data([2, 0]), dim=1))
+#: layers.index_sample
+x = data([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+show(layers.index_sample(x, data([[2], [0]])))  # for each row its own columns
+#: layers.meshgrid
+rows, columns = layers.meshgrid([data([1, 2]), data([10, 20, 30])])
+show(rows, columns)
+#: layers.nonzero
+x = data([[0.0, 5.0], [6.0, 0.0]])
+show(layers.nonzero(x))  # the positions
+show(*layers.nonzero(x, as_tuple=True))
+#: layers.randint, layers.randn, layers.randperm
+dice = layers.randint(1, 7, shape=[50], seed=3)
+show(layers.reduce_min(dice) >= 1, layers.reduce_max(dice) <= 6)
+print(layers.randn([2, 3]).shape)
+show(layers.reduce_sum(layers.randperm(5)))  # 0 to 4 in some order
+#: layers.array_length
+words = layers.create_array("float32")
+for position in range(3):
+    layers.array_write(data([1.0]), layers.fill_constant([1], "int64", position), words)
+show(layers.array_length(words))
+#: layers.merge_selected_rows, layers.get_tensor_from_selected_rows
+# the gradient of a sparse table holds the rows of the words of the batch, once for each
+words = data([[1], [3], [1]])
+table = fluid.embedding(words, [5, 2], is_sparse=True, param_attr=fluid.ParamAttr(name="table"))
+fluid.backward.append_backward(layers.reduce_sum(table))
+gradient = fluid.default_main_program().global_block().var("table@GRAD")
+show(layers.get_tensor_from_selected_rows(gradient))
+show(layers.get_tensor_from_selected_rows(layers.merge_selected_rows(gradient)))  # rows 1 and 3
+#: layers.load
+exe = fluid.Executor(fluid.CPUPlace())
+with fluid.program_guard(fluid.Program(), fluid.Program()):
+    kept = layers.create_global_var([2], 1.5, "float32", persistable=True, name="kept")
+    exe.run(fluid.default_startup_program())
+    fluid.io.save_vars(exe, ".", vars=[kept])
+found = layers.create_tensor("float32")
+layers.load(found, "kept")  # an operator: the file is read when the Program runs
+show(found)
+#: layers.tensor.save, layers.tensor.save_combine, layers.tensor.load_combine
+exe = fluid.Executor(fluid.CPUPlace())
+with fluid.program_guard(fluid.Program()):
+    first, second = (layers.fill_constant([2], "float32", value) for value in (1.0, 2.0))
+    layers.tensor.save(first, "first")
+    layers.tensor.save_combine([first, second], "both")
+    exe.run()
+a, b, c = (layers.create_tensor("float32") for _ in range(3))
+layers.load(a, "first")
+layers.tensor.load_combine([b, c], "both")
+show(a, b, c)

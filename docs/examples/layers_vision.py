@@ -98,3 +98,13 @@ show(layers.add_position_encoding(data(np.zeros((1, 2, 4))), alpha=1.0, beta=1.0
 #: layers.similarity_focus
 x = data(np.array([0.8, 0.1, 0.4, 0.5]).reshape(1, 1, 2, 2))
 show(layers.similarity_focus(x, axis=1, indexes=[0]))
+#: layers.deformable_roi_pooling
+x = image(4, 4)
+rois = data([[0.0, 0.0, 3.0, 3.0]], lengths=[[1]])
+moved = data(np.zeros((1, 2, 1, 1)))
+show(layers.deformable_roi_pooling(x, rois, moved, no_trans=True, pooled_height=1, pooled_width=1, sample_per_part=2))
+#: layers.roi_perspective_transform
+x = image(3, 3)
+corners = data([[0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0]], lengths=[[1]])  # from the upper left corner on
+out, mask, matrix = layers.roi_perspective_transform(x, corners, transformed_height=2, transformed_width=2)
+show(out, mask)

@@ -35,10 +35,11 @@ def run(parts, name):
             os.chdir(folder)
             namespace = {"__name__": "example"}
             for part in parts:
-                exec(compile(for_paddle(part), name, "exec"), namespace)
+                exec(pages_module().compiled(for_paddle(part), name), namespace)
             os.chdir(here)
         return printed.getvalue()
     except Exception as error:
+        fluid.framework._dygraph_tracer_ = None  # guard() leaves its mode on when it is left by an error
         return "%s: %s" % (type(error).__name__, str(error)[-300:])
     finally:
         os.chdir(here)

@@ -13,6 +13,7 @@ from millstream.fluid.dygraph.dygraph_to_static.partial_program import PartialPr
 from millstream.fluid.dygraph.dygraph_to_static.program_translator import StaticFunction
 from millstream.fluid.dygraph.layers import Layer
 from millstream.ir import mode, names
+from millstream.ir.desc import ProgramDesc
 from millstream.ir.program import Program
 from millstream.ops._values import SelectedRows
 from millstream.runtime.compiler import CompiledProgram
@@ -198,7 +199,8 @@ class TracedLayer:
 
 
 def create_program_from_desc(program_desc: Any) -> Program:
-    """A Program from a serialised ProgramDesc (bytes)."""
-    return Program.parse_from_string(program_desc)
+    """A copy, as a Program, of a ProgramDesc (``program.desc``) or of its bytes."""
+    serialized = program_desc.serialize_to_string() if isinstance(program_desc, ProgramDesc) else program_desc
+    return Program.parse_from_string(serialized)
 
 

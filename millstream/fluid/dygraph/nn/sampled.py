@@ -12,6 +12,7 @@ from millstream.fluid.initializer import NumpyArrayInitializer
 from millstream.fluid.layers._check import FLOATS, INDICES, check_choice, check_variable_and_dtype, refuse
 from millstream.fluid.layers.sampled_loss import _SAMPLERS, _alias_tables
 from millstream.fluid.param_attr import ParamAttr
+from millstream.ir import mode
 
 
 class NCE(Layer):
@@ -104,18 +105,74 @@ class TreeConv(Layer):
         return self._helper.append_activation(self._helper.add_bias(out, self.bias, 3), act=self._act)
 
 
-class RowConv(Layer):
-    """Fluid 1.8.5 refuses this layer in dygraph mode: it works on sequences. Use fluid.layers.row_conv."""
+class _OverSequences(Layer):
+    """A Layer of Programs only: its parameters are made at the first call, when the input's width is known."""
+
+    def __init__(self, name_scope: str, instead: str) -> None:
+        if mode.in_dygraph_mode():
+            raise NotSupportedError(
+                f"{type(self).__name__} does not exist in dygraph mode; use fluid.layers.{instead} in a Program"
+            )
+        super().__init__(name_scope)
+        self.weight: Any = None
+        self.bias: Any = None
+
+
+class RowConv(_OverSequences):
+    """Each row becomes a weighted sum of itself and the next rows: fluid.layers.row_conv as an object of Programs.
+
+    Fluid 1.8.5 refuses this layer in dygraph mode, as it works on sequences; so does this one (NotSupportedError).
+
+    Args:
+        name_scope: parameters are named after it.
+        future_context_size: how many of the next rows count.
+
+    forward(input [rows, d], lod_level 1) -> the same shape.
+    """
 
     def __init__(self, name_scope: str, future_context_size: int, param_attr: Any = None, act: Any = None) -> None:
-        raise NotSupportedError("RowConv does not exist in dygraph mode; use fluid.layers.row_conv in a Program")
+        super().__init__(name_scope, "row_conv")
+        self._future_context_size, self._param_attr, self._act = future_context_size, param_attr, act
+
+    def forward(self, input: Any) -> Any:
+        check_variable_and_dtype(input, "input", FLOATS, self._full_name)
+        if self.weight is None:
+            shape = [self._future_context_size + 1, input.shape[-1]]
+            self.weight = self.create_parameter(shape, self._param_attr, input.dtype)
+        out = self._helper.run("row_conv", {"X": [input], "Filter": [self.weight]}, None, input.dtype)
+        return self._helper.append_activation(out, act=self._act)
 
 
-class SequenceConv(Layer):
-    """Fluid 1.8.5 refuses this layer in dygraph mode: it works on sequences. Use fluid.layers.sequence_conv."""
+class SequenceConv(_OverSequences):
+    """Convolution over the rows of each sequence: fluid.layers.sequence_conv as an object of Programs.
+
+    Fluid 1.8.5 refuses this layer in dygraph mode, as it works on sequences; so does this one (NotSupportedError).
+
+    Args:
+        name_scope: parameters are named after it.
+        num_filters: width of the output; filter_size: rows seen at once; filter_stride: only 1.
+        padding: has no meaning (the output always has the input's rows).
+
+    forward(input [rows, d], lod_level 1) -> [rows, num_filters].
+    """
 
     def __init__(
         self, name_scope: str, num_filters: int, filter_size: int = 3, filter_stride: int = 1, padding: Any = None,
         bias_attr: Any = None, param_attr: Any = None, act: Any = None,
     ) -> None:  # fmt: skip
-        raise NotSupportedError("SequenceConv does not exist in dygraph mode; use fluid.layers.sequence_conv in a Program")
+        super().__init__(name_scope, "sequence_conv")
+        if filter_stride != 1:
+            refuse("SequenceConv", f"filter_stride must be 1, received {filter_stride}")
+        self._num_filters, self._filter_size = num_filters, filter_size
+        self._bias_attr, self._param_attr, self._act = bias_attr, param_attr, act
+
+    def forward(self, input: Any) -> Any:
+        check_variable_and_dtype(input, "input", FLOATS, self._full_name)
+        if self.weight is None:
+            shape = [self._filter_size * input.shape[-1], self._num_filters]
+            self.weight = self.create_parameter(shape, self._param_attr, input.dtype)
+            if self._bias_attr is not False:
+                self.bias = self.create_parameter([self._num_filters], self._bias_attr, input.dtype, is_bias=True)
+        attrs = {"contextStride": 1, "contextStart": -(self._filter_size // 2), "contextLength": self._filter_size}
+        out = self._helper.run("sequence_conv", {"X": [input], "Filter": [self.weight]}, attrs, input.dtype)
+        return self._helper.append_activation(self._helper.add_bias(out, self.bias, 1), act=self._act)
