@@ -1,4 +1,8 @@
-"""Updates of one kind (sgd, momentum, adam) with the same attributes and learning rate -> one operator over lists."""
+"""Updates of one kind (sgd, momentum, adam) with the same attributes and learning rate -> one operator over lists.
+
+L2 decay (``scale`` of the parameter and ``sum`` with the gradient, which make two tensors of the parameter's size) goes
+into the update.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,12 @@ class _Kind(NamedTuple):
     attrs: tuple[str, ...]
 
 
+class _Decay(NamedTuple):
+    rate: float
+    grad: str  # the gradient without it
+    positions: tuple[int, int]  # of scale and sum
+
+
 _KINDS = {
     "sgd": _Kind(("Param",), ()),
     "momentum": _Kind(("Param", "Velocity"), ("mu", "use_nesterov")),
@@ -30,8 +40,9 @@ _KINDS = {
 @program_pass("fuse_optimizers")
 def fuse_optimizers(work: Work) -> int:
     """Group the updates; the new operator stands where the last of its group stood."""
-    uses = Uses(work.block)
+    uses = Uses(work.block, work.keep)
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    decays: dict[int, _Decay] = {}
     for i, op in enumerate(work.block.ops):
         kind = _KINDS.get(op.type)
         if kind is None:
@@ -40,18 +51,25 @@ def fuse_optimizers(work: Work) -> int:
         if why is not None:
             work.refused.append(("fuse_optimizers", op, why))
             continue
-        key = (op.type, op.input("LearningRate")[0], *(op.attr(a) for a in kind.attrs), _dtype(work, op))
+        found = _decay(uses, i, op)
+        if isinstance(found, str):
+            work.refuse("fuse_optimizers", op, found)
+        elif found is not None:
+            decays[i] = found
+        rate = decays[i].rate if i in decays else 0.0
+        key = (op.type, op.input("LearningRate")[0], *(op.attr(a) for a in kind.attrs), _dtype(work, op), rate)
         groups[key].append(i)
     replaced: dict[int, Operator | None] = {}
     for key, positions in groups.items():
-        if len(positions) < 2:
+        if len(positions) < 2 and positions[0] not in decays:
             continue
-        why = _in_the_way(uses, positions)
+        why = _in_the_way(uses, positions, decays)
         if why is not None:
             work.refused.append(("fuse_optimizers", uses.ops[positions[0]], why))
             continue
         replaced.update(dict.fromkeys(positions))
-        replaced[positions[-1]] = _build(work, key[0], [uses.ops[p] for p in positions])
+        replaced.update((at, None) for p in positions if p in decays for at in decays[p].positions)
+        replaced[positions[-1]] = _build(work, uses, key[0], positions, decays)
     if replaced:
         work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
         work.program._touch()
@@ -79,11 +97,44 @@ def _why_not(work: Work, uses: Uses, op: Operator, kind: _Kind) -> str | None:
     return None
 
 
-def _in_the_way(uses: Uses, positions: list[int]) -> str | None:
+def _decay(uses: Uses, at: int, op: Operator) -> _Decay | str | None:
+    """The L2 decay in the gradient of the update at `at`; None when there is none, or why it must stay."""
+    grad, param = op.input("Grad")[0], op.input("Param")[0]
+    added = uses.producer(grad, at)
+    if added is None or uses.ops[added].type != "sum" or len(uses.ops[added].input("X")) != 2:
+        return None
+    for plain, term in (uses.ops[added].input("X"), uses.ops[added].input("X")[::-1]):
+        scaled = uses.producer(term, added)
+        if term == plain or scaled is None or uses.ops[scaled].type != "scale":
+            continue
+        scale = uses.ops[scaled]
+        if scale.input("X") == [param] and not scale.attr("bias") and not scale.input("ScaleTensor"):
+            why = _decay_is_seen(uses, at, added, grad, term)
+            return why or _Decay(scale.attr("scale"), plain, (scaled, added))
+    return None
+
+
+def _decay_is_seen(uses: Uses, at: int, added: int, grad: str, term: str) -> str | None:
+    """Why the decayed gradient `grad`, made at `added`, or the decay `term` must exist."""
+    for name in (grad, term):
+        if uses.seen_outside(name):
+            return f"{name!r}, with L2 decay in it, is fetched, fed or persistable"
+    if len(uses.writers[term]) > 1 or uses.readers[term] != [added] or uses.written_between([grad], added, at):
+        return f"{term!r} or {grad!r} is written or read elsewhere too"
+    if any(r > added and r != at for r in uses.readers[grad]):
+        return f"{grad!r}, with L2 decay in it, is read elsewhere too"
+    return None
+
+
+def _in_the_way(uses: Uses, positions: list[int], decays: dict[int, _Decay]) -> str | None:
     """Why the updates can't wait for the last of them."""
     mine = set(positions)
     for p in positions:
         op = uses.ops[p]
+        if p in decays:
+            last_term = decays[p].positions[1]
+            if uses.written_between([decays[p].grad], last_term, positions[-1]):
+                return f"{decays[p].grad!r} is overwritten between the updates"
         changed = uses.written_between([n for n in op.input_arg_names if n not in op.output_arg_names], p, positions[-1])
         if changed is not None:
             return f"{changed!r} is overwritten between the updates"
@@ -93,11 +144,15 @@ def _in_the_way(uses: Uses, positions: list[int]) -> str | None:
     return None
 
 
-def _build(work: Work, kind_name: str, ops: list[Operator]) -> Operator:
-    kind, last = _KINDS[kind_name], ops[-1]
-    inputs = {slot: [op.input(slot)[0] for op in ops] for slot in (*kind.lists, "Grad")}
+def _build(work: Work, uses: Uses, kind_name: str, positions: list[int], decays: dict[int, _Decay]) -> Operator:
+    kind, ops = _KINDS[kind_name], [uses.ops[p] for p in positions]
+    last = ops[-1]
+    inputs = {slot: [op.input(slot)[0] for op in ops] for slot in kind.lists}
+    inputs["Grad"] = [decays[p].grad if p in decays else uses.ops[p].input("Grad")[0] for p in positions]
     inputs["LearningRate"] = last.input("LearningRate")
     outputs = {slot + "Out": list(inputs[slot]) for slot in kind.lists}
     attrs = {a: last.attr(a) for a in kind.attrs}
+    if positions[0] in decays:
+        attrs["weight_decay"] = decays[positions[0]].rate
     assert REGISTRY.find("fused_" + kind_name) is not None
     return Operator(work.block, "fused_" + kind_name, inputs, outputs, {**attrs, OP_ROLE: last.role}, last.site)

@@ -9,11 +9,15 @@ import millstream.fluid as fluid
 RNG = np.random.RandomState(5)
 FEED = {"x": RNG.randn(8, 6).astype("float32"), "y": RNG.randn(8, 1).astype("float32")}
 
+DECAY = fluid.regularizer.L2Decay(0.1)
 OPTIMIZERS = {
     "sgd": lambda rate: fluid.optimizer.SGD(rate),
     "momentum": lambda rate: fluid.optimizer.Momentum(rate, 0.9),
     "nesterov": lambda rate: fluid.optimizer.Momentum(rate, 0.9, use_nesterov=True),
-    "decayed": lambda rate: fluid.optimizer.Momentum(rate, 0.9, regularization=fluid.regularizer.L2Decay(0.1)),
+    "decayed": lambda rate: fluid.optimizer.Momentum(rate, 0.9, regularization=DECAY),
+    "decayed_nesterov": lambda rate: fluid.optimizer.Momentum(rate, 0.9, True, regularization=DECAY),
+    "decayed_sgd": lambda rate: fluid.optimizer.SGD(rate, regularization=DECAY),
+    "decayed_adam": lambda rate: fluid.optimizer.Adam(rate, epsilon=1e-3, regularization=DECAY),
     "adam": lambda rate: fluid.optimizer.Adam(rate, beta1=0.8, beta2=0.99, epsilon=1e-3),
 }
 
@@ -35,7 +39,34 @@ def test_training_stays(name, dtype):
     feed = {k: v.astype(dtype) for k, v in FEED.items()}
     found = types(compare(make, feed, steps=6, rtol=1e-4, atol=1e-5))
     assert sum(t.startswith("fused_") for t in found) == 1
-    assert not {"sgd", "momentum", "adam"} & set(found)
+    assert not {"sgd", "momentum", "adam", "sum"} & set(found)  # sum: the L2 decay
+
+
+@pytest.mark.parametrize("seen", ["gradient", "decay", "reader"])
+def test_decay_that_somebody_sees_stays(seen):
+    def make():
+        loss = regression()
+        fluid.optimizer.Momentum(0.1, 0.9, regularization=DECAY).minimize(loss)
+        block = fluid.default_main_program().global_block()
+        (added, *_) = [op for op in block.ops if op.type == "sum"]
+        if seen == "reader":
+            return [loss, fluid.layers.scale(block.var(added.output("Out")[0]), 2.0)]
+        return [loss, block.var(added.output("Out")[0] if seen == "gradient" else added.input("X")[1])]
+
+    plan = compare(make, FEED, steps=3, rtol=1e-4, atol=1e-5)
+    assert types(plan).count("sum") == 1
+    assert "L2 decay" in plan.work.explain() or "read elsewhere" in plan.work.explain()
+
+
+def test_decay_of_one_parameter_and_of_its_own():
+    def make():
+        x = fluid.data("x", [None, 6])
+        mine = fluid.ParamAttr(regularizer=fluid.regularizer.L2Decay(0.3))
+        loss = fluid.layers.mean(fluid.layers.fc(x, 4, param_attr=mine))
+        fluid.optimizer.SGD(0.1).minimize(loss)
+        return [loss]
+
+    assert "sum" not in types(compare(make, {"x": FEED["x"]}, steps=3))
 
 
 def test_a_schedule_and_clipping():

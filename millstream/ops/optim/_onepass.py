@@ -27,21 +27,29 @@ def ready(*columns: Sequence[torch.Tensor]) -> bool:
 
 def adam(
     params: list[torch.Tensor], grads: list[torch.Tensor], m: list[torch.Tensor], v: list[torch.Tensor], rate: float,
-    beta1: float, beta2: float, epsilon: float,
+    beta1: float, beta2: float, epsilon: float, decay: float = 0.0,
 ) -> None:
-    """params -= rate * m / (sqrt(v) + epsilon) after m and v took in the gradients; all :func:`ready`."""
+    """params -= rate * m / (sqrt(v) + epsilon) after m and v took in the gradients + decay * params; all :func:`ready`."""
     torch._fused_adam_(
-        params, grads, m, v, [], [_ENDLESS] * len(params), lr=rate, beta1=beta1, beta2=beta2, weight_decay=0.0,
+        params, grads, m, v, [], [_ENDLESS] * len(params), lr=rate, beta1=beta1, beta2=beta2, weight_decay=decay,
         eps=epsilon, amsgrad=False, maximize=False,
     )  # fmt: skip
 
 
 def momentum(
     params: list[torch.Tensor], grads: list[torch.Tensor], velocity: list[torch.Tensor], rate: float, mu: float,
-    nesterov: bool,
+    nesterov: bool, decay: float = 0.0,
 ) -> None:
-    """velocity = mu * velocity + grad; params -= rate * velocity (or Nesterov's step); all :func:`ready`."""
+    """velocity = mu * velocity + grad + decay * params; params -= rate * velocity (or Nesterov's step); all ready."""
     torch._fused_sgd_(
-        params, grads, velocity, weight_decay=0.0, momentum=mu, lr=rate, dampening=0.0, nesterov=nesterov,
+        params, grads, velocity, weight_decay=decay, momentum=mu, lr=rate, dampening=0.0, nesterov=nesterov,
         maximize=False, is_first_step=False,
+    )  # fmt: skip
+
+
+def sgd(params: list[torch.Tensor], grads: list[torch.Tensor], rate: float, decay: float) -> None:
+    """params -= rate * (grad + decay * params); all :func:`ready`."""
+    torch._fused_sgd_(
+        params, grads, [], weight_decay=decay, momentum=0.0, lr=rate, dampening=0.0, nesterov=False, maximize=False,
+        is_first_step=False,
     )  # fmt: skip

@@ -12,8 +12,12 @@ def sgd(param, lr, grad, *, aliased=frozenset()):
     return param - lr.reshape(()) * grad
 
 
-def fused_sgd(params, grads, lr):
-    return [sgd(p, lr, g) for p, g in zip(params, grads)]
+def _decayed(params, grads, rate):
+    return [g + rate * p for p, g in zip(params, grads)] if rate else grads
+
+
+def fused_sgd(params, grads, lr, *, weight_decay: float = 0.0):
+    return [sgd(p, lr, g) for p, g in zip(params, _decayed(params, grads, weight_decay))]
 
 
 def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False, aliased=frozenset()):
@@ -22,7 +26,8 @@ def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False
     return param - lr.reshape(()) * step, velocity
 
 
-def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False):
+def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False, weight_decay: float = 0.0):
+    grads = _decayed(params, grads, weight_decay)
     pairs = [momentum(p, g, v, lr, mu=mu, use_nesterov=use_nesterov) for p, g, v in zip(params, grads, velocity)]
     return [p for p, _ in pairs], [v for _, v in pairs]
 
@@ -42,8 +47,9 @@ def adam(
 
 def fused_adam(
     params, grads, lr, moment1, moment2, beta1_pows, beta2_pows, *, beta1: float = 0.9, beta2: float = 0.999,
-    epsilon: float = 1e-8,
+    epsilon: float = 1e-8, weight_decay: float = 0.0,
 ):  # fmt: skip
+    grads = _decayed(params, grads, weight_decay)
     rows = [
         adam(p, g, lr, m1, m2, b1, b2, None, None, beta1=beta1, beta2=beta2, epsilon=epsilon)
         for p, g, m1, m2, b1, b2 in zip(params, grads, moment1, moment2, beta1_pows, beta2_pows)

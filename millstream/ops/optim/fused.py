@@ -14,10 +14,20 @@ from millstream.ops.optim.adam import adam, adam_rate
 from millstream.ops.optim.descent import momentum, sgd
 
 
-@op("fused_sgd", slots="Param*, Grad*, LearningRate -> ParamOut*", infer=lambda p, g, lr: p, grad=False,
+def _decayed(params, grads, rate):
+    """Gradients with L2 decay; the pass fuses it only where they are dense."""
+    return list(torch._foreach_add(grads, params, alpha=rate)) if rate else grads
+
+
+@op("fused_sgd", slots="Param*, Grad*, LearningRate -> ParamOut*", infer=lambda p, g, lr, **_: p, grad=False,
     captured=captured.fused_sgd)  # fmt: skip
-def fused_sgd(params, grads, lr):
-    """sgd of each Param, in place."""
+def fused_sgd(params, grads, lr, *, weight_decay: float = 0.0):
+    """sgd of each Param with Grad + weight_decay * Param, in place."""
+    if weight_decay:
+        if _onepass.ready(params, grads):
+            _onepass.sgd(params, grads, scalar(lr), weight_decay)
+            return params
+        grads = _decayed(params, grads, weight_decay)
     if any(isinstance(g, SelectedRows) for g in grads):
         return [sgd(p, lr, g, aliased=frozenset({"ParamOut"})) for p, g in zip(params, grads)]
     torch._foreach_add_(params, grads, alpha=-scalar(lr))
@@ -28,11 +38,12 @@ def fused_sgd(params, grads, lr):
     "fused_momentum", slots="Param*, Grad*, Velocity*, LearningRate -> ParamOut*, VelocityOut*",
     infer=lambda p, g, v, lr, **_: (p, v), grad=False, captured=captured.fused_momentum,
 )  # fmt: skip
-def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False):
-    """momentum of each Param, in place."""
+def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False, weight_decay: float = 0.0):
+    """momentum of each Param with Grad + weight_decay * Param, in place."""
     if _onepass.ready(params, grads, velocity):
-        _onepass.momentum(params, grads, velocity, scalar(lr), mu, use_nesterov)
+        _onepass.momentum(params, grads, velocity, scalar(lr), mu, use_nesterov, weight_decay)
     else:
+        grads = _decayed(params, grads, weight_decay)
         both = frozenset({"ParamOut", "VelocityOut"})
         for p, g, v in zip(params, grads, velocity):
             momentum(p, g, v, lr, mu=mu, use_nesterov=use_nesterov, aliased=both)
@@ -47,10 +58,11 @@ def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool
 )  # fmt: skip
 def fused_adam(
     params, grads, lr, moment1, moment2, beta1_pows, beta2_pows, *,
-    beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,
+    beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0,
 ):  # fmt: skip
-    """adam of each Param, in place."""
+    """adam of each Param with Grad + weight_decay * Param, in place."""
     if not _onepass.ready(params, grads, moment1, moment2):
+        grads = _decayed(params, grads, weight_decay)
         both = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
         rows = [
             adam(p, g, lr, m, v, b1, b2, None, None, beta1=beta1, beta2=beta2, epsilon=epsilon, aliased=both)
@@ -64,6 +76,6 @@ def fused_adam(
         groups[powers].append(k)
     for powers, members in groups.items():
         p, g, m1, m2 = ([c[k] for k in members] for c in (params, grads, moment1, moment2))
-        _onepass.adam(p, g, m1, m2, adam_rate(scalar(lr), *powers), beta1, beta2, epsilon)
+        _onepass.adam(p, g, m1, m2, adam_rate(scalar(lr), *powers), beta1, beta2, epsilon, weight_decay)
     powers = torch._foreach_mul(beta1_pows, beta1), torch._foreach_mul(beta2_pows, beta2)
     return params, moment1, moment2, *(list(p) for p in powers)
