@@ -19,7 +19,7 @@ ALLOWED = {
     "kernels": FOUNDATION | {"ir"},
     "ops": FOUNDATION | {"files", "ir", "kernels"},
     "autodiff": BACKEND,
-    "passes": BACKEND,
+    "passes": BACKEND | {"autodiff"},  # a pass that rewrites a loop makes the gradients of what takes its place
     "runtime": BACKEND | {"passes"},
     "reader": FOUNDATION,
     "batch": FOUNDATION,

@@ -181,12 +181,12 @@ def _rowwise(memory, code, at, stride, width, n, add, numbers, extra, whole):
     pa, pb, po = at
     sa, sb, so = stride
     lines = n
-    one_operand = code == COPY or code == SCALE or code == ACT
+    one_operand = code in (COPY, SCALE, ACT)
     if whole and sa == so and (one_operand or (sb == so and (code <= DIV or code == ACT_BACK))):
         lines, width = 1, n * so  # rows without gaps between them are one line
     for r in range(lines):
         a, out = memory[pa + r * sa : pa + r * sa + width], memory[po + r * so : po + r * so + width]
-        if code == COPY or code == SCALE:
+        if code in (COPY, SCALE):
             _one(code, a, out, add, numbers[0], numbers[1])
         elif code == ACT:
             _activated(a, out, extra)
@@ -228,7 +228,9 @@ def _parts(memory, code, at, stride, cuts, n, add):
         if size and code == PART_SOFTMAX:
             _softmax(memory[pa + first * sa :], sa, size, memory[po + first * so :], so)
         elif size:
-            _softmax_back(memory[pa + first * sa :], sa, memory[pb + first * sb :], sb, size, memory[po + first * so :], so, add)
+            _softmax_back(
+                memory[pa + first * sa :], sa, memory[pb + first * sb :], sb, size, memory[po + first * so :], so, add
+            )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -296,10 +298,10 @@ def run(memory, code, numbers, base, per_row, stride, width, space, view, first,
                 )  # fmt: skip
             elif what == GATHER:
                 _gather(memory, at_a, stride[a], width[a], cuts[space[a]], running, at_out, stride[out], add != 0, extra)
-            elif what == PART_SOFTMAX or what == PART_SOFTMAX_BACK:
+            elif what in (PART_SOFTMAX, PART_SOFTMAX_BACK):
                 where, strides = (at_a, at_b, at_out), (stride[a], stride[b], stride[out])
                 _parts(memory, what, where, strides, cuts[space[out]], running, add != 0)
-            elif what == REMEMBER or what == CARRY:
+            elif what in (REMEMBER, CARRY):
                 at_a = base[a] + (per_row[a] * first[0, t - 1] if what == REMEMBER and t > 0 else 0)
                 if what == CARRY and later:
                     at_a = base[a] + per_row[a] * first[0, t + 1]
@@ -308,7 +310,18 @@ def run(memory, code, numbers, base, per_row, stride, width, space, view, first,
             elif what == DIV_BACK:
                 at_y = base[extra] + per_row[extra] * first[space[extra], t]
                 _division_back(
-                    memory, at_a, stride[a], at_b, stride[b], at_y, stride[extra], at_out, stride[out], width[out], n, add != 0
+                    memory,
+                    at_a,
+                    stride[a],
+                    at_b,
+                    stride[b],
+                    at_y,
+                    stride[extra],
+                    at_out,
+                    stride[out],
+                    width[out],
+                    n,
+                    add != 0,
                 )
             else:
                 where, strides = (at_a, at_b, at_out), (stride[a], stride[b], stride[out])

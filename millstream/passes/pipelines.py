@@ -1,6 +1,8 @@
 """Which passes run, in order."""
 
-PLAN = ("release_operands", "fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_bigru", "fuse_optimizers")
+PLAN = (
+    "fuse_dynamic_rnn", "release_operands", "fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_bigru", "fuse_optimizers",
+)  # fmt: skip
 """For every Plan; a Plan for a debugging run (FLAGS_check_nan_inf) has none, so that errors name the user's operators."""
 
 CLEAN = (

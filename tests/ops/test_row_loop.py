@@ -31,9 +31,7 @@ class Code:
         return self.value("view", [whole, column], width, space)
 
     def text(self):
-        return json.dumps(
-            {"values": self.values, "steps": self.steps, "memories": self.memories, "outputs": self.outputs}
-        )
+        return json.dumps({"values": self.values, "steps": self.steps, "memories": self.memories, "outputs": self.outputs})
 
     def width(self, value):
         return self.values[value - 1][2]
@@ -103,7 +101,9 @@ def expected(code, steps, statics, inits, consts, lengths, cuts):
                 rows = slice(cuts[s], cuts[s + 1]) if space else slice(s, s + 1)
                 held[i] = statics[argument][rows]
             elif kind == "init":
-                held[i] = inits[argument][s : s + 1]
+                which, ranked = argument
+                row = sorted(range(len(lengths)), key=lambda k: -lengths[k]).index(s) if ranked else s
+                held[i] = inits[which][row : row + 1]
             elif kind == "line":
                 held[i] = consts[argument].reshape(1, -1)
             elif kind == "matrix":
@@ -136,7 +136,7 @@ def lstm(width=20, inner=24):
         gates.append(c.made("act", [total], inner, 2 if k == 3 else 1))
     new = c.made("add", [c.made("mul", [gates[0], cell], inner), c.made("mul", [gates[1], gates[3]], inner)], inner)
     out = c.made("mul", [gates[2], c.made("act", [new], inner, 2)], inner)
-    first = c.value("init", 0, inner)
+    first = c.value("init", [0, True], inner)
     c.memories, c.outputs = [[h, out, 0.5], [cell, new, first]], [out]
     return c, [width], [], [inner], consts
 
@@ -156,7 +156,7 @@ def gru(width=7):
     candidate = c.made("act", [c.made("add", [candidate, c.view(whole, 2 * width, width)], width)], width, 2)
     hidden = c.made("add", [h, c.made("mul", [u, c.made("sub", [candidate, h], width)], width)], width)
     soft = c.made("softmax", [hidden], width)
-    c.memories, c.outputs = [[h, hidden, c.value("init", 0, width)]], [hidden, soft]
+    c.memories, c.outputs = [[h, hidden, c.value("init", [0, False], width)]], [hidden, soft]
     return c, [2 * width, width], [], [width], [(width, 3 * width)]
 
 
@@ -176,7 +176,9 @@ def attention(width=9, inner=18):
     joined = c.made("add", [c.made("add", [x, context], width), c.value("line", 2, width)], width)
     new = c.made("product", [joined, c.value("matrix", [3, "plain", width], inner)], inner)
     new = c.made("mul", [c.made("add", [new, mean], inner), shared], inner)
-    new = c.made("div", [c.made("act", [new], inner, 2), c.made("scale", [c.made("act", [h], inner, 1)], inner, 1.0, 1.0)], inner)
+    new = c.made(
+        "div", [c.made("act", [new], inner, 2), c.made("scale", [c.made("act", [h], inner, 1)], inner, 1.0, 1.0)], inner
+    )
     new = c.made("mul", [new, c.value("line", 4, inner)], inner)
     new = c.made("act", [c.made("sub", [new, c.value("line", 5, inner)], inner)], inner, 3)
     c.memories, c.outputs = [[h, new, 0.1]], [new]

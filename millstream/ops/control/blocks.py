@@ -54,7 +54,8 @@ def _gather(leaf: Any, by_id: dict[int, torch.Tensor]) -> Any:
     if isinstance(leaf, torch.Tensor):
         return by_id.get(id(leaf))
     if isinstance(leaf, TensorArray):
-        return TensorArray(None if v is None else Ragged(by_id[id(v.values)], v.lod) for v in leaf)
+        found = [(v, None if v is None else by_id.get(id(v.values))) for v in leaf]  # word ids have none
+        return TensorArray(None if grad is None else Ragged(grad, v.lod) for v, grad in found)
     return None
 
 

@@ -8,7 +8,6 @@ rows of its own. Gradients of constants are one product over the rows of all ste
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +44,7 @@ class _Schedule:
         kept: rows of each space over all steps.
         once: rows of each space.
         picked: of each space, row -> row of the static inputs.
+        ranks: row of space 0 -> its sequence's place in the order of lengths.
     """
 
     parts: list[_Part]
@@ -52,6 +52,11 @@ class _Schedule:
     kept: np.ndarray
     once: np.ndarray
     picked: list[torch.Tensor]
+    ranks: torch.Tensor
+
+    def of_states(self, ranked: bool) -> torch.Tensor:
+        """Row of space 0 -> row of initial states."""
+        return self.ranks if ranked else self.picked[0]
 
 
 @dataclass
@@ -73,7 +78,8 @@ def _schedule(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarray
     number = threads.parts(total * program.multiplications, len(ranked)) if len(ranked) else 0
     starts = np.concatenate(([0], np.cumsum(lengths)))
     offsets = [np.arange(len(lengths) + 1), *statics]
-    parts, order, picked = [], [], [[] for _ in offsets]
+    parts, order = [], []
+    picked: list[list[np.ndarray]] = [[] for _ in offsets]
     kept, once = np.zeros(len(offsets), np.int64), np.zeros(len(offsets), np.int64)
     for k in range(number):
         mine = ranked[k::number]
@@ -97,7 +103,8 @@ def _schedule(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarray
         parts.append(_Part(mine, _table(counts), _table(first), _table(cuts), at))
     joined = [torch.from_numpy(np.concatenate(p).astype(np.int64)) for p in picked] if parts else []
     rows = np.concatenate(order) if order else np.zeros(0, np.int64)
-    return _Schedule(parts, torch.from_numpy(rows.astype(np.int64)), kept, once, joined)
+    ranks = np.concatenate([np.arange(len(ranked))[k::number] for k in range(number)]) if parts else rows
+    return _Schedule(parts, torch.from_numpy(rows.astype(np.int64)), kept, once, joined, torch.from_numpy(ranks))
 
 
 def _table(rows: list[np.ndarray]) -> np.ndarray:
@@ -192,7 +199,8 @@ def _put_back(like: torch.Tensor, forms: dict[str, torch.Tensor]) -> torch.Tenso
     return torch.zeros_like(like) if total is None else total
 
 
-def _run(tape: _Tape, code: np.ndarray, numbers: np.ndarray, backwards: bool) -> None:
+def _run(tape: _Tape, instructions: tuple[np.ndarray, np.ndarray], backwards: bool) -> None:
+    code, numbers = instructions
     program, values = tape.program, tape.program.values
     space = np.array([v.space for v in values])
     width = np.array([padded(v.width) if v.kind == "matrix" else v.width for v in values])
@@ -218,8 +226,8 @@ def _spec(steps, statics, inits, consts, *, code, widths, train):
 def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = [], train: bool = False):
     """Run the program `code` (ops/recurrent/row_program.py) over the sequences of Steps.
 
-    Steps: float32 [rows, width], one LoD level, the same for all. Statics: rows that each sequence keeps, with a LoD level, or
-    one row a sequence. Inits: [sequences, width], in the order of the sequences. Outs: as Steps, of `widths`.
+    Steps: float32 [rows, width], one LoD level, the same for all. Statics: rows that each sequence keeps, with a LoD
+    level, or one row a sequence. Inits: [sequences, width]. Outs: as Steps, of `widths`.
     """
     program = compiled(code, train)
     lod = steps[0].lod
@@ -229,13 +237,13 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
         if len(other.lod) != 1 or not np.array_equal(other.lod[0], lod[0]):
             raise InvalidProgramError("step inputs of a DynamicRNN must have the same sequences")
     lengths = np.diff(lod[0])
-    cuts = [None] * (program.spaces - 1)
+    cuts = [np.zeros(len(lod[0]), np.int64)] * (program.spaces - 1)
     for _, value in program.of_kind("static"):
         if value.space:
             given = statics[value.argument].lod
             if len(given) != 1 or len(given[0]) != len(lod[0]):
                 raise InvalidProgramError(
-                    f"a static input of a DynamicRNN must have {len(lengths)} sequences at one LoD level, its LoD is {given}"
+                    f"a DynamicRNN's static input must have {len(lengths)} sequences at one LoD level; its LoD is {given}"
                 )
             cuts[value.space - 1] = np.asarray(given[0])
     schedule = _schedule(program, lengths, cuts)
@@ -248,35 +256,35 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
         for i, value in program.of_kind("static"):
             _fill(tape, i, statics[value.argument].values, schedule.picked[value.space])
         for i, value in program.of_kind("init"):
-            _fill(tape, i, inits[value.argument], schedule.picked[0])
-        _run(tape, *program.forward_code, False)
-        for out, value in zip(outs, program.outputs):
-            out.index_copy_(0, schedule.order, _rows(tape, value))
+            which, ranked = value.argument
+            _fill(tape, i, inits[which], schedule.of_states(ranked))
+        _run(tape, program.forward_code, False)
+        for out, made in zip(outs, program.outputs):
+            out.index_copy_(0, schedule.order, _rows(tape, made))
     return [Ragged(out, lod) for out in outs], tape if train else None
 
 
 @op(
     "row_loop_grad",
-    slots="Steps*#, Statics*#?, Inits*?, Consts*?, Tape, Outs@GRAD*? -> Steps@GRAD*, Statics@GRAD*, Inits@GRAD*, Consts@GRAD*",
+    slots="Steps*#, Statics*#?, Inits*?, Consts*?, Tape, Outs@GRAD*? "
+    "-> Steps@GRAD*, Statics@GRAD*, Inits@GRAD*, Consts@GRAD*",
 )
-def row_loop_grad(
-    steps, statics, inits, consts, tape, douts, *, code: str, widths: list[int] = [], train: bool = False
-):
+def row_loop_grad(steps, statics, inits, consts, tape, douts, *, code: str, widths: list[int] = [], train: bool = False):
     program, schedule = tape.program, tape.schedule
     dsteps = [torch.zeros_like(x.values) for x in steps]
     dstatics = [torch.zeros_like(x.values) for x in statics or ()]
     dinits = [torch.zeros_like(x) for x in inits or ()]
     if not schedule.parts:
         return dsteps, dstatics, dinits, [torch.zeros_like(c) for c in consts or ()]
-    for value, dout in zip(program.outputs, douts):
+    for made, dout in zip(program.outputs, douts):
         if dout is None:
-            _rows(tape, program.gradients[value]).zero_()
+            _rows(tape, program.gradients[made]).zero_()
         else:
-            _fill(tape, program.gradients[value], dout, schedule.order)
+            _fill(tape, program.gradients[made], dout, schedule.order)
     for i, _value in program.of_kind("static"):
         if i in program.gradients:
             _rows(tape, program.gradients[i]).zero_()
-    _run(tape, *program.backward_code, True)
+    _run(tape, program.backward_code, True)
     for i, value in program.of_kind("step"):
         if i in program.gradients:
             _give_back(dsteps[value.argument], tape, program.gradients[i], schedule.order)
@@ -285,8 +293,9 @@ def row_loop_grad(
             _give_back(dstatics[value.argument], tape, program.gradients[i], schedule.picked[value.space])
     for memory, _becomes, init in program.memories:
         if isinstance(init, int) and memory in program.gradients:
-            _give_back(dinits[program.values[init].argument], tape, program.gradients[memory], schedule.picked[0])
-    return dsteps, dstatics, dinits, _of_constants(tape, consts or ())
+            which, ranked = program.values[init].argument
+            _give_back(dinits[which], tape, program.gradients[memory], schedule.of_states(ranked))
+    return dsteps, dstatics, dinits, _of_constants(tape, consts or [])
 
 
 def _give_back(target: torch.Tensor, tape: _Tape, value: int, rows: torch.Tensor) -> None:

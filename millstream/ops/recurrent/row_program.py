@@ -3,8 +3,9 @@
 A :class:`RowProgram` is made of text (JSON), so that it can be an operator's attribute:
 
     values:   [kind, argument, width, space] each. Kinds: "step" (argument: which step input), "static" (which static input;
-              its own space, or space 0 for one row a sequence), "init" (which initial state), "line" (which constant, a
-              vector), "matrix" ([which constant, form]), "memory", "made", "view" ([whole, first column] of a made value).
+              its own space, or space 0 for one row a sequence), "init" ([which initial state, whether its rows are in the
+              order of lengths, the longest first]), "line" (which constant, a vector), "matrix" ([which constant, form,
+              rows]), "memory", "made", "view" ([whole, first column] of a made value).
     steps:    [name, inputs, output, parameters] each; see `_STEPS`.
     memories: [memory, what it becomes, value of kind init | number] each.
     outputs:  values that leave the loop, in space 0.
@@ -94,7 +95,9 @@ class RowProgram:
     @cached_property
     def multiplications(self) -> int:
         """Multiplications a row, about: to decide on threads."""
-        return sum(self.values[ins[0]].width * self.values[out].width for name, ins, out, _ in self.steps if name == "product")
+        return sum(
+            self.values[ins[0]].width * self.values[out].width for name, ins, out, _ in self.steps if name == "product"
+        )
 
 
 def _arrays(code: list[list[int]], numbers: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -179,8 +182,8 @@ class _Backward:
         for value in program.outputs:
             self.written.add(self.gradient(value))  # filled from outside
             program.kept.add(self.gradient(value))
-        for i, value in enumerate(program.values[:]):
-            if value.kind == "static":
+        for i, of in enumerate(program.values[:]):
+            if of.kind == "static":
                 self.written.add(self.gradient(i))  # gathers over all steps
         moved = {m[0] for m in program.memories if self._used(m[0])}
         for memory, becomes, _init in program.memories:
@@ -195,8 +198,8 @@ class _Backward:
         for memory in moved:
             if not self._has(memory):  # only its rows' shape was used
                 self.emit(machine.ZERO, NONE, NONE, self.gradient(memory))
-        for i, value in enumerate(program.values[:]):
-            if value.kind == "step" and i in program.gradients:
+        for i, of in enumerate(program.values[:]):
+            if of.kind == "step" and i in program.gradients:
                 program.kept.add(program.gradients[i])
                 if not self._has(i):
                     self.emit(machine.ZERO, NONE, NONE, program.gradients[i])

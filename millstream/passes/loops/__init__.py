@@ -1,0 +1,1 @@
+"""Passes over loops: operators with a sub-Block, rewritten together with their gradients."""

@@ -1,0 +1,258 @@
+"""DynamicRNNs by the row machine against themselves operator by operator: results, gradients, and what training makes."""
+
+import numpy as np
+import pytest
+
+import millstream.fluid as fluid
+from millstream.passes import pipelines
+
+layers = fluid.layers
+LENGTHS = [3, 1, 4, 2, 4]
+KEPT = [2, 3, 1, 1, 2]
+
+
+def _sequences(name, width, lengths=LENGTHS, dtype="float32"):
+    var = fluid.data(name, [None, width], dtype, lod_level=1)
+    var.stop_gradient = dtype != "float32"
+    rng = np.random.RandomState(len(name) + width)
+    rows = rng.randint(0, 7, (sum(lengths), width)) if dtype == "int64" else rng.randn(sum(lengths), width)
+    return var, fluid.create_lod_tensor(rows.astype(dtype), [lengths], fluid.CPUPlace())
+
+
+def _fc(x, size, act=None, bias=True):
+    return layers.fc(x, size, act=act, bias_attr=None if bias else False)
+
+
+def simple(feed):
+    x, feed["x"] = _sequences("x", 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word = rnn.step_input(x)
+        state = rnn.memory(shape=[5], value=0.25)
+        new = _fc([word, state], 5, "tanh")
+        rnn.update_memory(state, new)
+        rnn.output(new)
+    return [rnn()]
+
+
+def lstm(feed):
+    """lstm_unit, with its cell and its hidden state as results; one state starts from a dense layer in batch order."""
+    x, feed["x"] = _sequences("x", 6)
+    first = _fc(layers.sequence_pool(x, "average"), 8)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word = rnn.step_input(x)
+        hidden, cell = rnn.memory(init=first, need_reorder=True), rnn.memory(shape=[8], value=0.0)
+        new_hidden, new_cell = layers.lstm_unit(word, hidden, cell, forget_bias=1.0)
+        rnn.update_memory(hidden, new_hidden)
+        rnn.update_memory(cell, new_cell)
+        rnn.output(new_hidden, layers.scale(new_cell, 2.0, 0.5))
+    return rnn()
+
+
+def gru(feed):
+    """gru_unit over word ids; the state starts from rows that stand in the order of the rank table."""
+    ids, feed["ids"] = _sequences("ids", 1, dtype="int64")
+    first = fluid.data("first", [None, 7])
+    first.stop_gradient = False
+    feed["first"] = np.random.RandomState(1).randn(len(LENGTHS), 7).astype("float32")
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word = rnn.step_input(ids)
+        state = rnn.memory(init=first)
+        hidden, _, _ = layers.gru_unit(_fc(layers.embedding(word, [7, 4]), 21), state, 21, origin_mode=True)
+        rnn.update_memory(state, hidden)
+        rnn.output(_fc(hidden, 6, "softmax"))
+    return [rnn()]
+
+
+def attention(feed):
+    """A decoder with labels in the loop: attends to a source, costs are results."""
+    x, feed["x"] = _sequences("x", 6)
+    source, feed["source"] = _sequences("source", 4, KEPT)
+    label, feed["label"] = _sequences("label", 1, dtype="int64")
+    keys = _fc(source, 9, bias=False)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, right = rnn.step_input(x), rnn.step_input(label)
+        kept, kept_keys = rnn.static_input(source), rnn.static_input(keys)
+        state = rnn.memory(shape=[9], value=0.0)
+        mixed = layers.tanh(kept_keys + layers.sequence_expand(_fc(state, 9, bias=False), kept_keys))
+        weights = layers.reshape(layers.sequence_softmax(_fc(mixed, 1, bias=False)), [-1])
+        context = layers.sequence_pool(layers.elementwise_mul(kept, weights, axis=0), "sum")
+        new = _fc(layers.concat([word, context, layers.sequence_pool(mixed, "sqrt")], 1), 9, "sigmoid")
+        mixture = new * state + (1.0 - new) * _fc(context, 9, "relu")
+        rnn.update_memory(state, mixture)
+        rnn.output(layers.cross_entropy(_fc(mixture, 8, "softmax"), right))
+    return [rnn()]
+
+
+def split_gates(feed):
+    """Gates cut from one product; a state of a step input; a state that nothing reads; results of one value twice."""
+    x, feed["x"] = _sequences("x", 6)
+    y, feed["y"] = _sequences("y", 4)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, other = rnn.step_input(x), rnn.step_input(y)
+        late, state = rnn.memory(shape=[4], value=1.0), rnn.memory(shape=[4], value=0.0)
+        gates = _fc(word, 12) + _fc(state, 12, bias=False)
+        a, b, c = layers.split(gates, 3, dim=1)
+        scale = layers.create_parameter([4], "float32", default_initializer=fluid.initializer.Constant(1.5))
+        new = layers.sigmoid(a) * late + layers.elementwise_mul(layers.tanh(b) / (2.0 + layers.sigmoid(c)), scale, axis=1)
+        new = new - layers.slice(gates, [1], [2], [6])
+        rnn.update_memory(late, other)
+        rnn.update_memory(state, new)
+        rnn.output(new, new, layers.square(new))
+    return rnn()
+
+
+def no_state(feed):
+    x, feed["x"] = _sequences("x", 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word = rnn.step_input(x)
+        rnn.output(_fc(word, 3, "tanh"), word)
+    return rnn()
+
+
+def mixed(feed):
+    """A state per sequence kept whole, step inputs twice, and a parameter that is used outside of the loop too."""
+    x, feed["x"] = _sequences("x", 5)
+    pooled = _fc(layers.sequence_pool(x, "max"), 5)
+    shared = fluid.ParamAttr("shared_w")
+    outside = layers.fc(x, 5, param_attr=shared, bias_attr=False)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, again, more = rnn.step_input(x), rnn.step_input(x), rnn.step_input(outside)
+        whole = rnn.static_input(pooled)
+        state = rnn.memory(shape=[5], value=0.0)
+        new = layers.relu(word * again + layers.fc(state, 5, param_attr=shared, bias_attr=False) - whole)
+        rnn.update_memory(state, new)
+        rnn.output(layers.sums([new, more, state]))
+    return [rnn(), outside]
+
+
+FUSED = {f.__name__: f for f in (simple, lstm, gru, attention, split_gates, no_state, mixed)}
+
+
+# ---- loops that stay as they are ---------------------------------------------------------------------
+def conv_in_step(feed):
+    x, feed["x"] = _sequences("x", 16)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, state = rnn.step_input(x), None
+        state = rnn.memory(shape=[16], value=0.0)
+        image = layers.reshape(word + state, [-1, 1, 4, 4])
+        new = layers.reshape(layers.conv2d(image, 1, 3, padding=1), [-1, 16])
+        rnn.update_memory(state, new)
+        rnn.output(new)
+    return [rnn()]
+
+
+def normed_over_batch(feed):
+    x, feed["x"] = _sequences("x", 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, state = rnn.step_input(x), rnn.memory(shape=[6], value=0.0)
+        new = word + state - layers.reduce_mean(state)
+        rnn.update_memory(state, new)
+        rnn.output(new)
+    return [rnn()]
+
+
+def stopped(feed):
+    x, feed["x"] = _sequences("x", 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, state = rnn.step_input(x), rnn.memory(shape=[6], value=0.0)
+        gate = layers.sigmoid(_fc(state, 6))
+        gate.stop_gradient = True
+        new = word * gate
+        rnn.update_memory(state, new)
+        rnn.output(new)
+    return [rnn()]
+
+
+KEPT_AS_LOOPS = {
+    "conv_in_step": (conv_in_step, "not rows"),
+    "normed_over_batch": (normed_over_batch, "not known to the row machine"),
+    "stopped": (stopped, "stops gradients"),
+}
+
+
+def _train(build, passes, steps=3):
+    """(results, gradients, parameters, the first Plan with a loop) after some steps of SGD."""
+    main, startup, feed = fluid.Program(), fluid.Program(), {}
+    main.random_seed = startup.random_seed = 5
+    with fluid.program_guard(main, startup), fluid.unique_name.guard():
+        results = build(feed)
+        terms = [layers.reduce_sum(r * (k + 1.0) + layers.square(r)) for k, r in enumerate(results)]
+        loss = layers.scale(layers.sums(terms), 0.01)
+        pairs = fluid.backward.append_backward(loss)
+        given = [n + "@GRAD" for n in feed if main.global_block().has_var(n + "@GRAD")]
+        fluid.optimizer.SGD(0.05).apply_gradients(pairs)
+    exe, scope = fluid.Executor(fluid.CPUPlace()), fluid.Scope()
+    exe.passes = passes
+    names = [g.name for _, g in pairs] + given
+    out = []
+    with fluid.scope_guard(scope):
+        exe.run(startup)
+        for _ in range(steps):
+            got = exe.run(main, feed=feed, fetch_list=[loss, *results, *names], return_numpy=False)
+            out.append([(np.asarray(v), v.lod()) for v in got])
+        out.append([(np.asarray(scope.find_var(p.name).get_tensor()), []) for p, _ in pairs])
+    plans = [p for p in exe._plans.values() if p.work is not None and any(n == "fuse_dynamic_rnn" for n, _ in p.work.done)]
+    return out, [len(results), names], plans[-1].work if plans else None
+
+
+def _same(got, want, counts):
+    for step, (a, b) in enumerate(zip(got, want, strict=True)):
+        for k, ((x, x_lod), (y, y_lod)) in enumerate(zip(a, b, strict=True)):
+            np.testing.assert_allclose(x, y, rtol=3e-4, atol=3e-5, err_msg=f"step {step}, value {k} of {counts}")
+            assert x.shape == y.shape and (x_lod == y_lod or k > counts[0]), (step, k)
+
+
+@pytest.mark.parametrize("name", list(FUSED))
+def test_as_operator_by_operator(name):
+    want, counts, _ = _train(FUSED[name], ())
+    got, _, work = _train(FUSED[name], pipelines.PLAN)
+    assert work is not None and work.counts().get("fuse_dynamic_rnn") == 1, work and work.explain()
+    left = [op.type for op in work.block.ops]
+    assert "while" not in left and "while_grad" not in left
+    assert ("row_loop" in left) == (name != "no_state")
+    _same(got, want, counts)
+
+
+@pytest.mark.parametrize("name", list(KEPT_AS_LOOPS))
+def test_what_stays_a_loop(name):
+    build, why = KEPT_AS_LOOPS[name]
+    want, counts, _ = _train(build, ())
+    got, _, work = _train(build, pipelines.PLAN)
+    assert "fuse_dynamic_rnn" not in work.counts()
+    assert any(why in text for pass_name, _, text in work.refused if pass_name == "fuse_dynamic_rnn"), work.explain()
+    _same(got, want, counts)
+
+
+def test_without_a_gradient_and_with_other_lengths():
+    main, startup, feed = fluid.Program(), fluid.Program(), {}
+    main.random_seed = startup.random_seed = 5
+    with fluid.program_guard(main, startup), fluid.unique_name.guard():
+        results = attention(feed)
+    outs = []
+    for passes in ((), pipelines.PLAN):
+        exe, scope = fluid.Executor(fluid.CPUPlace()), fluid.Scope()
+        exe.passes = passes
+        with fluid.scope_guard(scope):
+            exe.run(startup)
+            for lengths, kept in ((LENGTHS, KEPT), ([1], [3]), ([2, 6], [1, 1])):
+                _, feed["x"] = _fresh("x", 6, lengths)
+                _, feed["source"] = _fresh("source", 4, kept)
+                _, feed["label"] = _fresh("label", 1, lengths, "int64")
+                outs.append(np.asarray(exe.run(main, feed=feed, fetch_list=results, return_numpy=False)[0]))
+    for a, b in zip(outs[:3], outs[3:]):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def _fresh(name, width, lengths, dtype="float32"):
+    with fluid.program_guard(fluid.Program()):
+        return _sequences(name, width, lengths, dtype)
