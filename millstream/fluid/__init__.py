@@ -14,6 +14,7 @@ from millstream.fluid import (
     dataloader,
     dataset,
     debugger,
+    default_scope_funcs,
     dygraph,
     evaluator,
     executor,
@@ -25,6 +26,7 @@ from millstream.fluid import (
     layers,
     lod_tensor,
     metrics,
+    net_drawer,
     nets,
     optimizer,
     parallel_executor,
@@ -61,6 +63,7 @@ from millstream.fluid.io import load, load_program_state, save, set_program_stat
 from millstream.fluid.layers.math_op_patch import monkey_patch_variable
 from millstream.fluid.memory_optimization import memory_optimize, release_memory
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
+from millstream.fluid.transpiler import DistributeTranspiler, DistributeTranspilerConfig
 from millstream.ir.program import (
     Program,
     default_main_program,

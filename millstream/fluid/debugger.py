@@ -41,7 +41,7 @@ def repr_attr(desc: tuple[str, Any]) -> str:
 
 def repr_var(vardesc: Variable) -> str:
     """A variable's declaration."""
-    return vardesc.to_string(with_details=True)
+    return f"{vardesc.describe()} persistable={vardesc.persistable} stop_gradient={vardesc.stop_gradient}"
 
 
 def repr_op(opdesc: Operator) -> str:

@@ -214,9 +214,11 @@ class Block:
         return BlockDesc(self)
 
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
-        from millstream.ir.printer import block_text
+        """The BlockDesc as protobuf text; see :meth:`Program.to_string`."""
+        from millstream.ir import proto_text
 
-        return block_text(self, with_details)
+        proto_text.check_flags(throw_on_error=throw_on_error, with_details=with_details)
+        return proto_text.block_text(self, with_details)
 
     def __repr__(self) -> str:
         return f"<Block {self.idx} of {len(self.program.blocks)}: {len(self.vars)} vars, {len(self.ops)} ops>"

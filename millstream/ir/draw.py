@@ -330,7 +330,9 @@ def _node_svg(node: _Node) -> str:
         var = node.var
         label = _short(_label(var, node.name))
         style = "parameter" if var is not None and var.persistable else "data"
-        title = f"{node.name}: not declared in reach" if var is None else var.to_string(with_details=True)
+        title = f"{node.name}: not declared in reach"
+        if var is not None:
+            title = f"{var.describe()} persistable={var.persistable} stop_gradient={var.stop_gradient}"
         return (
             f"<g><title>{_xml(title)}</title><rect class=\"{style}\" {rect} rx=\"12\"/>"
             f'<text {middle} y="{y + 16:.1f}">{_xml(label)}</text></g>'

@@ -16,7 +16,7 @@ from millstream.ir.wire import BYTES, Buffer, WireError, fields
 _PACKAGE = "millstream.framework"
 
 # message: "number label type name" …; label ! required, ? optional, * repeated
-_TABLE = {
+TABLE = {
     "Version": ["1 ? int64 version"],
     "TensorDesc": ["1 ! enum data_type", "2 * int64 dims"],
     "LoDTensorDesc": ["1 ! TensorDesc tensor", "2 ? int32 lod_level"],
@@ -41,8 +41,8 @@ _TABLE = {
     "OpCompatiblePair": ["1 ! string op_name", "2 ! CompatibleInfo compatible_info"],
     "OpCompatibleMap": ["1 * OpCompatiblePair pair", "2 ? string default_required_version"],
 }  # fmt: skip
-_LABELS = {"!": 2, "?": 1, "*": 3}
-_TYPES = {"int32": 5, "int64": 3, "float": 2, "bool": 8, "string": 12, "enum": 5}
+LABELS = {"!": 2, "?": 1, "*": 3}
+TYPES = {"int32": 5, "int64": 3, "float": 2, "bool": 8, "string": 12, "enum": 5}
 _DEFAULTS = {"forward_block_idx": "-1"}
 _MESSAGE = 11
 
@@ -52,26 +52,28 @@ _Layout = dict[int, tuple[str, str, str]]  # field number -> (name, type, label)
 def _build() -> tuple[dict[str, Any], dict[str, _Layout]]:
     file = descriptor_pb2.FileDescriptorProto(name="millstream/framework.proto", package=_PACKAGE, syntax="proto2")
     layouts: dict[str, _Layout] = {}
-    for message, rows in _TABLE.items():
+    for message, rows in TABLE.items():
         made = file.message_type.add(name=message)
         layout = layouts[message] = {}
         for row in rows:
             number, label, kind, name = row.split()
-            field = made.field.add(name=name, number=int(number), label=_LABELS[label], type=_TYPES.get(kind, _MESSAGE))
-            if kind not in _TYPES:
+            field = made.field.add(name=name, number=int(number), label=LABELS[label], type=TYPES.get(kind, _MESSAGE))
+            if kind not in TYPES:
                 field.type_name = f".{_PACKAGE}.{kind}"
             if name in _DEFAULTS:
                 field.default_value = _DEFAULTS[name]
             layout[int(number)] = (name, kind, label)
     pool = descriptor_pool.DescriptorPool()  # our own: another library may hold the real framework.proto
     pool.Add(file)
-    classes = {m: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{m}")) for m in _TABLE}
+    classes = {m: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{m}")) for m in TABLE}
     return classes, layouts
 
 
 _CLASSES, _LAYOUTS = _build()
 Version: Any = _CLASSES["Version"]
 BlockDesc: Any = _CLASSES["BlockDesc"]
+OpDesc: Any = _CLASSES["OpDesc"]
+VarDesc: Any = _CLASSES["VarDesc"]
 OpCompatibleMap: Any = _CLASSES["OpCompatibleMap"]
 
 

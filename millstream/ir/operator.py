@@ -178,12 +178,16 @@ class Operator:
         return self.block.ops.index(self)
 
     def to_string(self, throw_on_error: bool = False) -> str:
-        from millstream.ir.printer import op_text
+        """The OpDesc as protobuf text; see :meth:`Program.to_string`. ``str`` gives one line."""
+        from millstream.ir import proto_text
 
-        return op_text(self)
+        proto_text.check_flags(throw_on_error=throw_on_error)
+        return proto_text.operator_text(self)
 
     def __repr__(self) -> str:
-        return f"<Operator {self.to_string()}>"
+        from millstream.ir.printer import op_text
+
+        return f"<Operator {op_text(self)}>"
 
     __str__ = __repr__
 

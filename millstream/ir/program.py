@@ -157,9 +157,18 @@ class Program:
         return proto.program_from_bytes(binary_str)
 
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
-        from millstream.ir.printer import program_text
+        """The ProgramDesc as protobuf text, as 1.8.5 prints it; `pprint_program_codes` of fluid.debugger prints code.
 
-        return program_text(self, with_details)
+        Args:
+            throw_on_error: accepted; what cannot be stored always raises.
+            with_details: also what no ProgramDesc holds (stop_gradient, …); the text cannot be parsed then.
+
+        Raises TypeError: an argument is no bool.
+        """
+        from millstream.ir import proto_text
+
+        proto_text.check_flags(throw_on_error=throw_on_error, with_details=with_details)
+        return proto_text.program_text(self, with_details)
 
     def __repr__(self) -> str:
         n = sum(len(b.ops) for b in self.blocks)

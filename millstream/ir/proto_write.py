@@ -58,6 +58,20 @@ def write_block(program: Program, block: Block, position: int) -> bytes:
     return bytes(desc.SerializeToString())
 
 
+def write_variable(var: Variable) -> bytes:
+    """One VarDesc as bytes."""
+    desc = messages.VarDesc()
+    _write_variable(desc, var)
+    return bytes(desc.SerializeToString())
+
+
+def write_operator(op: Operator) -> bytes:
+    """One OpDesc as bytes."""
+    desc = messages.OpDesc()
+    _write_operator(desc, op, op.block.program)
+    return bytes(desc.SerializeToString())
+
+
 def write_tail(program: Program) -> bytes:
     """The fields after the Blocks: the ones read from a file, else a version as 1.8.5 writes it."""
     extra, version = program.saved_extra, program.saved_version

@@ -158,11 +158,11 @@ class Variable:
         return text
 
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
-        """The variable as text; `with_details` adds persistable and stop_gradient."""
-        text = self.describe()
-        if with_details:
-            text += f" persistable={self.persistable} stop_gradient={self.stop_gradient}"
-        return text
+        """The VarDesc as protobuf text; see :meth:`Program.to_string`. ``str`` gives one line."""
+        from millstream.ir import proto_text
+
+        proto_text.check_flags(throw_on_error=throw_on_error, with_details=with_details)
+        return proto_text.variable_text(self, with_details)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.describe()}>"

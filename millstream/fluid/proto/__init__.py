@@ -1,0 +1,1 @@
+"""``fluid.proto``: the messages of Program files, for programs that take them apart themselves."""

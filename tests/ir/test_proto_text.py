@@ -1,0 +1,75 @@
+"""Text of Programs and the message classes of framework.proto: figures of PaddlePaddle 1.8.5."""
+
+import pytest
+from google.protobuf import text_format
+
+import millstream.fluid as fluid
+from millstream.fluid.proto import framework_pb2
+
+VARIABLE = """name: "x"
+type {
+  type: LOD_TENSOR
+  lod_tensor {
+    tensor {
+      data_type: FP32
+      dims: -1
+      dims: 2
+    }
+    lod_level: 0
+  }
+}
+persistable: false
+need_check_feed: true
+"""
+PARAMETER_DETAILS = """persistable: true
+error_clip: None
+stop_gradient: False
+trainable: True
+optimize_attr: {'learning_rate': 1.0}
+regularizer: None
+do_model_average: True
+"""
+
+
+def network():
+    x = fluid.data("x", [None, 2])
+    return x, fluid.layers.scale(fluid.layers.fc(x, 3, act="relu"), scale=0.5), fluid.default_main_program()
+
+
+def parsed(text, kind):
+    return text_format.Parse(text, getattr(framework_pb2, kind)())
+
+
+def test_text_is_read_by_protobuf():
+    x, y, program = network()
+    stated = [line for line in VARIABLE.splitlines() if line.strip() not in ("lod_level: 0", "persistable: false")]
+    assert x.to_string(True).splitlines() == stated  # defaults are stated by 1.8.5 and mean the same when they are not
+    desc = parsed(str(program), "ProgramDesc")
+    assert str(program) == program.to_string(True) and desc.version.version == 1008005
+    assert [op.type for op in desc.blocks[0].ops] == ["mul", "elementwise_add", "relu", "scale"]
+    assert desc.blocks[0] == parsed(str(program.global_block()), "BlockDesc")
+    assert desc.blocks[0].ops[3] == parsed(y.op.to_string(True), "OpDesc")
+    scale = {a.name: a for a in desc.blocks[0].ops[3].attrs}["scale"]
+    assert scale.type == framework_pb2.FLOAT and scale.f == 0.5
+    again = fluid.Program.parse_from_string(desc.SerializeToString())
+    assert again.to_string(True) == program.to_string(True)
+
+
+def test_details_follow_the_fields():
+    _x, _, program = network()
+    assert program.all_parameters()[0].to_string(True, True).endswith(PARAMETER_DETAILS)
+    text = program.to_string(True, with_details=True)
+    assert text.startswith("blocks {\n  idx: 0\n  parent_idx: -1\n  vars {\n    name: \"x\"\n")
+    assert "    stop_gradient: True\n" in text
+
+
+@pytest.mark.parametrize("flags", [{"throw_on_error": "x"}, {"with_details": 1}])
+def test_flags(flags):
+    with pytest.raises(TypeError, match=f"{next(iter(flags))} must be a bool"):
+        fluid.Program().to_string(**flags)
+
+
+def test_enums():
+    assert framework_pb2.VarType.Type.Name(framework_pb2.VarType.LOD_TENSOR) == "LOD_TENSOR"
+    assert framework_pb2.AttrType.Name(9) == "LONG" and framework_pb2.LONGS == 11
+    assert framework_pb2.OpProto.Attr.DESCRIPTOR.fields_by_name["type"].enum_type.name == "AttrType"
