@@ -60,6 +60,17 @@ def _gru_inference(fluid: Any, feed: Feed) -> list[Any]:
     return [fluid.layers.dynamic_gru(x, WIDTH)]
 
 
+def _attention(fluid: Any, feed: Feed) -> list[Any]:
+    x = _sequence(fluid, feed, "x", 8)
+    shapes = {"C0": [3, WIDTH], "AttentionWeight": [8 + WIDTH, 1], "LSTMWeight": [WIDTH + 8, 4 * WIDTH]}
+    shapes["LSTMBias"] = [1, 4 * WIDTH]
+    inputs = {slot: _dense(fluid, feed, slot, shape) for slot, shape in shapes.items()}
+    slots = ("Hidden", "Cell", "AttentionedX", "AttentionFCOut", "LSTMX", "LSTMOUT")
+    outs = {slot: x.block.create_var(name=slot, dtype="float32") for slot in slots}
+    x.block.append_op("attention_lstm", {"X": x, **inputs}, outs, {})
+    return [outs["Hidden"]]
+
+
 def _crf(fluid: Any, feed: Feed) -> list[Any]:
     emission = _sequence(fluid, feed, "x", TAGS)
     label = _sequence(fluid, feed, "label", 1, "int64")
@@ -120,7 +131,8 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 
 
 EXAMPLES: dict[str, Example] = {
-    "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "crf": _crf, "ctc": _ctc,
+    "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
+    "crf": _crf, "ctc": _ctc,
     "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows, "products of few rows": _products,
     "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip

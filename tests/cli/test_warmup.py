@@ -6,6 +6,7 @@ from millstream.cli import main, warmup
 
 # by module: the kernels that operators call; others run within these
 CALLED = {
+    "attention_lstm": ["forward"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["_lay_out"], "partial_sort": ["top_rows"],

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
+from millstream.kernels.arrays import array
+from millstream.kernels.threads import run_parts
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
-from millstream.ops.recurrent._steps import code, fits, initial, need, sequence_offsets
+from millstream.ops.recurrent._steps import batches, check_state, code, codes, fits, need, panel_kernels, sequence_offsets
 
-_ACT = {"identity": lambda t: t, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+
+@cache
+def _kernels() -> ModuleType:
+    """The numba steps; imported at first use because numba takes long to load."""
+    from millstream.kernels import attention_lstm as module
+
+    return module
 
 
 def _spec(
@@ -29,6 +41,41 @@ def _spec(
     return out, out, plain.like(shape=(x.shape[0], 1)), None, plain.like(shape=(1, m)), plain.like(shape=(1, 4 * d))
 
 
+class _Attention(NamedTuple):
+    """scores: [rows], the part that no step changes; w_cell: [D]; second: factor and bias of a second layer, if `scaled`."""
+
+    scores: torch.Tensor
+    w_cell: torch.Tensor
+    second: torch.Tensor
+    scaled: bool
+
+
+def _run(values, offsets, attention, h0, c0, lw, lb, acts):
+    """Hidden, Cell [rows, D]; of the last step of all: weights [length, 1], mean [1, M], gates [1, 4D]."""
+    (total, m), d = values.shape, c0.shape[1]
+    hidden, cell = values.new_empty((total, d)), values.new_empty((total, d))
+    shares, mean, gates = values.new_empty((total, 1)), values.new_empty((1, m)), values.new_empty((1, 4 * d))
+    if not total:
+        return hidden, cell, shares, mean, gates
+    k, rows = panel_kernels(), array(values)
+    weight, bias = k.panels(array(lw)), np.zeros(k.padded(4 * d), rows.dtype)
+    bias[: 4 * d] = array(lb).reshape(-1)
+    given = array(attention.scores), array(attention.w_cell), array(attention.second), attention.scaled, weight, bias
+    out = shares.numpy().reshape(-1), hidden.numpy(), cell.numpy()
+    shares_of, calls = batches(offsets, 4 * d * (d + m)), []
+    for share in shares_of:
+        joint = np.empty((share.size, d + m), rows.dtype)
+        joint[:, :d] = share.state(h0, d, values)
+        room = np.empty((share.size, len(bias)), rows.dtype)
+        calls.append((rows, *given, share.starts, share.lengths, joint, share.state(c0, d, values), room, *out, acts))
+    run_parts(_kernels().forward, calls)
+    last = int(np.flatnonzero(np.diff(offsets))[-1])
+    for share, (*_, joint, _, room, _, _, _, _) in zip(shares_of, calls):
+        for r in np.flatnonzero(share.order == last):
+            mean, gates = (torch.from_numpy(a) for a in (joint[r : r + 1, d:].copy(), room[r : r + 1, : 4 * d].copy()))
+    return hidden, cell, shares[int(offsets[last]) : int(offsets[last + 1])], mean, gates
+
+
 @op(
     "attention_lstm",
     slots="X#, C0, H0?, AttentionWeight, AttentionBias?, AttentionScalar?, AttentionScalarBias?, LSTMWeight, LSTMBias"
@@ -46,34 +93,15 @@ def attention_lstm(
     LSTMBias: [1, 4D]; Hidden, Cell: [rows, D]. AttentionFCOut, LSTMX, LSTMOUT: of the last step.
     """
     offsets = sequence_offsets(x, "X")
-    values, (m, d) = x.values, (x.values.shape[1], c0.shape[1])
-    scores = (values @ aw[:m]).reshape(-1)
+    d, n = c0.shape[1], len(offsets) - 1
+    check_state(h0, n, d, "H0")
+    check_state(c0, n, d, "C0")
+    m = x.values.shape[1]
+    scores = (x.values @ aw[:m]).reshape(-1)
     if ab is not None:
         scores = scores + ab.reshape(())
-    w_cell = aw[m:].reshape(-1)
-    w_hidden, w_input = lw[:d], lw[d:]
-    act_gate, act_cell, act_candidate = _ACT[gate_activation], _ACT[cell_activation], _ACT[candidate_activation]
-    hidden, cell = values.new_empty((values.shape[0], d)), values.new_empty((values.shape[0], d))
-    h_all = initial(h0, len(offsets) - 1, d, values, "H0")
-    share, mean, gates = values.new_empty(0), values.new_empty((1, m)), values.new_empty((1, 4 * d))
-    for q in np.flatnonzero(np.diff(offsets)):
-        first, last = int(offsets[q]), int(offsets[q + 1])
-        rows, h, c = values[first:last], h_all[q], c0[q]
-        for t in range(first, last):
-            e = torch.relu(scores[first:last] + torch.dot(c, w_cell))
-            if scalar is not None:
-                e = e * scalar.reshape(())
-                e = torch.relu(e if scalar_bias is None else e + scalar_bias.reshape(()))
-            share = torch.softmax(e, 0)
-            mean = share @ rows
-            z = mean @ w_input + h @ w_hidden + lb.reshape(-1)
-            f, i, o = act_gate(z[: 3 * d]).chunk(3)
-            candidate = act_candidate(z[3 * d :])
-            c = f * c + i * candidate
-            h = o * act_cell(c)
-            hidden[t], cell[t] = h, c
-            gates = torch.cat((f, i, o, candidate))
-    return (
-        Ragged(hidden, x.lod), Ragged(cell, x.lod), scores.reshape(-1, 1), share.reshape(-1, 1), mean.reshape(1, m),
-        gates.reshape(1, 4 * d),
-    )
+    acts = codes(gate_activation, cell_activation, candidate_activation)
+    second = torch.stack([scores.new_zeros(()) if t is None else t.reshape(()) for t in (scalar, scalar_bias)])
+    attention = _Attention(scores, aw[m:].reshape(-1), second, scalar is not None)
+    hidden, cell, shares, mean, gates = _run(x.values, offsets, attention, h0, c0, lw, lb, acts)
+    return Ragged(hidden, x.lod), Ragged(cell, x.lod), scores.reshape(-1, 1), shares, mean, gates
