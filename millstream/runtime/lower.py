@@ -81,6 +81,7 @@ class Emitter:
         self.local: dict[str, str] = {}  # variable name -> number of its local, once it has a value
         self.has_lod: set[str] = set()
         self.defined: set[str] = set()
+        self.fed: tuple[str, ...] = ()  # for the error about a variable that is not
         self.scope_vars: list[str] = []
         self.scope_index: dict[str, int] = {}
         self.reads_first: set[str] = set()
@@ -129,7 +130,7 @@ class Emitter:
         var = self.block._find_var_recursive(name)
         holder = self.scope.find_var(name) if self.scope is not None else None
         if (var is None or not var.persistable) and holder is None:
-            raise _missing(self.block, name, op)
+            raise _missing(self.block, name, op, self.fed)
         if holder is not None and getattr(holder.obj, "_lod", None):
             self.has_lod.add(name)
         slot = self._bind(name)
@@ -476,11 +477,12 @@ class Emitter:
         self.emit(ops, keep)
 
 
-def _missing(block: Block, name: str, op: Operator) -> UninitializedError:
+def _missing(block: Block, name: str, op: Operator, fed: tuple[str, ...]) -> UninitializedError:
     var = block._find_var_recursive(name)
     what = var.describe() if var is not None else name
     if var is not None and var.is_data:
-        text = f"variable {what} is not fed: operator {op.type} needs it"
+        given = f"fed are {', '.join(map(repr, fed))}" if fed else "feed names no variable of the program"
+        text = f"variable {what} is not fed: operator {op.type} needs it; {given}"
     else:
         text = f"variable {what} has no value when operator {op.type} reads it: nothing before it writes it, "
         text += "and it is not fed"
@@ -503,6 +505,7 @@ def lower_global(
     ops = live_ops(block, fetches)
     emitter = emitter or Emitter(block, options, make_body)
     emitter.scope = scope
+    emitter.fed = tuple(feeds)
     for k, (name, with_lod) in enumerate(feeds.items()):
         emitter.line(f"{emitter.v(name)} = feed[{k}]")
         emitter.defined.add(name)

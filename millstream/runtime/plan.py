@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from millstream import passes
-from millstream.errors import EOFException, InvalidProgramError, MillstreamError, OperatorError, UninitializedError
+from millstream.errors import EOFException, MillstreamError, OperatorError, UninitializedError
 from millstream.ir.block import Block
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
@@ -84,6 +84,9 @@ class Context:
         self.recorder.leave(op, names, values)
 
 
+_PLACE = "\n    at "  # what stands before the user's line
+
+
 class Body:
     """A lowered sub-Block."""
 
@@ -96,10 +99,13 @@ class Body:
         """Run the Block once over the outer variables in `env`."""
         try:
             self.function(env, lods, ctx)
-        except (MillstreamError, StopIteration, KeyboardInterrupt):
+        except (StopIteration, KeyboardInterrupt):
             raise
         except Exception as error:
-            raise explain(error, self.code) from error
+            explained = explain(error, self.code)
+            if explained is error:
+                raise
+            raise explained from error
 
 
 class Plan:
@@ -180,10 +186,13 @@ class Plan:
         try:
             with torch.no_grad():
                 return self.function(feed, feed_lods, tensors, variables, ctx)
-        except (MillstreamError, StopIteration, KeyboardInterrupt):
+        except (StopIteration, KeyboardInterrupt):
             raise
         except Exception as error:
-            raise explain(error, self.code) from error
+            explained = explain(error, self.code)
+            if explained is error:
+                raise
+            raise explained from error
 
 
 def _compile(code: Code, name: str) -> Callable[..., Any]:
@@ -194,14 +203,20 @@ def _compile(code: Code, name: str) -> Callable[..., Any]:
 
 
 def explain(error: Exception, code: Code) -> Exception:
-    """`error` as an OperatorError that names the operator, its variables and the user's line."""
+    """`error` as an OperatorError that names the operator, its variables and the user's line.
+
+    Our own errors keep their class; one that says where it comes from already is given back as it is.
+    """
+    if isinstance(error, EOFException) or (isinstance(error, MillstreamError) and _PLACE in str(error)):
+        return error
     op = None
     for frame in traceback.extract_tb(error.__traceback__):
         if frame.filename == f"<plan {id(code):x}>":
             op = code.op_of_line.get(frame.lineno or -1)
-    if op is None or isinstance(error, EOFException):
+    if op is None:
         return error
-    lines = [f"operator {op.type} failed: {type(error).__name__}: {error}"]
+    ours = isinstance(error, MillstreamError)
+    lines = [f"operator {op.type}: {error}" if ours else f"operator {op.type} failed: {type(error).__name__}: {error}"]
     for slot, names in op.inputs.items():
         for name in names:
             var = op.block._find_var_recursive(name)
@@ -211,5 +226,5 @@ def explain(error: Exception, code: Code) -> Exception:
         lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))
     if op.site is not None:
         lines.append(f"    at {op.site}")
-    kind = InvalidProgramError if isinstance(error, InvalidProgramError) else OperatorError
+    kind = type(error) if ours else OperatorError
     return kind("\n".join(lines))

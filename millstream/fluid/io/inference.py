@@ -101,8 +101,13 @@ def save_inference_model(
     program = program_of(main_program, "save_inference_model")
     if program is not main_program and main_program is not None:
         warnings.warn("save_inference_model: a CompiledProgram is saved as the Program inside it", stacklevel=2)
-    for name in feeds:
-        program.global_block().var(name)
+    absent = [name for name in feeds if not program.global_block().has_var(name)]
+    if absent:
+        inputs = ", ".join(repr(v.name) for v in program.global_block().vars.values() if v.is_data)
+        raise InvalidProgramError(
+            f"save_inference_model: feeded_var_names: {absent[0]!r} is no variable of the program, "
+            f"whose inputs are {inputs or 'none'}"
+        )
     if "auc" in {op.type for op in walk.all_ops(program)}:
         warnings.warn(
             "save_inference_model: the program holds an auc operator, whose state training changes; "

@@ -159,6 +159,13 @@ class LSTMCell(RNNCell):
 
     def call(self, inputs: Any, states: Any) -> tuple[Any, Any]:  # type: ignore[override]  # takes nothing more
         """inputs [batch, size], states [hidden, cell]: (hidden, [hidden, cell])."""
+        if not isinstance(states, (list, tuple)) or len(states) != 2:
+            received = f"{len(states)} states" if isinstance(states, (list, tuple)) else type(states).__name__
+            refuse(
+                "LSTMCell",
+                f"states (initial_states of layers.rnn) must be [hidden, cell], received {received}; "
+                "get_initial_states(input) makes both",
+            )
         pre_hidden, pre_cell = states
         new_hidden, new_cell = self.lstm_unit(inputs, pre_hidden, pre_cell)
         return new_hidden, [new_hidden, new_cell]
