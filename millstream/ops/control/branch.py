@@ -134,11 +134,11 @@ def select_input(xs, mask):
 def _select_output_grad(operator, out_grads, wanted):
     specs = []
     names = []
+    x = operator.input("X")[0]
     for out in operator.output("Out"):
         names.append(out_grads.get(out) or grad_name(out))
-        if not out_grads.get(out):
-            specs.append(("fill_zeros_like", {"X": [out]}, {"Out": [grad_name(out)]}, {}))
-    x = operator.input("X")[0]
+        if not out_grads.get(out):  # like X: an output that was not chosen has no value
+            specs.append(("fill_zeros_like", {"X": [x]}, {"Out": [grad_name(out)]}, {}))
     select = ("select_input", {"X": names, "Mask": operator.input("Mask")}, {"Out": [grad_name(x)]}, {})
     return [*specs, select] if wanted(x) else []
 
