@@ -70,7 +70,7 @@ def read_program(path: str) -> bytes:
 
 def from_path(
     path: str, model_filename: str | None, params_filename: str | None, device: torch.device, profile: bool,
-    optimize: bool,
+    optimize: bool, pass_names: Sequence[str] = pipelines.INFER,
 ) -> Model:  # fmt: skip
     """The Model in a directory that save_inference_model wrote, whichever names its files have."""
     if not os.path.exists(path):
@@ -81,7 +81,7 @@ def from_path(
         folder = path
     prog, params = _names(folder, model_filename, params_filename)
     source = os.path.join(folder, prog)
-    model = Model(program_from_bytes(read_program(source), source), source, device, profile, optimize)
+    model = Model(program_from_bytes(read_program(source), source), source, device, profile, optimize, pass_names)
     variables = model.persistables()
     if params is None:
         values = stored.read_separate(folder, variables, device)
@@ -91,7 +91,9 @@ def from_path(
     return model
 
 
-def from_onnx(path: str, device: torch.device, profile: bool, optimize: bool) -> Model:
+def from_onnx(
+    path: str, device: torch.device, profile: bool, optimize: bool, pass_names: Sequence[str] = pipelines.INFER
+) -> Model:
     """The Model in an ONNX file; errors as millstream.onnx.load."""
     found = onnx.load(path)
     program = found.program
@@ -102,7 +104,7 @@ def from_onnx(path: str, device: torch.device, profile: bool, optimize: bool) ->
     fetch = block.create_var(name="fetch", type=VarType.FETCH_LIST, persistable=True)
     for col, name in enumerate(found.fetch_names):
         block.append_op(type="fetch", inputs={"X": [name]}, outputs={"Out": [fetch]}, attrs={"col": col})
-    model = Model(program, path, device, profile, optimize)
+    model = Model(program, path, device, profile, optimize, pass_names)
     stored.assign_array(model.scope, found.values, device)
     return model
 

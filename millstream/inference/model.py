@@ -63,7 +63,7 @@ class Form:
 
     def _make(self, key: tuple[bool, ...]) -> Plan:
         model = self._model
-        options = Options(False, False, model.profile, model.device, pipelines.PLAN if model.optimize else ())
+        options = Options(False, False, model.profile, model.device, model.plan_passes)
         plan = Plan(self.program, dict(zip(model.feeds, key)), model.fetches, model.scope, options)
         plan.bind(model.scope)  # here, so that threads only read what is bound
         return plan
@@ -110,6 +110,14 @@ class Model:
         self.result_dtypes = [None if v is None else _dtype(v) for v in self.results]
         self._native: Form | None = None
         self._lock = threading.RLock()
+
+    @property
+    def plan_passes(self) -> tuple[str, ...]:
+        """What Plans still do; where passes were chosen, only chosen ones."""
+        if not self.optimize:
+            return ()
+        chosen = self.pass_names != pipelines.INFER
+        return tuple(name for name in pipelines.PLAN if not chosen or name in self.pass_names)
 
     def persistables(self) -> list[Variable]:
         """The variables that parameter files hold."""

@@ -22,6 +22,7 @@ from millstream.inference.requests import Inputs, request_results
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
 from millstream.ops._values import NO_LOD, LoD
+from millstream.passes import find, pipelines
 from millstream.runtime.plan import Context
 
 
@@ -226,6 +227,7 @@ def load(
     memory_limit: int | None = None,
     profile: bool = False,
     optimize: bool = True,
+    passes: Iterable[str] | None = None,
     remember: bool = True,
     gpu: int | None = None,
     model_filename: str | None = None,
@@ -245,6 +247,8 @@ def load(
         memory_limit: bytes; a request whose estimate is beyond it is refused before it runs.
         profile: time every operator, for :meth:`LoadedModel.profile`.
         optimize: run graph passes.
+        passes: names of the passes that run, in order, instead of ``millstream.passes.pipelines.INFER``; nothing else is
+            fused later. Engines get what they do to the parts that stay native.
         remember: read and write the choices of "auto" on disk.
         gpu: CUDA device; the CPU when None.
         model_filename, params_filename: names of the files in a directory, where they are not the usual ones.
@@ -265,7 +269,8 @@ def load(
     if engine not in ("native", "auto"):
         engines.need(engine)
     device = device_of(gpu is not None, gpu or 0)
-    model = open_model(os.fspath(path), model_filename, params_filename, device, profile, optimize)
+    names = _pass_names(passes, optimize)
+    model = open_model(os.fspath(path), model_filename, params_filename, device, profile, optimize, names)
     options = engines.Options(threads=threads or torch.get_num_threads())
     fixed: dict[str, Form] = {}
     errors: dict[str, float] = {}
@@ -276,6 +281,20 @@ def load(
             engine = next(iter(fixed))
     candidates = Candidates(model, engine, options, fixed=fixed, remember=remember)
     return LoadedModel(model, candidates, threads, memory_limit, errors)
+
+
+def _pass_names(passes: Iterable[str] | None, optimize: bool) -> tuple[str, ...]:
+    """The passes to run; ValueError when they are not names, or are switched off; InvalidProgramError for unknown ones."""
+    if passes is None:
+        return pipelines.INFER
+    names = (passes,) if isinstance(passes, str) else tuple(passes)
+    if isinstance(passes, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"load: passes must be a list of names such as ['fuse_fc'], received {passes!r}")
+    if names and not optimize:
+        raise ValueError("load: optimize=False switches passes off; give passes= or that, not both")
+    for name in names:
+        find(name)
+    return names
 
 
 def _requests(model: Model, calibration: Iterable[Any]) -> list[Request]:
@@ -293,12 +312,12 @@ def _requests(model: Model, calibration: Iterable[Any]) -> list[Request]:
 
 def open_model(
     path: str, model_filename: str | None, params_filename: str | None, device: torch.device, profile: bool = False,
-    optimize: bool = True,
+    optimize: bool = True, pass_names: Sequence[str] = pipelines.INFER,
 ) -> Model:  # fmt: skip
     """The Model in a directory of save_inference_model (or its Program file), or in an ONNX file; errors as :func:`load`."""
     if path.endswith(".onnx") and os.path.isfile(path):
-        return from_onnx(path, device, profile, optimize)
-    return from_path(path, model_filename, params_filename, device, profile, optimize)
+        return from_onnx(path, device, profile, optimize, pass_names)
+    return from_path(path, model_filename, params_filename, device, profile, optimize, pass_names)
 
 
 def _port(var: Variable) -> Port:

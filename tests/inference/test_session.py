@@ -222,3 +222,28 @@ def test_onnx_files(image_model, image, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(FileFormatError, match=r"bad\.onnx"):
         millstream.load(tmp_path / "bad.onnx")
+
+
+def test_passes_are_chosen(image_model, image):
+    from millstream.passes import pipelines
+
+    want = millstream.load(image_model)(image)
+    types = {}
+    for passes in ((), ("fold_conv_bn",), (*pipelines.CLEAN, "fuse_fc"), pipelines.INFER):
+        model = millstream.load(image_model, passes=passes)
+        np.testing.assert_allclose(model(image), want, atol=1e-5)
+        plan = next(iter(model._model.native._plans.values()))
+        types[passes] = {op.type for op in plan.work.block.ops}
+        assert ("fold_conv_bn" in model.explain()) == ("fold_conv_bn" in passes)
+    assert {"batch_norm", "mul"} <= types[()]
+    assert "batch_norm" not in types["fold_conv_bn",] and "mul" in types["fold_conv_bn",]
+    assert "fc" in types[(*pipelines.CLEAN, "fuse_fc")] and "packed_conv2d" in types[pipelines.INFER]
+
+
+def test_passes_that_are_not_there(image_model):
+    with pytest.raises(EnforceNotMet, match="there is no pass 'no_such'"):
+        millstream.load(image_model, passes=["no_such"])
+    with pytest.raises(ValueError, match=r"passes must be a list of names such as \['fuse_fc'\], received 'fuse_fc'"):
+        millstream.load(image_model, passes="fuse_fc")
+    with pytest.raises(ValueError, match="not both"):
+        millstream.load(image_model, passes=["fuse_fc"], optimize=False)
