@@ -38,7 +38,7 @@ class Settings:
     """``MILLSTREAM_DATASET_MIRROR``: addresses asked before a dataset's own, separated by commas or spaces."""
     cache_dir: str = field(default_factory=_cache_dir, metadata={"env": "MILLSTREAM_CACHE_DIR"})
     """``MILLSTREAM_CACHE_DIR``: directory of compiled kernels and other things that can be made again."""
-    keep_memory_mb: int = field(default=256, metadata={"env": "MILLSTREAM_KEEP_MEMORY_MB", "low": 0})
+    keep_memory_mb: int = field(default=2047, metadata={"env": "MILLSTREAM_KEEP_MEMORY_MB", "low": 0})
     """``MILLSTREAM_KEEP_MEMORY_MB``: freed memory that Executors keep for the next step; 0 leaves malloc as it is."""
 
 

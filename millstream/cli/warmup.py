@@ -71,6 +71,13 @@ def _attention(fluid: Any, feed: Feed) -> list[Any]:
     return [outs["Hidden"]]
 
 
+def _batch_norm(fluid: Any, feed: Feed) -> list[Any]:
+    x = _dense(fluid, feed, "x", [2, WIDTH, 32, 32])
+    first = fluid.layers.batch_norm(x, act="relu", data_layout="NHWC")
+    second = fluid.layers.batch_norm(first, data_layout="NHWC")
+    return _trained(fluid, fluid.layers.elementwise_add(first, second, act="relu"))
+
+
 def _crf(fluid: Any, feed: Feed) -> list[Any]:
     emission = _sequence(fluid, feed, "x", TAGS)
     label = _sequence(fluid, feed, "label", 1, "int64")
@@ -132,7 +139,7 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
-    "crf": _crf, "ctc": _ctc,
+    "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm,
     "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows, "products of few rows": _products,
     "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from millstream.ir.verify import verify
 from millstream.passes._work import Pass, Work
 
 ENTRY_POINTS = "millstream.passes"
-_FOLDERS = ("", ".loops", ".clean", ".convolution", ".dense", ".recurrent", ".attention", ".sequence")
+_FOLDERS = ("", ".loops", ".clean", ".convolution", ".dense", ".recurrent", ".attention", ".sequence", ".training")
 
 
 # ---- registry ----------------------------------------------------------------------------------------

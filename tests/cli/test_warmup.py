@@ -7,6 +7,7 @@ from millstream.cli import main, warmup
 # by module: the kernels that operators call; others run within these
 CALLED = {
     "attention_lstm": ["forward"],
+    "batch_norm": ["_sums", "_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["_lay_out"], "partial_sort": ["top_rows"],

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn import _norm_rows
 from millstream.ops.nn._window import check_per_channel
 
 _native = torch.ops.aten.native_batch_norm.default
 _native_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
-def _infer(
+def infer_batch_norm(
     x: Spec, scale: Spec, bias: Spec, mean: Spec, variance: Spec, momentum_tensor: Spec | None, *, data_layout, **_: Any
 ) -> tuple[Spec | None, ...]:
     if not 2 <= len(x.shape) <= 5:
@@ -51,7 +52,7 @@ def _unview(y: torch.Tensor, x: torch.Tensor, last: bool) -> torch.Tensor:
     return y
 
 
-def _normalize(
+def normalize(
     x, scale, bias, mean, variance, momentum_tensor, is_test, momentum, epsilon, last, use_global, trainable, want
 ):
     """(Y, MeanOut, VarianceOut, SavedMean, SavedVariance)."""
@@ -71,7 +72,7 @@ def _normalize(
     return _unview(y, x, last), mean_out, var_out, saved_mean, saved_inv
 
 
-def _denormalize(x, scale, saved_mean, saved_inv, dy, test, epsilon, last, want):
+def denormalize(x, scale, saved_mean, saved_inv, dy, test, epsilon, last, want):
     """(dX, dScale, dBias)."""
     if not test and x.numel() == scale.numel():
         return dy, torch.zeros_like(scale), torch.zeros_like(scale)
@@ -109,7 +110,11 @@ def _batch_norm(
     `use_global_stats` uses Mean and Variance. SavedMean is the mean used, SavedVariance 1 / sqrt(var + epsilon).
     """
     last = data_layout in ("NHWC", "NDHWC")
-    y, *stats = _normalize(
+    found = None
+    if not use_global_stats and not (is_test and not trainable_statistics):
+        rate = momentum if momentum_tensor is None else float(momentum_tensor)
+        found = _norm_rows.forward(x, _norm_rows.Norm(scale, bias, epsilon, data_layout), mean, variance, rate)
+    y, *stats = found or normalize(
         x,
         scale,
         bias,
@@ -146,8 +151,12 @@ def _batch_norm_grad(
     trainable_statistics: bool = False,
 ):
     test = use_global_stats or (is_test and not trainable_statistics)
+    if not test and bias is not None and x.dtype is saved_mean.dtype:
+        found = _norm_rows.backward(x, _norm_rows.Norm(scale, bias, epsilon, data_layout), saved_mean, saved_inv, dy)
+        if found is not None:
+            return found[:3]
     last = data_layout in ("NHWC", "NDHWC")
-    return _denormalize(x, scale, saved_mean, saved_inv, dy, test, epsilon, last, want)
+    return denormalize(x, scale, saved_mean, saved_inv, dy, test, epsilon, last, want)
 
 
 _SLOTS = (
@@ -156,11 +165,11 @@ _SLOTS = (
 _GRAD_SLOTS = "X, Scale, Bias?, SavedMean, SavedVariance, ReserveSpace?, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD"
 for _name in ("batch_norm", "sync_batch_norm"):
     _tag: dict[str, Any] = {"amp": "gray", "amp_slots": ("X", "Y")} if _name == "batch_norm" else {}
-    op(_name, slots=_SLOTS, infer=_infer, lod="Y=X", nodiff="Mean, Variance, MomentumTensor", **_tag)(_batch_norm)
+    op(_name, slots=_SLOTS, infer=infer_batch_norm, lod="Y=X", nodiff="Mean, Variance, MomentumTensor", **_tag)(_batch_norm)
     op(_name + "_grad", slots=_GRAD_SLOTS)(_batch_norm_grad)
 
 
-@op("inplace_abn", slots=_SLOTS, infer=_infer, lod="Y=X", nodiff="Mean, Variance, MomentumTensor")
+@op("inplace_abn", slots=_SLOTS, infer=infer_batch_norm, lod="Y=X", nodiff="Mean, Variance, MomentumTensor")
 def inplace_abn(
     x,
     scale,
@@ -184,7 +193,7 @@ def inplace_abn(
     `activation`: identity, leaky_relu (slope `alpha`) or elu (`alpha`). The gradient recovers X from Y.
     """
     last = data_layout in ("NHWC", "NDHWC")
-    y, *stats = _normalize(
+    y, *stats = normalize(
         x,
         scale,
         bias,
@@ -229,7 +238,7 @@ def inplace_abn_grad(
     shape = (-1,) if last else (-1, *[1] * (y.dim() - 2))
     z, dz = _abn_activation(activation)[1](y, dy, alpha)
     x = (z - bias.view(shape)) / (scale * saved_inv).view(shape) + saved_mean.view(shape)
-    return _denormalize(x, scale, saved_mean, saved_inv, dz, test, epsilon, last, want)
+    return denormalize(x, scale, saved_mean, saved_inv, dz, test, epsilon, last, want)
 
 
 def _abn_activation(name: str) -> tuple[Any, Any]:

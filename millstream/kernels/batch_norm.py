@@ -1,0 +1,202 @@
+"""Batch normalisation, with a relu behind it or not, over rows of channels: numbers are read as seldom as can be.
+
+All arrays are row-major [rows, channels]; vectors have one number a channel. Sums run over blocks of rows in the data's own
+precision and over blocks in float64. Narrow rows are taken several at a time, so that inner loops are long. `floor` is 0 for
+relu, -inf for none.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from millstream.kernels.threads import parts, run_parts
+
+_BLOCK = 32
+_LONG = 256  # columns
+_SAMPLES = 16  # rows whose mean is taken off before squares are summed
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sums(x, shift, first, last, total, square):
+    """total += sum of x - shift, square += sum of its squares, over rows first .. last."""
+    width = x.shape[1]
+    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    for start in range(first, last, _BLOCK):
+        s[:] = 0
+        q[:] = 0
+        for i in range(start, min(start + _BLOCK, last)):
+            for j in range(width):
+                d = x[i, j] - shift[j]
+                s[j] += d
+                q[j] += d * d
+        for j in range(width):
+            total[j] += s[j]
+            square[j] += q[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _line(x, a, b, floor, first, last, y):
+    """y = max(x * a + b, floor); NaN stays."""
+    for i in range(first, last):
+        for j in range(x.shape[1]):
+            v = x[i, j] * a[j] + b[j]
+            y[i, j] = floor if v < floor else v
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _relu_of_sum(x, a, b, other, first, last, y):
+    """y = relu(x * a + b + other)."""
+    zero = np.float32(0)
+    for i in range(first, last):
+        for j in range(x.shape[1]):
+            v = x[i, j] * a[j] + b[j] + other[i, j]
+            y[i, j] = zero if v < zero else v
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _back_sums(x, dy, a, b, floor, mean, first, last, total, dot):
+    """total += sum of dz, dot += sum of dz * (x - mean); dz is 0 at y <= floor, else dy; y is computed as _line does."""
+    width, zero = x.shape[1], np.float32(0)
+    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    for start in range(first, last, _BLOCK):
+        s[:] = 0
+        q[:] = 0
+        for i in range(start, min(start + _BLOCK, last)):
+            for j in range(width):
+                g = zero if x[i, j] * a[j] + b[j] <= floor else dy[i, j]
+                s[j] += g
+                q[j] += g * (x[i, j] - mean[j])
+        for j in range(width):
+            total[j] += s[j]
+            dot[j] += q[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _back_sums_of_sum(x, dy, y, mean, first, last, dz, total, dot):
+    """_back_sums that knows y and writes dz, the gradient of what was added."""
+    width, zero = x.shape[1], np.float32(0)
+    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    for start in range(first, last, _BLOCK):
+        s[:] = 0
+        q[:] = 0
+        for i in range(start, min(start + _BLOCK, last)):
+            for j in range(width):
+                g = dy[i, j] if y[i, j] > zero else zero
+                dz[i, j] = g
+                s[j] += g
+                q[j] += g * (x[i, j] - mean[j])
+        for j in range(width):
+            total[j] += s[j]
+            dot[j] += q[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _back(x, dy, a, b, floor, mean, k1, k2, first, last, dx):
+    """dx = a * dz - k1 - k2 * (x - mean), with dz as in _back_sums."""
+    zero = np.float32(0)
+    for i in range(first, last):
+        for j in range(x.shape[1]):
+            g = zero if x[i, j] * a[j] + b[j] <= floor else dy[i, j]
+            dx[i, j] = a[j] * g - k1[j] - k2[j] * (x[i, j] - mean[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _back_of_sum(x, dz, a, mean, k1, k2, first, last, dx):
+    """dx = a * dz - k1 - k2 * (x - mean)."""
+    for i in range(first, last):
+        for j in range(x.shape[1]):
+            dx[i, j] = a[j] * dz[i, j] - k1[j] - k2[j] * (x[i, j] - mean[j])
+
+
+class _Cut(NamedTuple):
+    """How rows are grouped (`group` rows count as one of `width` numbers) and spread over threads."""
+
+    group: int
+    width: int
+    bounds: list[tuple[int, int]]
+
+    def wide(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(-1, self.width)
+
+    def tiled(self, v: np.ndarray) -> np.ndarray:
+        return np.tile(v, self.group)
+
+    def folded(self, sums: np.ndarray) -> np.ndarray:
+        """[threads, width] -> one number a channel."""
+        return sums.sum(0).reshape(self.group, -1).sum(0)
+
+
+def _cut(rows: int, channels: int) -> _Cut:
+    group = 1
+    while group * channels < _LONG and rows % (2 * group) == 0:
+        group *= 2
+    count = rows // group
+    pieces = parts(2 * rows * channels, count)
+    edges = [count * k // pieces for k in range(pieces + 1)]
+    return _Cut(group, group * channels, list(pairwise(edges)))
+
+
+def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, variance over the number of rows) of each column of `x`, in float64."""
+    rows, channels = x.shape
+    cut = _cut(rows, channels)
+    shift = x[:: max(rows // _SAMPLES, 1)][:_SAMPLES].mean(0)
+    wide, wide_shift = cut.wide(x), cut.tiled(shift)
+    total, square = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
+    run_parts(_sums, [(wide, wide_shift, *ends, total[k], square[k]) for k, ends in enumerate(cut.bounds)])
+    moved = cut.folded(total) / rows
+    return shift + moved, np.maximum(cut.folded(square) / rows - moved * moved, 0.0)
+
+
+def forward(
+    x: np.ndarray, a: np.ndarray, b: np.ndarray, floor: float, other: np.ndarray | None, y: np.ndarray
+) -> None:
+    """y = max(x * a + b, floor), or relu(x * a + b + other)."""
+    cut = _cut(*x.shape)
+    vectors = cut.tiled(a), cut.tiled(b)
+    if other is None:
+        run_parts(_line, [(cut.wide(x), *vectors, np.float32(floor), *ends, cut.wide(y)) for ends in cut.bounds])
+    else:
+        wide = cut.wide(other)
+        run_parts(_relu_of_sum, [(cut.wide(x), *vectors, wide, *ends, cut.wide(y)) for ends in cut.bounds])
+
+
+class Gradient(NamedTuple):
+    """Sums that the gradients of scale and bias are made of: of dz, and of dz * (x - mean)."""
+
+    total: np.ndarray
+    dot: np.ndarray
+
+
+def backward(
+    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, floor: float, mean: np.ndarray, inverse: np.ndarray,
+    dx: np.ndarray, y: np.ndarray | None, dz: np.ndarray | None,
+) -> Gradient:  # fmt: skip
+    """Fills dx, and dz where y = relu(x * a + b + other) is given; `inverse` is 1 / sqrt(variance + epsilon)."""
+    rows, cut = x.shape[0], _cut(*x.shape)
+    wide, wide_dy, wide_dx = cut.wide(x), cut.wide(dy), cut.wide(dx)
+    wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
+    low = np.float32(floor)
+    total, dot = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
+    if y is None or dz is None:
+        run_parts(_back_sums, [
+            (wide, wide_dy, wide_a, wide_b, low, wide_mean, *ends, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
+        ])  # fmt: skip
+    else:
+        wide_y, wide_dz = cut.wide(y), cut.wide(dz)
+        run_parts(_back_sums_of_sum, [
+            (wide, wide_dy, wide_y, wide_mean, *ends, wide_dz, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
+        ])  # fmt: skip
+    found = Gradient(cut.folded(total), cut.folded(dot))
+    factor = a.astype(np.float64) / rows
+    k1 = cut.tiled((factor * found.total).astype(x.dtype))
+    k2 = cut.tiled((factor * inverse.astype(np.float64) ** 2 * found.dot).astype(x.dtype))
+    if y is None or dz is None:
+        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, low, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
+    else:
+        run_parts(_back_of_sum, [(wide, cut.wide(dz), wide_a, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
+    return found

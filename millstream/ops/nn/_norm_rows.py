@@ -1,0 +1,97 @@
+"""Batch normalisation by the kernels over rows of channels, where the memory of a map is such rows.
+
+Both functions return None where it is not, or where the map is small: torch's own kernels then do the work.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from millstream.kernels.arrays import array
+from millstream.ops.nn._window import CHANNELS_LAST
+
+_WORTH = 1 << 14  # elements; the kernels' own cost is some 60 us a call
+_NONE, RELU = float("-inf"), 0.0
+
+
+class Norm(NamedTuple):
+    """Parameters of a normalisation: by channel, and what it is told."""
+
+    scale: torch.Tensor
+    bias: torch.Tensor
+    epsilon: float
+    layout: str
+    floor: float = _NONE  # RELU: max(y, 0)
+
+
+def _rows(x: torch.Tensor, layout: str) -> np.ndarray | None:
+    """`x` as [rows, channels] without a copy, or None: also for tensors that only stand for values (compiled steps)."""
+    if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return None
+    v = x.movedim(1, -1) if layout not in CHANNELS_LAST and x.dim() > 2 else x
+    if not v.is_contiguous() or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    return array(v.reshape(-1, v.shape[-1]))
+
+
+def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> np.ndarray | None:
+    """The rows of `x` in the memory order of `like`."""
+    found = _rows(x, layout)
+    return _rows(torch.empty_like(like).copy_(x), layout) if found is None else found
+
+
+def _fits(x: torch.Tensor, norm: Norm) -> bool:
+    return (
+        x.numel() >= _WORTH and x.numel() > norm.scale.numel() and norm.bias is not None
+        and x.dtype in (torch.float32, torch.float64) and norm.scale.dtype is x.dtype
+    )  # fmt: skip
+
+
+def _line(norm: Norm, mean: torch.Tensor, inverse: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(a, b) with a normalised x = x * a + b: forward and backward must round alike, as both decide where relu is 0."""
+    a = array(norm.scale) * array(inverse)
+    return a, array(norm.bias) - array(mean) * a
+
+
+def forward(
+    x: torch.Tensor, norm: Norm, mean: torch.Tensor, variance: torch.Tensor, momentum: float,
+    residual: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, ...] | None:  # fmt: skip
+    """(Y, MeanOut, VarianceOut, SavedMean, SavedVariance) of a training step."""
+    rows = _rows(x, norm.layout) if _fits(x, norm) and mean.dtype is x.dtype else None
+    if rows is None:
+        return None
+    from millstream.kernels import batch_norm as kernels  # numba is slow to import, and not every Program needs it
+
+    center, spread = kernels.statistics(rows)
+    saved = torch.from_numpy(center).to(x.dtype), torch.from_numpy(1.0 / np.sqrt(spread + norm.epsilon)).to(x.dtype)
+    y = torch.empty_like(x)
+    other = None if residual is None else _same_rows(residual, x, norm.layout)
+    kernels.forward(rows, *_line(norm, *saved), norm.floor, other, _rows(y, norm.layout))
+    mean_out = torch.lerp(saved[0], mean, momentum)
+    return y, mean_out, torch.lerp(torch.from_numpy(spread).to(variance.dtype), variance, momentum), *saved
+
+
+def backward(
+    x: torch.Tensor, norm: Norm, saved_mean: torch.Tensor, saved_inv: torch.Tensor, dy: torch.Tensor,
+    y: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, ...] | None:  # fmt: skip
+    """(dX, dScale, dBias, dResidual or None); `y` is relu's output where a residual was added and its gradient is wanted."""
+    if not _fits(x, norm) or (dy.requires_grad and torch.is_grad_enabled()):
+        return None
+    rows = _rows(x, norm.layout)
+    if rows is None:
+        return None
+    from millstream.kernels import batch_norm as kernels
+
+    dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)
+    found = kernels.backward(
+        rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.floor, array(saved_mean),
+        array(saved_inv), _rows(dx, norm.layout), None if y is None else _same_rows(y, x, norm.layout),
+        None if dz is None else _rows(dz, norm.layout),
+    )  # fmt: skip
+    dscale = torch.from_numpy(found.dot * array(saved_inv)).to(x.dtype)
+    return dx, dscale, torch.from_numpy(found.total).to(x.dtype), dz

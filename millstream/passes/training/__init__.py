@@ -1,0 +1,1 @@
+"""Passes over training Programs, with their gradients."""

@@ -1,0 +1,196 @@
+"""batch_norm + relu, or batch_norm + elementwise_add + relu, and their gradients -> one operator and one gradient.
+
+A training step reads and writes each map fewer times so: the sums of the gradient take relu's zeros in on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from millstream.ir.names import EMPTY_VAR
+from millstream.ir.operator import OP_ROLE, Operator
+from millstream.passes._pass import program_pass
+from millstream.passes._uses import Uses
+from millstream.passes._work import Work
+
+_NAME = "fuse_batch_norm_relu"
+_ATTRS = ("momentum", "epsilon", "data_layout")
+
+
+@dataclass
+class _Place:
+    """Positions of the operators; `add` and `add_grad` are None where nothing is added."""
+
+    norm: int
+    relu: int
+    relu_grad: int
+    norm_grad: int
+    add: int | None = None
+    add_grad: int | None = None
+    mine: str = "X"  # the slot of elementwise_add that takes the normalised map
+
+    def forward(self) -> list[int]:
+        return [p for p in (self.norm, self.add, self.relu) if p is not None]
+
+    def backward(self) -> list[int]:
+        return [p for p in (self.relu_grad, self.add_grad, self.norm_grad) if p is not None]
+
+    @property
+    def other(self) -> str:
+        return "Y" if self.mine == "X" else "X"
+
+
+@program_pass(_NAME)
+def fuse_batch_norm_relu(work: Work) -> int:
+    """Returns how many places were fused."""
+    uses = Uses(work.block, work.keep)
+    replaced: dict[int, Operator | None] = {}
+    changes = 0
+    for at, op in enumerate(uses.ops):
+        if op.type != "relu":
+            continue
+        refusal = None
+        for norm, add, mine in _norms(uses, at):
+            place = _place(uses, at, norm, add, mine)
+            why = place if isinstance(place, str) else _why_not(work, uses, place)
+            if why is None and isinstance(place, _Place) and norm not in replaced:
+                replaced.update(dict.fromkeys([*place.forward(), *place.backward()]))
+                replaced[at], replaced[place.relu_grad] = _build(work, uses, place)
+                changes, refusal = changes + 1, None
+                break
+            refusal = refusal or (uses.ops[norm], why or "it is part of another place")
+        if refusal is not None:
+            work.refuse(_NAME, *refusal)
+    if changes:
+        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
+        work.program._touch()
+    return changes
+
+
+def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
+    """(batch_norm, elementwise_add or None, slot of it) whose result relu takes; the later operand of a sum first."""
+    before = uses.producer(uses.ops[relu].input("X")[0], relu)
+    if before is None:
+        return []
+    if uses.ops[before].type == "batch_norm":
+        return [(before, None, "X")]
+    if uses.ops[before].type != "elementwise_add":
+        return []
+    found = []
+    for slot in ("Y", "X"):
+        at = uses.producer(uses.ops[before].input(slot)[0], before)
+        if at is not None and uses.ops[at].type == "batch_norm":
+            found.append((at, before, slot))
+    return found
+
+
+def _place(uses: Uses, relu: int, norm: int, add: int | None, mine: str) -> _Place | str:
+    """The place with its gradients, or why there is none."""
+    out = uses.ops[relu].output("Out")[0]
+    relu_grad = _only(uses, out, "relu_grad", "Out")
+    if relu_grad is None:
+        return "relu has no gradient, or several"
+    gradient = uses.ops[relu_grad].output("X@GRAD")[0]
+    add_grad = None
+    if add is not None:
+        add_grad = _only(uses, gradient, "elementwise_add_grad", "Out@GRAD")
+        if add_grad is None or not uses.ops[add_grad].output(mine + "@GRAD"):
+            return "elementwise_add has no gradient, or several"
+        gradient = uses.ops[add_grad].output(mine + "@GRAD")[0]
+    norm_grad = _only(uses, gradient, "batch_norm_grad", "Y@GRAD")
+    if norm_grad is None:
+        return "batch_norm has no gradient, or several"
+    saved = uses.ops[norm].output("SavedMean")
+    if uses.ops[norm_grad].input("SavedMean") != saved or uses.ops[norm_grad].input("X") != uses.ops[norm].input("X"):
+        return "the gradient is another batch_norm's"
+    return _Place(norm, relu, relu_grad, norm_grad, add, add_grad, mine)
+
+
+def _only(uses: Uses, name: str, kind: str, slot: str) -> int | None:
+    """The one operator of type `kind` that reads `name` in `slot`, or None."""
+    found = [p for p in uses.readers[name] if uses.ops[p].type == kind and uses.ops[p].input(slot) == [name]]
+    return found[0] if len(found) == 1 and name != EMPTY_VAR else None
+
+
+def _why_not(work: Work, uses: Uses, place: _Place) -> str | None:
+    ops = uses.ops
+    norm = ops[place.norm]
+    if norm.attr("is_test") or norm.attr("use_global_stats") or norm.attr("fuse_with_relu"):
+        return "it does not normalise with the batch's statistics, or has a relu already"
+    if place.add is not None and (why := _not_alike(work, ops[place.add], place)) is not None:
+        return why
+    if any(uses.has_gradient(ops[p]) for p in place.backward()):
+        return "its gradient has a gradient"
+    return _seen(uses, place) or _moved(uses, place)
+
+
+def _not_alike(work: Work, add: Operator, place: _Place) -> str | None:
+    """Why the operands of a sum may differ in shape."""
+    x, y = (work.block._find_var_recursive(add.input(slot)[0]) for slot in ("X", "Y"))
+    if x is None or y is None or not x.has_shape or not y.has_shape or tuple(x.shape) != tuple(y.shape):
+        return "what is added may have another shape"
+    if any(d < 0 for d in x.shape[1:]) or x.dtype != y.dtype or add.input("X") == add.input("Y"):
+        return "what is added may have another shape, or is of another type"
+    return None
+
+
+def _seen(uses: Uses, place: _Place) -> str | None:
+    """Why a value inside must exist: somebody else reads, writes or fetches it."""
+    taken = {*place.forward(), *place.backward()}
+    ops = uses.ops
+    inside = [ops[place.norm].output("Y")[0], ops[place.relu_grad].output("X@GRAD")[0]]
+    if place.add is not None and place.add_grad is not None:
+        inside += [ops[place.add].output("Out")[0], ops[place.add_grad].output(place.mine + "@GRAD")[0]]
+    for name in inside:
+        if uses.seen_outside(name):
+            return f"{name!r} is fetched, fed or persistable"
+        if len(uses.writers[name]) > 1 or any(r not in taken for r in uses.readers[name]):
+            return f"{name!r} is read or written elsewhere too"
+    return None
+
+
+def _moved(uses: Uses, place: _Place) -> str | None:
+    """Why the forwards can't wait for relu, or the gradients can't stand where relu's stands."""
+    ops = uses.ops
+    taken = {*place.forward(), *place.backward()}
+    if len(uses.writers[ops[place.relu].output("Out")[0]]) > 1:
+        return f"{ops[place.relu].output('Out')[0]!r} is written elsewhere too"
+    for first, last, names in (
+        (place.norm, place.relu, ops[place.norm].input_arg_names),
+        (place.relu_grad, place.norm_grad, ops[place.norm_grad].input_arg_names),
+    ):
+        changed = uses.written_between([n for n in names if not set(uses.writers[n]) <= taken], first, last)
+        if changed is not None:
+            return f"{changed!r} is overwritten in between"
+    early, late = (place.norm, place.relu), (place.relu_grad, place.norm_grad)
+    for p, (first, last) in ((place.norm, early), (place.norm_grad, late), (place.add_grad, late)):
+        for name in ops[p].output_arg_names if p is not None else ():
+            near = [*uses.readers.get(name, ()), *uses.writers.get(name, ())]
+            if name != EMPTY_VAR and any(first < q < last and q not in taken for q in near):
+                return f"{name!r} is read or written in between"
+    return None
+
+
+def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
+    norm, relu, norm_grad = (uses.ops[p] for p in (place.norm, place.relu, place.norm_grad))
+    relu_grad = uses.ops[place.relu_grad]
+    attrs = {a: norm.attr(a) for a in _ATTRS if norm.attr(a) is not None}
+    inputs = {s: norm.input(s) for s in ("X", "Scale", "Bias", "Mean", "Variance", "MomentumTensor") if norm.input(s)}
+    outputs = {s: norm.output(s) for s in ("MeanOut", "VarianceOut", "SavedMean", "SavedVariance")}
+    outputs["Y"] = relu.output("Out")
+    given = {s: norm.input(s) for s in ("X", "Scale", "Bias")}
+    given.update((s, norm.output(s)) for s in ("SavedMean", "SavedVariance"))
+    given.update({"Y": relu.output("Out"), "Y@GRAD": relu_grad.input("Out@GRAD")})
+    wanted = {s: norm_grad.output(s) for s in ("X@GRAD", "Scale@GRAD", "Bias@GRAD") if norm_grad.output(s)}
+    if place.add is not None and place.add_grad is not None:
+        inputs["Residual"] = uses.ops[place.add].input(place.other)
+        if gradient := uses.ops[place.add_grad].output(place.other + "@GRAD"):
+            wanted["Residual@GRAD"] = gradient
+    forward = Operator(work.block, "batch_norm_relu", inputs, outputs, {**attrs, OP_ROLE: norm.role}, norm.site)
+    attrs = {**attrs, "residual": place.add is not None}
+    attrs.pop("momentum", None)
+    backward = Operator(
+        work.block, "batch_norm_relu_grad", given, wanted, {**attrs, OP_ROLE: norm_grad.role}, norm_grad.site
+    )
+    backward.forward = forward
+    return forward, backward
