@@ -14,6 +14,7 @@ import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
 from millstream.kernels import row_machine, threads
+from millstream.kernels.arrays import array
 from millstream.kernels.gemm import product_of_rows
 from millstream.kernels.panels import lay_out, padded
 from millstream.ops._opdef import op
@@ -114,43 +115,29 @@ def _table(rows: list[np.ndarray]) -> np.ndarray:
 # ---- memory --------------------------------------------------------------------------------------
 def _allocate(program: RowProgram, schedule: _Schedule) -> tuple[torch.Tensor, np.ndarray]:
     """(one array for all values, where each begins)."""
-    base = np.zeros(len(program.values), np.int64)
-    at = max([64, *(stride(v) for v in program.values)])  # value 0: zeros
-    for i, value in enumerate(program.values):
-        if value.kind in ("view", "none"):
-            continue
-        base[i] = at
-        if value.kind == "line":
-            at += stride(value)
-        elif value.kind == "matrix":
-            at += value.depth * padded(value.width)
-        else:
-            rows = schedule.kept if _per_step(program, i) else schedule.once
-            at += int(rows[value.space]) * stride(value)
-    for i, value in enumerate(program.values):
-        if value.kind == "view":
-            base[i] = base[value.root] + value.column
-    memory = torch.empty(at + _SLACK, dtype=torch.float32)
-    memory[: base[1]] = 0
+    tables = program.tables
+    rows = np.where(tables.per_row > 0, schedule.kept[tables.space], schedule.once[tables.space])
+    sizes = np.where(tables.shared, tables.room, tables.room * rows)
+    sizes[NONE] = program.zeros
+    ends = np.cumsum(sizes)
+    base = (ends - sizes)[tables.root] + tables.column
+    memory = torch.empty(int(ends[-1]) + _SLACK, dtype=torch.float32)
+    memory[: program.zeros] = 0
     return memory, base
-
-
-def _per_step(program: RowProgram, i: int) -> bool:
-    return program.root(i) in program.kept or program.values[program.root(i)].kind == "step"
 
 
 def _rows(tape: _Tape, value: int) -> torch.Tensor:
     """A value's rows: [rows of all steps, or of all sequences, width]."""
     program, root = tape.program, tape.program.root(value)
     of, whole = program.values[value], program.values[root]
-    rows = (tape.schedule.kept if _per_step(program, root) else tape.schedule.once)[of.space]
+    rows = (tape.schedule.kept if program.per_step(root) else tape.schedule.once)[of.space]
     wide, at = stride(whole), int(tape.base[root])
     return tape.memory[at : at + int(rows) * wide].view(int(rows), wide)[:, of.column : of.column + of.width]
 
 
 def _fill(tape: _Tape, value: int, source: torch.Tensor, rows: torch.Tensor) -> None:
     target = _rows(tape, value)
-    source = source.reshape(source.shape[0], -1)
+    source = source.reshape(source.shape[0], -1).cpu()
     if target.shape[1] != source.shape[1]:
         raise ShapeError(f"row_loop: expected rows of {target.shape[1]} numbers, received shape {list(source.shape)}")
     if target.is_contiguous():
@@ -163,14 +150,14 @@ def _constants(tape: _Tape, consts: list[torch.Tensor]) -> None:
     for i, value in enumerate(tape.program.values):
         at = int(tape.base[i])
         if value.kind == "line":
-            tape.memory[at : at + value.width] = consts[value.argument].reshape(-1)
+            tape.memory[at : at + value.width] = consts[value.argument].reshape(-1).cpu()
         elif value.kind == "matrix":
             matrix = _formed(consts[value.argument[0]], value.argument[1])
             if matrix.shape != (value.depth, value.width):
                 raise ShapeError(f"row_loop: expected [{value.depth}, {value.width}], received {list(matrix.shape)}")
             whole = padded(value.width)
             room = tape.memory[at : at + value.depth * whole].view(value.depth, whole)
-            lay_out(matrix.contiguous().numpy(), room.numpy())
+            lay_out(array(matrix), room.numpy())
 
 
 def _formed(const: torch.Tensor, form: str) -> torch.Tensor:
@@ -190,8 +177,8 @@ def _put_back(like: torch.Tensor, forms: dict[str, torch.Tensor]) -> torch.Tenso
     if "gates" in forms or "candidate" in forms:
         d = like.shape[0]
         gates, candidate = (forms.pop(k, None) for k in ("gates", "candidate"))
-        gates = torch.zeros((d, 2 * d)) if gates is None else gates
-        candidate = torch.zeros((d, d)) if candidate is None else candidate
+        gates = like.new_zeros((d, 2 * d)) if gates is None else gates
+        candidate = like.new_zeros((d, d)) if candidate is None else candidate
         total = torch.cat((gates.reshape(-1), candidate.reshape(-1))).reshape(like.shape)
     for form, grad in forms.items():
         part = (grad.t() if form == "transposed" else grad).reshape(like.shape)
@@ -201,19 +188,14 @@ def _put_back(like: torch.Tensor, forms: dict[str, torch.Tensor]) -> torch.Tenso
 
 def _run(tape: _Tape, instructions: tuple[np.ndarray, np.ndarray], backwards: bool) -> None:
     code, numbers = instructions
-    program, values = tape.program, tape.program.values
-    space = np.array([v.space for v in values])
-    width = np.array([padded(v.width) if v.kind == "matrix" else v.width for v in values])
-    wide = np.array([0 if v.kind == "line" else stride(values[program.root(i)]) for i, v in enumerate(values)])
-    wide[NONE] = 0
-    per_row = np.array([wide[i] if _per_step(program, i) else 0 for i in range(len(values))])
-    view = np.array([v.kind == "view" for v in values])
-    shared = np.array([v.kind in ("line", "matrix", "none") for v in values])
+    of = tape.program.tables
+    moves = ~of.shared & (of.per_row == 0)  # every part has such rows of its own
+    memory = tape.memory.numpy()
     calls = []
     for part in tape.schedule.parts:
-        base = tape.base + np.where(shared | (per_row > 0), 0, part.at[space] * wide)
-        args = (base, per_row, wide, width, space, view, part.first, part.counts, part.cuts, backwards)
-        calls.append((tape.memory.numpy(), code, numbers, *args))
+        base = tape.base + np.where(moves, part.at[of.space] * of.stride, 0)
+        about = (base, of.per_row, of.stride, of.width, of.space, of.view)
+        calls.append((memory, code, numbers, *about, part.first, part.counts, part.cuts, backwards))
     threads.run_parts(row_machine.run, calls)
 
 
@@ -229,18 +211,24 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
     Steps: float32 [rows, width], one LoD level, the same for all. Statics: rows that each sequence keeps, with a LoD
     level, or one row a sequence. Inits: [sequences, width]. Outs: as Steps, of `widths`.
     """
-    program = compiled(code, train)
+    program, device = compiled(code, train), steps[0].values.device
     lod = steps[0].lod
     if len(lod) != 1:
         raise InvalidProgramError(f"a DynamicRNN's step input must have one LoD level, received {len(lod)}")
-    for other in steps[1:]:
-        if len(other.lod) != 1 or not np.array_equal(other.lod[0], lod[0]):
+    for other in steps[1:]:  # factors of a dropout have rows only
+        same = other.values.shape[0] == lod[0][-1] and (not other.lod or np.array_equal(other.lod[0], lod[0]))
+        if not same or len(other.lod) > 1:
             raise InvalidProgramError("step inputs of a DynamicRNN must have the same sequences")
     lengths = np.diff(lod[0])
     cuts = [np.zeros(len(lod[0]), np.int64)] * (program.spaces - 1)
     for _, value in program.of_kind("static"):
+        given = statics[value.argument].lod
+        if not value.space and (given or statics[value.argument].values.shape[0] != len(lengths)):
+            raise InvalidProgramError(
+                f"a DynamicRNN's static input that is declared without LoD must have one row for each of {len(lengths)} "
+                f"sequences; it has {statics[value.argument].values.shape[0]} and LoD {given}; declare its lod_level"
+            )
         if value.space:
-            given = statics[value.argument].lod
             if len(given) != 1 or len(given[0]) != len(lod[0]):
                 raise InvalidProgramError(
                     f"a DynamicRNN's static input must have {len(lengths)} sequences at one LoD level; its LoD is {given}"
@@ -261,7 +249,7 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
         _run(tape, program.forward_code, False)
         for out, made in zip(outs, program.outputs):
             out.index_copy_(0, schedule.order, _rows(tape, made))
-    return [Ragged(out, lod) for out in outs], tape if train else None
+    return [Ragged(out.to(device), lod) for out in outs], tape if train else None
 
 
 @op(
@@ -299,13 +287,14 @@ def row_loop_grad(steps, statics, inits, consts, tape, douts, *, code: str, widt
 
 
 def _give_back(target: torch.Tensor, tape: _Tape, value: int, rows: torch.Tensor) -> None:
-    target.view(target.shape[0], -1).index_add_(0, rows, _rows(tape, value))
+    target.view(target.shape[0], -1).index_copy_(0, rows.to(target.device), _rows(tape, value).to(target.device))
 
 
 def _of_constants(tape: _Tape, consts: list[torch.Tensor]) -> list[torch.Tensor]:
     forms: list[dict[str, torch.Tensor]] = [{} for _ in consts]
     for recipe in tape.program.recipes:
         found, have = _share(tape, recipe), forms[recipe.constant]
+        found = found.to(consts[recipe.constant].device)
         have[recipe.form] = found if recipe.form not in have else have[recipe.form] + found
     return [_put_back(const, mine) for const, mine in zip(consts, forms)]
 

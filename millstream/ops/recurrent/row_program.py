@@ -52,6 +52,26 @@ class Recipe:
 
 
 @dataclass
+class Tables:
+    """What the machine must know of each value, as arrays; see row_machine.run.
+
+    Attributes:
+        shared: the value has no rows: a constant.
+        room: numbers that a constant takes; of the others, those that a row takes (views: 0).
+    """
+
+    space: np.ndarray
+    width: np.ndarray
+    stride: np.ndarray
+    per_row: np.ndarray
+    view: np.ndarray
+    shared: np.ndarray
+    room: np.ndarray
+    root: np.ndarray
+    column: np.ndarray
+
+
+@dataclass
 class RowProgram:
     """Values and instructions, forward and (when `train`) backward.
 
@@ -91,6 +111,37 @@ class RowProgram:
     @cached_property
     def backward_code(self) -> tuple[np.ndarray, np.ndarray]:
         return _arrays(self.backward, self.backward_numbers)
+
+    def per_step(self, value: int) -> bool:
+        """Whether each step has rows of its own for the value."""
+        root = self.root(value)
+        return root in self.kept or self.values[root].kind == "step"
+
+    @cached_property
+    def tables(self) -> Tables:
+        """Arrays over the values; the program must be whole."""
+        values, numbers = self.values, range(len(self.values))
+        shared = np.array([v.kind in ("line", "matrix", "none") for v in values])
+        view = np.array([v.kind == "view" for v in values])
+        wide = np.array([0 if v.kind in ("line", "none") else stride(values[self.root(i)]) for i, v in enumerate(values)])
+        rows = np.where(view, 0, wide)
+        constant = [v.depth * padded(v.width) if v.kind == "matrix" else stride(v) for v in values]
+        return Tables(
+            space=np.array([v.space for v in values]),
+            width=np.array([padded(v.width) if v.kind == "matrix" else v.width for v in values]),
+            stride=wide,
+            per_row=np.array([wide[i] if self.per_step(i) and not shared[i] else 0 for i in numbers]),
+            view=view,
+            shared=shared,
+            room=np.where(shared, constant, rows),
+            root=np.array([self.root(i) for i in numbers]),
+            column=np.array([v.column for v in values]),
+        )
+
+    @cached_property
+    def zeros(self) -> int:
+        """Numbers of value 0: as many as the widest row."""
+        return max([64, *(stride(v) for v in self.values)])
 
     @cached_property
     def multiplications(self) -> int:

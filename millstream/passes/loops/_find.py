@@ -240,6 +240,7 @@ class Finder:
             return
         loop.grad_at = found[0]
         self.grad = grad = self.ops[found[0]]
+        refuse_unless(not self.uses.has_gradient(grad), "its gradient has a gradient")
         loop.gone.add(found[0])
         for name in grad.input("Out@GRAD"):
             if name != EMPTY_VAR:

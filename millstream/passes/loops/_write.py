@@ -49,6 +49,7 @@ class Writer:
         self.consts: list[str] = []
         self.outputs: list[str] = []
         self.widths: list[int] = []
+        self.masks: dict[str, str] = {}  # result of a dropout -> the step input with its factors
         self.made: dict[str, _Made] = {}
         self._numbers: dict[str, float] = {}  # variables that hold one number everywhere
         self._spaces: dict[str, int] = {}
@@ -311,6 +312,16 @@ class Writer:
         self.made[name] = _Made(x.value, width, x.space, rank)
 
     _reshape = _reshape2
+
+    def _dropout(self, op: Operator) -> None:
+        """In training `masks` holds factors that were drawn for all steps."""
+        x = self._get(op.input("X")[0])
+        if not op.attr("is_test"):
+            mask = self._get(self.masks[op.output("Out")[0]])
+            value = self._step("mul", [x.value, mask.value], x.width)
+            return self._set(op, "Out", value, x.width)
+        kept = 1.0 - op.attr("dropout_prob") if op.attr("dropout_implementation") == "downgrade_in_infer" else 1.0
+        return self._scaled(op, x, kept, 0.0)
 
     def _softmax(self, op: Operator) -> None:
         x = self._get(op.input("X")[0])

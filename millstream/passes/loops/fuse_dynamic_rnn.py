@@ -181,6 +181,7 @@ class _Rewrite:
         for op in loop.body:
             if op.type in _NUMBERS:
                 writer.write(op)
+        self._masks(loop, core, writer)
         for op in core:
             stopped = [n for n in op.output_arg_names if n != EMPTY_VAR and self._stopped(n)]
             refuse_unless(not stopped or loop.grad_at is None, f"{stopped[0] if stopped else ''!r} stops gradients")
@@ -195,6 +196,29 @@ class _Rewrite:
         attrs = {"code": writer.text(), "widths": writer.widths, "train": loop.grad_at is not None}
         inputs = {slot: names for slot, names in inputs.items() if names}
         self.made.append(Operator(self.work.block, "row_loop", inputs, outputs, attrs, loop.operator.site))
+
+    def _masks(self, loop: Loop, core: list[Operator], writer: Writer) -> None:
+        """Draw the factors of the core's dropouts for all steps: dropout of ones."""
+        block, source = self.work.block, next(iter(loop.steps.values()))
+        for op in core:
+            if op.type != "dropout" or op.attr("is_test"):
+                continue
+            out = op.output("Out")[0]
+            var = self.finder.var(out)
+            drawn = op.attr("seed") or op.attr("fix_seed") or op.input("Seed")
+            refuse_unless(not drawn, "the seed of a dropout gives every step the same mask")
+            refuse_unless(var is not None and var.has_shape and len(var.shape) == 2, "dropout of other rows")
+            assert var is not None
+            ones, mask, factors = (self._new(out) for _ in range(3))
+            del self.name[out]
+            attrs = {"shape": [-1, var.shape[1]], "value": 1.0, "dtype": int(VarType.FP32)}
+            like, made = "fill_constant_batch_size_like", {"Out": [factors], "Mask": [mask]}
+            self.made.append(Operator(block, like, {"Input": [source]}, {"Out": [ones]}, attrs, op.site))
+            self.made.append(Operator(block, "dropout", {"X": [ones]}, made, op.all_attrs(), op.site))
+            writer.step(out, source)  # for its width
+            writer.steps[-1] = factors
+            writer.masks[out] = f"{out}@MASK"
+            writer.made[f"{out}@MASK"] = writer.made.pop(out)
 
     def _tape(self) -> str:
         name = self._new(self.finder.loop.memories[0].read if self.finder.loop.memories else self.finder.loop.outputs[0][0])
