@@ -19,7 +19,7 @@ def _rows_of_table(w, ids):
             return torch.embedding(w, ids)
         except IndexError:
             wrong = ids[(ids < 0) | (ids >= w.shape[0])]
-            raise IndexError(f"ids must be from 0 to {w.shape[0] - 1}, received {int(wrong[0])}") from None
+            raise IndexError(f"id out of range: must be from 0 to {w.shape[0] - 1}, received {int(wrong[0])}") from None
     flat = ids.reshape(-1)
     keys, order = torch.sort(w.rows, stable=True)
     at = torch.searchsorted(keys, flat).clamp_(max=max(len(keys) - 1, 0))
