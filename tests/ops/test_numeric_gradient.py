@@ -20,7 +20,7 @@ CHECK = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(CHECK)
 ARGS = argparse.Namespace(timeout=0, infer=False)
 STEP, PICKS = 1e-5, 4
-# Not functions of their inputs in the sense of a derivative, or steps at every point; each with its reason.
+# Their recorded cases hide, draw or move something; test_numeric_gradient_programs.py has Programs where they are smooth.
 LEFT_OUT = {
     "dropout": "its mask hides some inputs, and p = 1 all of them",
     "sigmoid_focal_loss": "its counts are integers of the operands",
