@@ -209,12 +209,15 @@ class _Rewrite:
             refuse_unless(not drawn, "the seed of a dropout gives every step the same mask")
             refuse_unless(var is not None and var.has_shape and len(var.shape) == 2, "dropout of other rows")
             assert var is not None
-            ones, mask, factors = (self._new(out) for _ in range(3))
+            column, line, ones, mask, factors = (self._new(out) for _ in range(5))
             del self.name[out]
-            attrs = {"shape": [-1, var.shape[1]], "value": 1.0, "dtype": int(VarType.FP32)}
-            like, made = "fill_constant_batch_size_like", {"Out": [factors], "Mask": [mask]}
-            self.made.append(Operator(block, like, {"Input": [source]}, {"Out": [ones]}, attrs, op.site))
-            self.made.append(Operator(block, "dropout", {"X": [ones]}, made, op.all_attrs(), op.site))
+            for kind, ins, outs, attrs in (
+                ("fill_any_like", {"X": [source]}, {"Out": [column]}, {"value": 1.0, "dtype": int(VarType.FP32)}),
+                ("slice", {"Input": [column]}, {"Out": [line]}, {"axes": [1], "starts": [0], "ends": [1]}),
+                ("expand", {"X": [line]}, {"Out": [ones]}, {"expand_times": [1, var.shape[1]]}),
+                ("dropout", {"X": [ones]}, {"Out": [factors], "Mask": [mask]}, op.all_attrs()),
+            ):
+                self.made.append(Operator(block, kind, ins, outs, attrs, op.site))
             writer.step(out, source)  # for its width
             writer.steps[-1] = factors
             writer.masks[out] = f"{out}@MASK"
