@@ -78,6 +78,17 @@ def _batch_norm(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.elementwise_add(first, second, act="relu"))
 
 
+def _loop(fluid: Any, feed: Feed) -> list[Any]:
+    x, layers = _sequence(fluid, feed, "x", 8), fluid.layers
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, state = rnn.step_input(x), rnn.memory(shape=[WIDTH], value=0.0)
+        new = layers.fc([word, state], WIDTH, act="tanh")
+        rnn.update_memory(state, new)
+        rnn.output(new)
+    return _trained(fluid, rnn())
+
+
 def _crf(fluid: Any, feed: Feed) -> list[Any]:
     emission = _sequence(fluid, feed, "x", TAGS)
     label = _sequence(fluid, feed, "label", 1, "int64")
@@ -139,7 +150,7 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
-    "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm,
+    "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm,
     "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows, "products of few rows": _products,
     "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip

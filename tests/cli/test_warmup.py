@@ -10,8 +10,9 @@ CALLED = {
     "batch_norm": ["_sums", "_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
-    "edit_distance": ["distances", "align", "count_chunks"], "panels": ["_lay_out"], "partial_sort": ["top_rows"],
-    "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "rows": ["_number", "_add"],
+    "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
+    "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],
+    "rows": ["_number", "_add"],
     "segment": [
         "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
     ],
