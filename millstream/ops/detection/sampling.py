@@ -12,6 +12,7 @@ from millstream.ir.types import VarType
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.detection.boxes import overlap
+from millstream.ops.tensor._dims import fit
 
 
 def encode(boxes: np.ndarray, targets: np.ndarray, weights: Any = None) -> np.ndarray:
@@ -88,9 +89,9 @@ def _gathered(parts: list[np.ndarray], dtype: Any, columns: int | None) -> Ragge
 
 # ---- rpn_target_assign ---------------------------------------------------------------------------------
 def _check(anchor: Spec, gt: Spec, info: Spec) -> None:
-    if len(anchor.shape) != 2 or anchor.shape[1] != 4 or len(gt.shape) != 2 or gt.shape[1] != 4:
+    if len(anchor.shape) != 2 or len(gt.shape) != 2 or not (fit(anchor.shape[1], 4) and fit(gt.shape[1], 4)):
         raise ShapeError(f"Anchor and GtBoxes must be [boxes, 4], received {list(anchor.shape)} and {list(gt.shape)}")
-    if len(info.shape) != 2 or info.shape[1] != 3:
+    if len(info.shape) != 2 or not fit(info.shape[1], 3):
         raise ShapeError(f"ImInfo must be [N, 3], received {list(info.shape)}")
 
 

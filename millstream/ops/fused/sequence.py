@@ -12,6 +12,7 @@ from millstream.ops._values import Ragged, SelectedRows, Spec
 from millstream.ops.sequence._lod import index, one_level
 from millstream.ops.sequence.conv import _columns, _conv_spec
 from millstream.ops.sequence.pool import sequence_pool
+from millstream.ops.tensor._dims import fit
 
 
 # ---- fusion_seqpool_concat ---------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def _expand_fc_spec(xs, weight, bias, *, fc_activation):
     if fc_activation not in FC_ACTIVATIONS:
         raise AttributeTypeError(f"fc_activation must be one of {', '.join(FC_ACTIVATIONS)}, received {fc_activation!r}")
     widths = [x.shape[-1] for x in xs]
-    if min(widths) >= 0 and weight.shape[0] != sum(widths):
+    if min(widths) >= 0 and not fit(weight.shape[0], sum(widths)):
         raise ShapeError(f"FCWeight must have {sum(widths)} rows like the inputs columns, received {list(weight.shape)}")
     return xs[0].like(shape=(xs[0].shape[0], weight.shape[1])), None
 

@@ -87,7 +87,7 @@ def sequence_topk_avg_pooling(x, row, column, *, topks: list[int], channel_num: 
             found = torch.nn.functional.pad(found, (0, most - columns))
             where = torch.nn.functional.pad(where, (0, most - columns), value=-1)
         sums = found.cumsum(2)
-        outs.append(torch.stack([sums[..., k - 1] / k for k in topks], 2).reshape(rows, -1))
+        outs.append(torch.stack([sums[..., k - 1] / k for k in topks], 2).reshape(rows, channel_num * len(topks)))
         places.append(where.reshape(-1))
     width = channel_num * len(topks)
     out = torch.cat(outs) if outs else flat.new_zeros((0, width))
