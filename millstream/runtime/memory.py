@@ -15,7 +15,7 @@ from functools import cache
 from millstream.config import environment, settings
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
-_SIZES = 128 << 20, 32 << 20  # mmap thresholds; older C libraries take no greater one than the second
+_LARGEST = 32 << 20  # older C libraries take no greater mmap threshold, and a greater one brings nothing
 
 
 @cache
@@ -33,5 +33,4 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     kept = min(kept, 2**31 - 1)
-    sized = any(mallopt(_MMAP_THRESHOLD, min(kept, size)) for size in _SIZES)
-    return sized and bool(mallopt(_TRIM_THRESHOLD, kept))
+    return bool(mallopt(_MMAP_THRESHOLD, min(kept, _LARGEST))) and bool(mallopt(_TRIM_THRESHOLD, kept))
