@@ -1,7 +1,7 @@
 """Which passes run, in order."""
 
 PLAN = (
-    "fuse_dynamic_rnn", "release_operands", "fuse_batch_norm_relu", "fuse_fc", "fuse_fc_relu", "fuse_projected_gru",
+    "fuse_rnn", "release_operands", "fuse_batch_norm_relu", "fuse_fc", "fuse_fc_relu", "fuse_projected_gru",
     "fuse_bigru", "fuse_optimizers",
 )  # fmt: skip
 """For every Plan; a Plan for a debugging run (FLAGS_check_nan_inf) has none, so that errors name the user's operators."""
@@ -33,5 +33,6 @@ FLUID_ONEDNN = ("for_fluid", *CLEAN, *_CONVOLUTION, *_IN_FLUID)
 INFER = (
     *CLEAN, "fuse_attention_lstm", *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", "fuse_bigru",
     *_SEQUENCE, "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise", "pack_conv", "remove_dead",
+    "reuse_memory",
 )  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

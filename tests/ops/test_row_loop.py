@@ -230,6 +230,7 @@ def test_against_autograd(name, batch, parts, monkeypatch):
         [Ragged(s.detach(), () if d else static_lod) for s, d in zip(statics, dense)],
         [i.detach() for i in inits],
         [c.detach() for c in consts],
+        None,
     )
     attrs = {"code": code.text(), "widths": [code.width(o) for o in code.outputs]}
     given, tape = forward(*args, **attrs, train=True)

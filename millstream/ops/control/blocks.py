@@ -76,10 +76,12 @@ def _grad_of_block(frame: BlockFrame, handle: BlockHandle | None, x_slot: str, o
     # Fluid's own Programs do not keep the gradients in the order of the outputs: match them by name.
     douts = [frame.env.get(n) for n in dout_names]
     grads = handle.backward([n for n, _ in wanted], [strip_grad(n) for n in dout_names], douts)
+    given: set[str] = set()
     for (name, target), grad in zip(wanted, grads):
-        if grad is None:
+        if grad is None or name in given:  # a variable in two places: the Program adds its gradients up
             grad = rebuild(frame.env.get(name), torch.zeros_like)
         frame.env[target] = grad
+        given.add(name)
 
 
 def _scalar(value: Any, what: str) -> bool:

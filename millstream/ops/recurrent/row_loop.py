@@ -71,13 +71,15 @@ class _Tape:
 
 
 # ---- schedule ------------------------------------------------------------------------------------
-def _schedule(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarray]) -> _Schedule:
-    """`statics`: offsets of the rows that each sequence keeps, of spaces 1 and up."""
+def _schedule(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarray], by_step: bool = False) -> _Schedule:
+    """`statics`: offsets of the rows that each sequence keeps, of spaces 1 and up; `by_step`: a step's rows lie together."""
     ranked = np.argsort(-lengths, kind="stable")
     ranked = ranked[lengths[ranked] > 0]
     total = int(lengths.sum())
     number = threads.parts(total * program.multiplications, len(ranked)) if len(ranked) else 0
-    starts = np.concatenate(([0], np.cumsum(lengths)))
+    starts, apart = np.concatenate(([0], np.cumsum(lengths))), 1
+    if by_step:
+        starts, apart = np.arange(len(lengths) + 1), len(lengths)
     offsets = [np.arange(len(lengths) + 1), *statics]
     parts, order = [], []
     picked: list[list[np.ndarray]] = [[] for _ in offsets]
@@ -100,7 +102,7 @@ def _schedule(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarray
             picked[s].append(np.repeat(offset[mine] - cut[:-1], sizes) + np.arange(cut[-1]))
         rank = np.repeat(np.arange(len(mine)), lengths[mine])
         step = np.arange(len(rank)) - np.repeat(np.cumsum(lengths[mine]) - lengths[mine], lengths[mine])
-        order.append((starts[:-1][mine][rank] + step)[np.lexsort((rank, step))])
+        order.append((starts[:-1][mine][rank] + step * apart)[np.lexsort((rank, step))])
         parts.append(_Part(mine, _table(counts), _table(first), _table(cuts), at))
     joined = [torch.from_numpy(np.concatenate(p).astype(np.int64)) for p in picked] if parts else []
     rows = np.concatenate(order) if order else np.zeros(0, np.int64)
@@ -204,14 +206,10 @@ def _spec(steps, statics, inits, consts, *, code, widths, train):
     return [Spec((-1, w), steps[0].dtype, 1) for w in widths], Spec((), steps[0].dtype)
 
 
-@op("row_loop", slots="Steps*#, Statics*#?, Inits*?, Consts*? -> Outs*#, Tape~", infer=_spec)
-def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = [], train: bool = False):
-    """Run the program `code` (ops/recurrent/row_program.py) over the sequences of Steps.
-
-    Steps: float32 [rows, width], one LoD level, the same for all. Statics: rows that each sequence keeps, with a LoD
-    level, or one row a sequence. Inits: [sequences, width]. Outs: as Steps, of `widths`.
-    """
-    program, device = compiled(code, train), steps[0].values.device
+def _lengths(steps: list[Ragged], shape: torch.Tensor | None) -> np.ndarray:
+    """The length of each sequence of the step inputs."""
+    if shape is not None:
+        return np.full(shape.shape[1], shape.shape[0])
     lod = steps[0].lod
     if len(lod) != 1:
         raise InvalidProgramError(f"a DynamicRNN's step input must have one LoD level, received {len(lod)}")
@@ -219,8 +217,21 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
         same = other.values.shape[0] == lod[0][-1] and (not other.lod or np.array_equal(other.lod[0], lod[0]))
         if not same or len(other.lod) > 1:
             raise InvalidProgramError("step inputs of a DynamicRNN must have the same sequences")
-    lengths = np.diff(lod[0])
-    cuts = [np.zeros(len(lod[0]), np.int64)] * (program.spaces - 1)
+    return np.diff(lod[0])
+
+
+@op("row_loop", slots="Steps*#, Statics*#?, Inits*?, Consts*?, Shape? -> Outs*#, Tape~", infer=_spec, nodiff="Shape")
+def row_loop(steps, statics, inits, consts, shape, *, code: str, widths: list[int] = [], train: bool = False):
+    """Run the program `code` (ops/recurrent/row_program.py) over the sequences of Steps.
+
+    Steps: float32 [rows, width], one LoD level, the same for all. Statics: rows that each sequence keeps, with a LoD
+    level, or one row a sequence. Inits: [sequences, width]. Outs: as Steps, of `widths`. Shape: a tensor [steps, batch, …]
+    where Steps have no LoD: the rows of a step stand together.
+    """
+    program, device = compiled(code, train), steps[0].values.device
+    lod = () if shape is not None else steps[0].lod
+    lengths = _lengths(steps, shape)
+    cuts = [np.zeros(len(lengths) + 1, np.int64)] * (program.spaces - 1)
     for _, value in program.of_kind("static"):
         given = statics[value.argument].lod
         if not value.space and (given or statics[value.argument].values.shape[0] != len(lengths)):
@@ -229,12 +240,12 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
                 f"sequences; it has {statics[value.argument].values.shape[0]} and LoD {given}; declare its lod_level"
             )
         if value.space:
-            if len(given) != 1 or len(given[0]) != len(lod[0]):
+            if len(given) != 1 or len(given[0]) != len(lengths) + 1:
                 raise InvalidProgramError(
                     f"a DynamicRNN's static input must have {len(lengths)} sequences at one LoD level; its LoD is {given}"
                 )
             cuts[value.space - 1] = np.asarray(given[0])
-    schedule = _schedule(program, lengths, cuts)
+    schedule = _schedule(program, lengths, cuts, shape is not None)
     tape = _Tape(program, schedule, *_allocate(program, schedule))
     outs = [torch.empty((int(lengths.sum()), w)) for w in widths]
     if schedule.parts:
@@ -254,10 +265,12 @@ def row_loop(steps, statics, inits, consts, *, code: str, widths: list[int] = []
 
 @op(
     "row_loop_grad",
-    slots="Steps*#, Statics*#?, Inits*?, Consts*?, Tape, Outs@GRAD*? "
+    slots="Steps*#, Statics*#?, Inits*?, Consts*?, Shape?, Tape, Outs@GRAD*? "
     "-> Steps@GRAD*, Statics@GRAD*, Inits@GRAD*, Consts@GRAD*",
 )
-def row_loop_grad(steps, statics, inits, consts, tape, douts, *, code: str, widths: list[int] = [], train: bool = False):
+def row_loop_grad(
+    steps, statics, inits, consts, shape, tape, douts, *, code: str, widths: list[int] = [], train: bool = False
+):
     program, schedule = tape.program, tape.schedule
     dsteps = [torch.zeros_like(x.values) for x in steps]
     dstatics = [torch.zeros_like(x.values) for x in statics or ()]
@@ -307,3 +320,13 @@ def _share(tape: _Tape, recipe: Recipe) -> torch.Tensor:
         return -right.sum(0)
     left = _rows(tape, recipe.left)
     return (left * right).sum(0) if recipe.kind == "dot" else product_of_rows(left, right)
+
+
+def _steps_spec(x, like):
+    return x.like(shape=(*like.shape[:2], *x.shape[1:]), lod_level=0)
+
+
+@op("rows_to_steps", slots="X, Like -> Out", infer=_steps_spec, nodiff="Like")
+def rows_to_steps(x, like):
+    """Rows [steps * batch, …] as [steps, batch, …], the first dimensions of Like."""
+    return x.reshape(*like.shape[:2], *x.shape[1:])

@@ -34,7 +34,7 @@ class Memory:
 
 @dataclass
 class Loop:
-    """A DynamicRNN.
+    """A DynamicRNN, or a StaticRNN.
 
     Attributes:
         at: position of the `while`; grad_at: of its gradient, or None.
@@ -43,12 +43,14 @@ class Loop:
         outputs: (variable of the Block, sequences of the global Block that it becomes).
         body: operators of the Block but those that only move values in and out.
         gone: positions of operators that the rewritten loop replaces.
+        shape: StaticRNN: a step input, [steps, batch, …], as all inputs and results are; else None.
         given: result -> its gradient; targets: variable of the global Block -> gradients to be written.
     """
 
     at: int
     operator: Operator
     grad_at: int | None = None
+    shape: str | None = None
     steps: dict[str, str] = field(default_factory=dict)
     statics: dict[str, str] = field(default_factory=dict)
     memories: list[Memory] = field(default_factory=list)

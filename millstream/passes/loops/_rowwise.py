@@ -14,7 +14,7 @@ UNARY = frozenset((
     "abs", "acos", "asin", "atan", "brelu", "ceil", "clip", "cos", "elu", "erf", "exp", "floor", "gelu", "hard_shrink",
     "hard_sigmoid", "hard_swish", "leaky_relu", "log", "logical_not", "logsigmoid", "pow", "reciprocal", "relu", "relu6",
     "round", "rsqrt", "scale", "selu", "sigmoid", "sign", "sin", "soft_relu", "softplus", "softshrink", "softsign", "sqrt",
-    "square", "stanh", "swish", "tanh", "tanh_shrink", "thresholded_relu", "assign", "cast",
+    "square", "stanh", "swish", "tanh", "tanh_shrink", "thresholded_relu", "assign", "rnn_memory_helper", "cast",
 ))  # fmt: skip
 _BINARY = frozenset(f"elementwise_{k}" for k in ("add", "sub", "mul", "div", "max", "min", "pow"))
 _LAST_AXIS = frozenset(("softmax", "log_softmax", "concat", "split"))

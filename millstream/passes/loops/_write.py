@@ -258,6 +258,8 @@ class Writer:
     def _assign(self, op: Operator) -> None:
         self.made[op.output("Out")[0]] = self._get(op.input("X")[0])
 
+    _rnn_memory_helper = _assign
+
     def _sum(self, op: Operator) -> None:
         terms = [self._get(n) for n in op.input("X")]
         x = terms[0]

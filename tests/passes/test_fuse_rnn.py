@@ -145,7 +145,30 @@ def mixed(feed):
     return [rnn(), outside]
 
 
-FUSED = {f.__name__: f for f in (simple, lstm, gru, attention, split_gates, no_state, dropped, mixed)}
+def static(feed):
+    """A StaticRNN of two layers; word ids and vectors as step inputs, an output layer in the step."""
+    x, ids = fluid.data("x", [4, None, 6]), fluid.data("ids", [4, None, 1], "int64")
+    x.stop_gradient = False
+    rng = np.random.RandomState(2)
+    feed["x"], feed["ids"] = rng.randn(4, 3, 6).astype("float32"), rng.randint(0, 7, (4, 3, 1))
+    first = _fc(layers.reduce_mean(x, 0), 5)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        vector, word = rnn.step_input(x), rnn.step_input(ids)
+        hidden, cell, state = rnn.memory(init=first), rnn.memory(shape=[-1, 5], batch_ref=vector), rnn.memory(init=first)
+        gates = _fc([vector, layers.embedding(word, [7, 4]), hidden], 20)
+        i, f, o, j = layers.split(gates, 4, dim=-1)
+        new_cell = cell * layers.sigmoid(f) + layers.sigmoid(i) * layers.tanh(j)
+        new_hidden = layers.tanh(new_cell) * layers.sigmoid(o)
+        new_state, _, _ = layers.gru_unit(_fc(new_hidden, 15), state, 15)
+        for old, new in ((hidden, new_hidden), (cell, new_cell), (state, new_state)):
+            rnn.update_memory(old, new)
+        rnn.step_output(_fc(new_state, 3, "softmax"))
+        rnn.step_output(new_hidden)
+    return rnn()
+
+
+FUSED = {f.__name__: f for f in (simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static)}
 
 
 # ---- loops that stay as they are ---------------------------------------------------------------------
@@ -214,7 +237,7 @@ def _train(build, passes, steps=3):
             got = exe.run(main, feed=feed, fetch_list=[loss, *results, *names], return_numpy=False)
             out.append([(np.asarray(v), v.lod()) for v in got])
         out.append([(np.asarray(scope.find_var(p.name).get_tensor()), []) for p, _ in pairs])
-    plans = [p for p in exe._plans.values() if p.work is not None and any(n == "fuse_dynamic_rnn" for n, _ in p.work.done)]
+    plans = [p for p in exe._plans.values() if p.work is not None and any(n == "fuse_rnn" for n, _ in p.work.done)]
     return out, [len(results), names], plans[-1].work if plans else None
 
 
@@ -229,9 +252,9 @@ def _same(got, want, counts):
 def test_as_operator_by_operator(name):
     want, counts, _ = _train(FUSED[name], ())
     got, _, work = _train(FUSED[name], pipelines.PLAN)
-    assert work is not None and work.counts().get("fuse_dynamic_rnn") == 1, work and work.explain()
+    assert work is not None and work.counts().get("fuse_rnn") == 1, work and work.explain()
     left = [op.type for op in work.block.ops]
-    assert "while" not in left and "while_grad" not in left
+    assert not {"while", "while_grad", "recurrent", "recurrent_grad"}.intersection(left)
     assert ("row_loop" in left) == (name != "no_state")
     _same(got, want, counts)
 
@@ -241,8 +264,8 @@ def test_what_stays_a_loop(name):
     build, why = KEPT_AS_LOOPS[name]
     want, counts, _ = _train(build, ())
     got, _, work = _train(build, pipelines.PLAN)
-    assert "fuse_dynamic_rnn" not in work.counts()
-    assert any(why in text for pass_name, _, text in work.refused if pass_name == "fuse_dynamic_rnn"), work.explain()
+    assert "fuse_rnn" not in work.counts()
+    assert any(why in text for pass_name, _, text in work.refused if pass_name == "fuse_rnn"), work.explain()
     _same(got, want, counts)
 
 

@@ -1,4 +1,4 @@
-"""DynamicRNN (while, arrays, rank table, and their gradients) -> row operators over all steps around one `row_loop`.
+"""DynamicRNN (while, arrays, rank table, and their gradients) and StaticRNN -> row operators around one `row_loop`.
 
 The operators of a step fall in three: what needs no state runs once over the rows of all steps before the loop, what no
 state needs runs so behind it, and only what is between stays a loop, run by ops/recurrent/row_loop.py. The gradient
@@ -20,22 +20,24 @@ from millstream.passes._pass import program_pass
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 from millstream.passes.loops._find import Finder, Loop, Refused, refuse_unless
+from millstream.passes.loops._find_static import StaticFinder
 from millstream.passes.loops._rowwise import why_not
 from millstream.passes.loops._write import Writer
 
-NAME = "fuse_dynamic_rnn"
+NAME = "fuse_rnn"
 STEP, LOOP, CONSTANT = "step", "loop", "constant"  # where a value comes from; a static input has its own name
+_FINDERS: dict[str, Any] = {"while": Finder, "recurrent": StaticFinder}
 _NUMBERS = ("fill_constant", "fill_constant_batch_size_like")
 
 
 @program_pass(NAME)
-def fuse_dynamic_rnn(work: Work) -> int:
-    """Rewrite every DynamicRNN that the row machine can run; returns how many."""
+def fuse_rnn(work: Work) -> int:
+    """Rewrite every DynamicRNN and StaticRNN that the row machine can run; returns how many."""
     changes = 0
-    for op in [op for op in work.block.ops if op.type == "while"]:
+    for op in [op for op in work.block.ops if op.type in _FINDERS]:
         uses = Uses(work.block, work.keep)
         try:
-            finder = Finder(work, uses, next(i for i, o in enumerate(work.block.ops) if o is op))
+            finder = _FINDERS[op.type](work, uses, next(i for i, o in enumerate(work.block.ops) if o is op))
             _Rewrite(work, uses, finder).apply()
             changes += 1
         except Refused as why:
@@ -49,7 +51,7 @@ class _Rewrite:
 
     work: Work
     uses: Uses
-    finder: Finder
+    finder: Finder | StaticFinder
     origin: dict[str, str] = field(default_factory=dict)  # variable of the Block -> where it comes from
     name: dict[str, str] = field(default_factory=dict)  # variable of the Block -> variable of the global Block
     made: list[Operator] = field(default_factory=list)
@@ -57,6 +59,8 @@ class _Rewrite:
 
     def apply(self) -> None:
         loop = self.finder.find()
+        if loop.shape is not None:
+            self._flatten(loop)
         before, core, behind = self._split(loop)
         for op in before:
             self._hoist(op)
@@ -66,6 +70,18 @@ class _Rewrite:
         self._results(loop)
         gradients = self._gradients(loop) if loop.grad_at is not None else []
         self._replace(loop, gradients)
+
+    def _flatten(self, loop: Loop) -> None:
+        """Step inputs [steps, batch, …] as rows [steps * batch, …]."""
+        for name, source in loop.steps.items():
+            var = self.finder.var(name)  # the Block's own: a step's rows
+            rows = loop.steps[name] = self._new(name)
+            del self.name[name]
+            assert var is not None
+            attrs = {"shape": [-1, *var.shape[1:]]}
+            outs = {"Out": [rows], "XShape": [self._new(name)]}
+            del self.name[name]
+            self.made.append(Operator(self.work.block, "reshape2", {"X": [source]}, outs, attrs, loop.operator.site))
 
     # ---- where each operator goes ------------------------------------------------------------------
     def _split(self, loop: Loop) -> tuple[list[Operator], list[Operator], list[Operator]]:
@@ -115,6 +131,8 @@ class _Rewrite:
     def _loses_sequences(self, op: Operator) -> str | None:
         """Why the results of `op` would not have the sequences of its rows."""
         definition = REGISTRY.get(op.type)
+        if self.finder.loop.shape is not None:
+            return None
         if callable(definition.lod) or definition.block:
             return "its LoD is computed"
         sources = lod_sources(definition)
@@ -194,6 +212,7 @@ class _Rewrite:
         inputs = {"Steps": writer.steps, "Statics": writer.statics, "Inits": writer.inits, "Consts": writer.consts}
         outputs = {"Outs": [self._new(n) for n in outs], "Tape": [self._tape()]}
         attrs = {"code": writer.text(), "widths": writer.widths, "train": loop.grad_at is not None}
+        inputs["Shape"] = [loop.shape] if loop.shape is not None else []
         inputs = {slot: names for slot, names in inputs.items() if names}
         self.made.append(Operator(self.work.block, "row_loop", inputs, outputs, attrs, loop.operator.site))
 
@@ -285,7 +304,11 @@ class _Rewrite:
         for name, result in loop.outputs:
             made = self.name.get(name)
             # A gradient given for a result must not meet one that flows in: what is read elsewhere is copied.
-            if made is not None and made not in read and names.count(name) == 1:
+            if loop.shape is not None:
+                refuse_unless(name in self.origin, f"{name!r} is the same in every step")
+                inputs = {"X": [self._outside(name)], "Like": [loop.shape]}
+                self.made.append(Operator(self.work.block, "rows_to_steps", inputs, {"Out": [result]}))
+            elif made is not None and made not in read and names.count(name) == 1:
                 renamed[made] = result
             else:
                 refuse_unless(name in self.origin, f"{name!r} is the same in every step")
@@ -351,7 +374,7 @@ class _Rewrite:
             if like is not None and like.has_shape:
                 var._shape, var._dtype = like._shape, like._dtype
                 var.stop_gradient = like.stop_gradient
-                var.lod_level = 1
+                var.lod_level = 1 if self.finder.loop.shape is None else 0
         self.declared = []
 
     def _replace(self, loop: Loop, gradients: list[Operator]) -> None:
