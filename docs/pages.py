@@ -88,6 +88,8 @@ def small_data_sets(names):
             for name in {n.split(".")[2] for n in names if n.startswith("paddle.dataset.")}:
                 if name == "flowers":
                     tiny_files.flowers(home, tiny_picture)
+                elif name == "voc2012":
+                    tiny_files.voc2012(home, tiny_picture, tiny_picture)
                 elif hasattr(tiny_files, name):
                     getattr(tiny_files, name)(home)
                 if name != "common":  # their checksums are not those of the real files

@@ -93,3 +93,67 @@ show(y)  # 0.1 is 63.5 of 127 steps: it becomes 64
 #: contrib.fused_elemwise_activation
 x, y = data([[1.0, -5.0]]), data([[2.0, 3.0]])
 show(fluid.contrib.layers.fused_elemwise_activation(x, y, functor_list=["relu", "elementwise_add"]))
+#: contrib.basic_gru, contrib.BasicGRUUnit
+x = data(np.ones((2, 3, 2)))  # [batch, steps, width]
+outputs, last = fluid.contrib.basic_gru(x, None, hidden_size=4, param_attr=fluid.ParamAttr(initializer=zero), bias_attr=fluid.ParamAttr(initializer=zero))
+print(outputs.shape, last.shape)
+show(last)
+print(issubclass(fluid.contrib.BasicGRUUnit, fluid.dygraph.Layer))  # one step of it
+#: contrib.fused_embedding_seq_pool
+table = fluid.initializer.NumpyArrayInitializer(np.arange(8.0, dtype="float32").reshape(4, 2))
+words = data([[1], [3], [2]], lengths=[[2, 1]])
+show(fluid.contrib.fused_embedding_seq_pool(words, [4, 2], param_attr=table))  # the sum of each sequence's rows
+#: contrib.match_matrix_tensor
+x, y = data([[1.0, 2.0], [3.0, 4.0]], lengths=[[2]]), data([[1.0, 1.0]], lengths=[[1]])
+scores, partial = fluid.contrib.match_matrix_tensor(x, y, channel_num=1, param_attr=fluid.ParamAttr(initializer=one))
+show(scores)  # every word of x with every word of y
+#: contrib.sequence_topk_avg_pooling
+scores = data([[4.0], [1.0], [3.0]], lengths=[[3]])  # one row of three columns
+row, column = data([[0.0]], lengths=[[1]]), data([[0.0], [0.0], [0.0]], lengths=[[3]])
+show(fluid.contrib.sequence_topk_avg_pooling(scores, row, column, topks=[1, 2], channel_num=1))
+#: contrib.var_conv_2d
+x = data([[1.0], [2.0], [3.0], [4.0]], lengths=[[4]])  # one picture of 2 x 2
+side = data([[0.0], [0.0]], lengths=[[2]])
+show(fluid.contrib.var_conv_2d(x, side, side, input_channel=1, output_channel=1, filter_size=1, param_attr=fluid.ParamAttr(initializer=half)))
+#: contrib.tree_conv
+nodes, edges = data(np.ones((1, 3, 2))), data([[[1, 2], [1, 3]]], dtype="int32")  # node 1 has the children 2 and 3
+show(fluid.contrib.tree_conv(nodes, edges, output_size=1, num_filters=1, max_depth=2, act=None, param_attr=fluid.ParamAttr(initializer=one), bias_attr=False))
+#: contrib.partial_concat, contrib.partial_sum
+x, y = data([[1.0, 2.0, 3.0]]), data([[10.0, 20.0, 30.0]])
+show(fluid.contrib.partial_concat([x, y], start_index=1, length=2), fluid.contrib.partial_sum([x, y], start_index=0, length=2))
+#: contrib.multiclass_nms2
+boxes = data([[[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [20.0, 0.0, 30.0, 10.0]]])
+scores = data([[[0.9, 0.8, 0.7]]])  # of one class
+kept, index = fluid.contrib.multiclass_nms2(boxes, scores, 0.1, 10, 10, 0.3, normalized=False, background_label=-1, return_index=True)
+show(kept, index)
+#: contrib.ctr_metric_bundle
+p, label = data([[0.5], [0.9]]), data([[0.0], [1.0]])
+squares, absolutes, probability, q, positives, count = fluid.contrib.ctr_metric_bundle(p, label)
+show(squares, absolutes, positives, count)
+#: contrib.op_freq_statistic
+layers.fc(layers.fc(data([[1.0, 2.0]]), 2), 1)
+single, pairs = fluid.contrib.op_freq_statistic(fluid.default_main_program())
+print(single)
+#: contrib.extend_with_decoupled_weight_decay, contrib.extend_optimizer.extend_optimizer_with_weight_decay.DecoupledWeightDecay
+x = data([[1.0]])
+y = layers.fc(x, 1, param_attr=fluid.ParamAttr(name="w", initializer=one), bias_attr=False)
+decayed = fluid.contrib.extend_with_decoupled_weight_decay(fluid.optimizer.SGD)  # as AdamW does
+decayed(learning_rate=0.0, weight_decay=0.1).minimize(layers.mean(y))
+show(y)
+show(fluid.default_main_program().global_block().var("w"))
+decay = fluid.contrib.extend_optimizer.extend_optimizer_with_weight_decay.DecoupledWeightDecay
+print(issubclass(decayed, decay))
+#: contrib.mixed_precision.AutoMixedPrecisionLists, contrib.mixed_precision.decorator.OptimizerWithMixedPrecision
+lists = fluid.contrib.mixed_precision.AutoMixedPrecisionLists(custom_white_list={"scale"}, custom_black_list={"mul"})
+print("scale" in lists.white_list, "mul" in lists.white_list)
+optimizer = fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.1), amp_lists=lists, init_loss_scaling=8.0)
+print(isinstance(optimizer, fluid.contrib.mixed_precision.decorator.OptimizerWithMixedPrecision))
+#: contrib.mixed_precision.fp16_utils.rewrite_program, contrib.mixed_precision.fp16_utils.find_true_prev_op, contrib.mixed_precision.fp16_utils.find_true_post_op
+x = data([[1.0, 2.0]])
+y = layers.relu(layers.fc(x, 1, bias_attr=False))
+program = fluid.default_main_program()
+ops = program.global_block().ops
+print(fluid.contrib.mixed_precision.fp16_utils.find_true_prev_op(ops, ops[-1], ops[-1].input("X")[0]).type)
+print([op.type for op in fluid.contrib.mixed_precision.fp16_utils.find_true_post_op(ops, ops[0], ops[0].output("Out")[0])])
+fluid.contrib.mixed_precision.fp16_utils.rewrite_program(program, fluid.contrib.mixed_precision.AutoMixedPrecisionLists())
+print([op.type for op in program.global_block().ops])

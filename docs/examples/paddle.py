@@ -40,3 +40,27 @@ with open("dot.png", "wb") as out:  # one red pixel
     out.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)))
     out.write(chunk(b"IDAT", zlib.compress(b"\x00\xff\x00\x00")) + chunk(b"IEND", b""))
 print(paddle.dataset.image.load_image("dot.png").tolist())  # blue, green, red
+#: paddle.compat.round, paddle.compat.floor_division, paddle.compat.to_bytes, paddle.compat.get_exception_message, paddle.compat.long_type
+print(paddle.compat.round(2.5), paddle.compat.floor_division(7, 2), paddle.compat.to_bytes("word"))
+print(paddle.compat.get_exception_message(ValueError("why")), paddle.compat.long_type is int)
+#: paddle.reader.chain, paddle.reader.compose, paddle.reader.firstn, paddle.reader.map_readers, paddle.reader.cache, paddle.reader.ComposeNotAligned
+numbers = lambda: iter([1, 2, 3])
+print(list(paddle.reader.chain(numbers, numbers)()), list(paddle.reader.compose(numbers, numbers)()))
+print(list(paddle.reader.firstn(numbers, 2)()), list(paddle.reader.map_readers(lambda a, b: a * b, numbers, numbers)()))
+print(list(paddle.reader.cache(numbers)()))
+try:
+    list(paddle.reader.compose(numbers, lambda: iter([1]))())
+except paddle.reader.ComposeNotAligned:
+    print("one is longer")
+#: paddle.version.show, paddle.version.mkl
+print(paddle.version.mkl())
+paddle.version.show()
+#: paddle.utils.plot.PlotData
+import millstream.utils.plot
+
+losses = paddle.utils.plot.PlotData()
+losses.append(0, 0.5)
+losses.append(1, 0.25)
+print(losses.step, losses.value)
+losses.reset()
+print(losses.step)

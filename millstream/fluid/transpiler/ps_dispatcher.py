@@ -49,4 +49,5 @@ class HashName(PSDispatcher):
     """An endpoint by the variable's name, the same in every process."""
 
     def dispatch(self, varlist: Sequence[Any]) -> list[str]:
-        return [self._eps[zlib.crc32(var.name.encode()) % len(self._eps)] for var in varlist]
+        names = [var.name() if callable(var.name) else var.name for var in varlist]  # descriptions, or variables
+        return [self._eps[zlib.crc32(name.encode()) % len(self._eps)] for name in names]
