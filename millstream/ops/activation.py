@@ -331,6 +331,8 @@ def mish_grad(x, dout, *, threshold: float = 20.0):
 
 
 def _capped_softplus(x: torch.Tensor, threshold: float) -> torch.Tensor:
+    if threshold == 0.0:  # no caps, as in Fluid
+        return torch.nn.functional.softplus(x)
     e = torch.exp(x)
     return torch.where(x > threshold, x, torch.where(x < -threshold, e, torch.log1p(e)))
 

@@ -98,12 +98,10 @@ def reduce_sum(
 
 @op("reduce_sum_grad", slots="X, Out@GRAD -> X@GRAD")
 def reduce_sum_grad(
-    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
+    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1
 ):
-    """dX repeats dOut along the reduced dims."""
-    if out_dtype >= 0:
-        dout = dout.to(x.dtype)
-    return spread(dout, x, dim, reduce_all).expand(x.shape)
+    """dX repeats dOut along the reduced dims; its dtype is `in_dtype` if that is given, else dOut's, as in Fluid."""
+    return _cast(spread(dout, x, dim, reduce_all), in_dtype).expand(x.shape)
 
 
 @op("reduce_mean", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
@@ -122,13 +120,11 @@ def reduce_mean(
 
 @op("reduce_mean_grad", slots="X, Out@GRAD -> X@GRAD")
 def reduce_mean_grad(
-    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
+    x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1
 ):
-    """dX repeats dOut / (number of averaged elements)."""
-    if out_dtype >= 0:
-        dout = dout.to(x.dtype)
+    """dX repeats dOut / (number of averaged elements); its dtype is `in_dtype` if that is given, else dOut's."""
     n = x.numel() // max(dout.numel(), 1)
-    return (spread(dout, x, dim, reduce_all) / max(n, 1)).expand(x.shape)
+    return _cast(spread(dout, x, dim, reduce_all) / max(n, 1), in_dtype).expand(x.shape)
 
 
 @op("reduce_max", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_op import numeric_grad_check, run_op
 
+import millstream.fluid as fluid
 from millstream.errors import ShapeError
 
 FORMULA = {"reduce_sum": np.sum, "reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod}
@@ -103,3 +104,26 @@ def test_squared_l2_distance_with_one_row():
     numeric_grad_check("squared_l2_distance", ins, outs=("sub_result", "Out"), wrt=("X", "Y"), of="Out")
     with pytest.raises(ShapeError, match="1 row or as many"):
         run_op("squared_l2_distance", {"X": rng.randn(3, 4), "Y": rng.randn(2, 4)}, outs=("sub_result", "Out"))
+
+
+@pytest.mark.parametrize("op", ["reduce_sum", "reduce_mean"])
+@pytest.mark.parametrize(
+    "attrs, found",
+    [
+        ({}, "float32"),
+        ({"out_dtype": 6}, "float64"),
+        ({"in_dtype": 5, "out_dtype": 6}, "float32"),
+        ({"in_dtype": 6}, "float64"),
+    ],
+)
+def test_the_dtype_of_the_gradient(op, attrs, found):
+    """in_dtype's if that is given, else Out's, as in 1.8.5."""
+    program = fluid.Program()
+    with fluid.program_guard(program, fluid.Program()):
+        x = fluid.data("x", [2, 3])
+        x.stop_gradient = False
+        out = program.global_block().create_var(name="out")
+        program.global_block().append_op(op, inputs={"X": x}, outputs={"Out": out}, attrs={"dim": [1], **attrs})
+        grads = fluid.gradients([out], [x])
+    grad = fluid.Executor().run(program, feed={"x": np.ones((2, 3), "float32")}, fetch_list=grads)[0]
+    assert grad.dtype == found and np.allclose(grad, 1 if op == "reduce_sum" else 1 / 3)

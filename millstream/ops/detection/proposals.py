@@ -223,8 +223,8 @@ def retinanet_detection_output(
                 able = able[:nms_top_k]
             row, label = np.divmod(able, s.shape[2])
             found = decode(a.numpy()[row], b[n].numpy()[row], None) / np.asarray(scale, dtype)
-            found[:, 0::2] = np.clip(found[:, 0::2], 0, limit[0])
-            found[:, 1::2] = np.clip(found[:, 1::2], 0, limit[1])
+            found[:, 0::2] = np.maximum(np.minimum(found[:, 0::2], limit[0]), 0)
+            found[:, 1::2] = np.maximum(np.minimum(found[:, 1::2], limit[1]), 0)
             parts.append(Found(label + 1, score[able], found.astype(dtype), row))
         every = join(parts, 4, dtype)
         kept = []
