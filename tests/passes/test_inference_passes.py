@@ -1,6 +1,7 @@
 """Each inference pass on a small program: it fires (or says why not) and the results stay."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -334,3 +335,35 @@ def test_the_users_program_stays(tmp_path):
         _, _, _, program = optimised(str(tmp_path))
         assert [op.type for op in program.global_block().ops] == ["feed", "lookup_table", "mul", "elementwise_add", "lstm",
                                                                   "scale", "scale", "fetch", "fetch"]  # fmt: skip
+
+
+# ---- memory ------------------------------------------------------------------------------------------
+def residual(kind):
+    """A convolution plus another one's result, which is read elsewhere in one of several ways."""
+
+    def make():
+        x, feed = image()
+        y = layers.conv2d(x, 4, 3, padding=1)
+        z = layers.conv2d(layers.conv2d(y, 4, 3, padding=1), 4, 3, padding=1)
+        out = [layers.relu(z + (x if kind == "fed" else y))]
+        if kind == "later":
+            out.append(layers.conv2d(layers.concat([y, out[0]], 1), 2, 1))
+        if kind == "fetched":
+            out.append(y)
+        if kind == "view":
+            out.append(layers.reshape(y, [0, -1]))
+        return feed, out
+
+    return make
+
+
+@pytest.mark.parametrize(("kind", "why"), [
+    ("plain", None), ("fed", "is fetched, fed"), ("later", "is read later"), ("fetched", "is fetched, fed"),
+    ("view", "something else may share the memory|is read later"),
+])  # fmt: skip
+def test_a_sum_takes_the_memory_of_its_operand(tmp_path, kind, why):
+    counts, _, work = fired(tmp_path, residual(kind))
+    assert counts.get("reuse_memory", 0) == (why is None)
+    refused = [text for name, _, text in work.refused if name == "reuse_memory"]
+    assert bool(refused) == (why is not None) and all(re.search(why, text) for text in refused)
+    assert "freed after their last reader" in work.explain()

@@ -16,22 +16,24 @@ ACTIVATIONS = {"": ("none", True), "relu": ("relu", True), "relu6": ("hardtanh",
 
 
 @cache
-def _onednn() -> tuple[Any, Any, Any] | None:
-    """oneDNN's reorder, convolution and convolution with a sum; None where this torch has none that compute."""
+def _onednn() -> tuple[Any, Any, Any, Any] | None:
+    """oneDNN's reorder, convolution, the same with a sum, and into the summand; None where torch has none that compute."""
     found = torch.ops.mkldnn
     try:
         x, w = torch.ones(1, 2, 3, 3).contiguous(memory_format=torch.channels_last), torch.ones(2, 2, 1, 1)
         packed = found._reorder_convolution_weight(w, [0, 0], [1, 1], [1, 1], 1, [1, 2, 3, 3])
         alone, summed = found._convolution_pointwise, found._convolution_pointwise.binary
+        into = found._convolution_pointwise_.binary
         one = alone(x, packed, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")
         two = summed(x, x, packed, None, [0, 0], [1, 1], [1, 1], 1, "add", 1.0, "relu", [], "")
-        right = bool((one == 2).all()) and bool((two == 3).all())
+        three = into(x.clone(), x, packed, None, [0, 0], [1, 1], [1, 1], 1, "add", 1.0, "relu", [], "")
+        right = bool((one == 2).all()) and bool((two == 3).all()) and bool((three == 3).all())
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return None
-    return (found._reorder_convolution_weight, alone, summed) if right else None
+    return (found._reorder_convolution_weight, alone, summed, into) if right else None
 
 
-def _spec(x, w, bias, residual, *, activation, number, **attrs):
+def _spec(x, w, bias, residual, *, activation, number, reuse, **attrs):
     if activation not in ACTIVATIONS or (residual is not None and not ACTIVATIONS[activation][1]):
         raise AttributeTypeError(f"activation {activation!r} is not known, or can't follow ResidualData")
     return _infer_conv(x, w, padding_algorithm="EXPLICIT", data_format="NCHW", **attrs)
@@ -57,12 +59,13 @@ def _takes(x, w, bias, residual, strides, paddings, dilations, groups) -> bool:
 @op("packed_conv2d", slots="Input, Filter, Bias?, ResidualData? -> Output", infer=_spec, lod="Input", grad=False)
 def packed_conv2d(
     x, w, bias, residual, *, strides: list[int], paddings: list[int], dilations: list[int], groups: int = 1,
-    activation: str = "", number: float = 0.0, state,
+    activation: str = "", number: float = 0.0, reuse: bool = False, state,
 ):
     """activation(conv2d(Input, Filter) + Bias + ResidualData), NCHW shapes in channels-last memory.
 
     Filter does not change while the operator lives: it is reordered at the first call. `number`: relu6's threshold,
-    leaky_relu's alpha. What oneDNN does not take goes to conv2d.
+    leaky_relu's alpha. `reuse`: the result may take ResidualData's memory, which nobody reads later. What oneDNN does not
+    take goes to conv2d.
     """
     onednn = _onednn()
     if onednn is None or not _takes(x, w, bias, residual, strides, paddings, dilations, groups):
@@ -70,7 +73,7 @@ def packed_conv2d(
             x, w, bias, residual, strides=strides, paddings=paddings, dilations=dilations, groups=groups,
             fuse_activation=activation, fuse_alpha=number, fuse_residual_connection=residual is not None,
         )
-    reorder, alone, summed = onednn
+    reorder, alone, summed, into = onednn
     x = x.contiguous(memory_format=torch.channels_last)
     held = state.get("weight")
     if held is None or held[0] is not w:
@@ -82,4 +85,6 @@ def packed_conv2d(
         return alone(x, held[1], bias, paddings, strides, dilations, groups, name, numbers, "")
     residual = residual.contiguous(memory_format=torch.channels_last)
     after = name if activation else None
+    if reuse:
+        return into(residual, x, held[1], bias, paddings, strides, dilations, groups, "add", 1.0, after, [], "")
     return summed(x, residual, held[1], bias, paddings, strides, dilations, groups, "add", 1.0, after, [], "")
