@@ -109,6 +109,9 @@ def _decay(uses: Uses, at: int, op: Operator) -> _Decay | str | None:
             continue
         scale = uses.ops[scaled]
         if scale.input("X") == [param] and not scale.attr("bias") and not scale.input("ScaleTensor"):
+            var = uses.block._find_var_recursive(plain)
+            if var is None or var.type is not VarType.LOD_TENSOR:
+                return "the gradient that its L2 decay joins is sparse"
             why = _decay_is_seen(uses, at, added, grad, term)
             return why or _Decay(scale.attr("scale"), plain, (scaled, added))
     return None
