@@ -38,3 +38,15 @@ def test_kept_where_the_operator_says_nothing(op, attrs, others):
 def test_replaced_where_it_speaks():
     assert written("scale", {"scale": 2.0}) == LENGTHS
     assert written("lod_reset", {"target_lod": [0, 4]}) == [[4]]
+
+
+def test_axes_in_tensors_drop_the_lod():
+    """As in 1.8.5, where axes in the attribute keep it."""
+    for axes, lengths in ((1, LENGTHS), (np.array([1], "int32"), [])):
+        program = fluid.Program()
+        with fluid.program_guard(program, fluid.Program()):
+            x = fluid.data("x", [None, 3], lod_level=1)
+            out = fluid.layers.unsqueeze(x, axes if isinstance(axes, int) else fluid.layers.assign(axes))
+        feed = {"x": fluid.create_lod_tensor(np.ones((4, 3), "float32"), LENGTHS, fluid.CPUPlace())}
+        found = fluid.Executor().run(program, feed=feed, fetch_list=[out], return_numpy=False)[0]
+        assert found.shape() == [4, 1, 3] and found.recursive_sequence_lengths() == lengths
