@@ -2,7 +2,7 @@
 
 Loops that users write (DynamicRNN, StaticRNN) apply the same few operators to a handful of rows, hundreds of times; called
 one by one they cost far more than they compute. Here a step is a list of instructions, and numba runs all steps. The
-lists come from ops/recurrent/row_program.py. Rows of one sequence never meet those of another, so a batch may be cut into
+lists come from kernels/row_program.py. Rows of one sequence never meet those of another, so a batch may be cut into
 parts that run in threads.
 
 A value is rows of `width` numbers at `stride` (0: one line that all rows share) from `base` in the array; `per_row` is the

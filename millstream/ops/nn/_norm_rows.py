@@ -5,7 +5,7 @@ Both functions return None where it is not, or where the map is small: torch's o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class Norm(NamedTuple):
     floor: float = _NONE  # RELU: max(y, 0)
 
 
-def _rows(x: torch.Tensor, layout: str) -> np.ndarray | None:
+def _rows(x: torch.Tensor, layout: str) -> Any:
     """`x` as [rows, channels] without a copy, or None: also for tensors that only stand for values (compiled steps)."""
     if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return None
@@ -37,7 +37,7 @@ def _rows(x: torch.Tensor, layout: str) -> np.ndarray | None:
     return array(v.reshape(-1, v.shape[-1]))
 
 
-def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> np.ndarray | None:
+def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> Any:
     """The rows of `x` in the memory order of `like`."""
     found = _rows(x, layout)
     return _rows(torch.empty_like(like).copy_(x), layout) if found is None else found
@@ -78,7 +78,7 @@ def forward(
 def backward(
     x: torch.Tensor, norm: Norm, saved_mean: torch.Tensor, saved_inv: torch.Tensor, dy: torch.Tensor,
     y: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, ...] | None:  # fmt: skip
+) -> tuple[Any, ...] | None:  # fmt: skip
     """(dX, dScale, dBias, dResidual or None); `y` is relu's output where a residual was added and its gradient is wanted."""
     if not _fits(x, norm) or (dy.requires_grad and torch.is_grad_enabled()):
         return None

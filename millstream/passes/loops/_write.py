@@ -1,4 +1,4 @@
-"""From Fluid's operators to the steps of a row program (ops/recurrent/row_program.py)."""
+"""From Fluid's operators to the steps of a row program (kernels/row_program.py)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.ir.variable import Variable
-from millstream.kernels.tiles import LANES
 from millstream.passes.loops._find import Refused, refuse_unless
 
+_WHOLE = 16  # columns whose products fill vector registers of every kind
 MEANS = {"SUM": 0, "AVERAGE": 1, "SQRT": 2}
 _ACTS = {"sigmoid": 1, "tanh": 2, "relu": 3}
 _BINARY = {"elementwise_add": "add", "elementwise_sub": "sub", "elementwise_mul": "mul", "elementwise_div": "div"}
@@ -189,7 +189,7 @@ class Writer:
         kind = self.values[x.value - 1][0]
         refuse_unless(kind in ("made", "memory", "step", "view"), f"{weight!r} is multiplied by what does not change")
         value = x.value
-        if kind == "view" and x.width % LANES:
+        if kind == "view" and x.width % _WHOLE:
             value = self._step("copy", [value], x.width, space=x.space)
         if columns == 1 and form != "gates" and bias is None:
             line, _, _ = self._constant(weight, "line")

@@ -76,7 +76,7 @@ def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
         return [(before, None, "X")]
     if uses.ops[before].type != "elementwise_add":
         return []
-    found = []
+    found: list[tuple[int, int | None, str]] = []
     for slot in ("Y", "X"):
         at = uses.producer(uses.ops[before].input(slot)[0], before)
         if at is not None and uses.ops[at].type == "batch_norm":
