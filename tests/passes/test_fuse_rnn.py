@@ -168,7 +168,25 @@ def static(feed):
     return rnn()
 
 
-FUSED = {f.__name__: f for f in (simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static)}
+def masked(feed):
+    """layers.rnn over a GRU cell with lengths (a mask of rank 1 in the step), and a number made outside of the loop."""
+    x, count = fluid.data("x", [3, 4, 6]), fluid.data("count", [3], "int64")
+    x.stop_gradient = False
+    feed["x"] = np.random.RandomState(2).randn(3, 4, 6).astype("float32")
+    feed["count"] = np.array([2, 4, 3])
+    out, last = layers.rnn(layers.GRUCell(5), x, sequence_length=count)
+    half, turned = layers.fill_constant([1], "float32", 0.5), layers.transpose(x, [1, 0, 2])
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(turned)
+        state = rnn.memory(shape=[-1, 6], batch_ref=word)
+        new = layers.elementwise_mul(word + state, half)
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+    return [out, last, rnn()]
+
+
+FUSED = {f.__name__: f for f in (simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static, masked)}
 
 
 # ---- loops that stay as they are ---------------------------------------------------------------------
@@ -252,7 +270,7 @@ def _same(got, want, counts):
 def test_as_operator_by_operator(name):
     want, counts, _ = _train(FUSED[name], ())
     got, _, work = _train(FUSED[name], pipelines.PLAN)
-    assert work is not None and work.counts().get("fuse_rnn") == 1, work and work.explain()
+    assert work is not None and work.counts().get("fuse_rnn") == 1 + (name == "masked"), work and work.explain()
     left = [op.type for op in work.block.ops]
     assert not {"while", "while_grad", "recurrent", "recurrent_grad"}.intersection(left)
     assert ("row_loop" in left) == (name != "no_state")

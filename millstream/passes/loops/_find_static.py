@@ -26,7 +26,7 @@ class StaticFinder:
         for name in op.input("inputs"):
             outside = self.work.block._find_var_recursive(name)
             dims = list(outside.shape) if outside is not None and outside.has_shape else []
-            known = len(dims) > 2 and all(d > 0 for d in dims[2:])
+            known = len(dims) > 1 and all(d > 0 for d in dims[2:])
             refuse_unless(known, f"step input {name!r} has no rows of known shape")
             loop.steps[name] = name
         loop.shape = op.input("inputs")[0]

@@ -335,6 +335,10 @@ class Writer:
         text = op.attr("str_value")
         self._numbers[op.output("Out")[0]] = float(text) if text else float(op.attr("value"))
 
+    def number(self, name: str, value: float) -> None:
+        """`name` of the global Block holds one number."""
+        self._numbers[name] = value
+
     def _fill_constant_batch_size_like(self, op: Operator) -> None:
         self._numbers[op.output("Out")[0]] = float(op.attr("value"))
 

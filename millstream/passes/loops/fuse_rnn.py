@@ -199,6 +199,7 @@ class _Rewrite:
         for op in loop.body:
             if op.type in _NUMBERS:
                 writer.write(op)
+        self._outer_numbers(core, writer)
         self._masks(loop, core, writer)
         for op in core:
             stopped = [n for n in op.output_arg_names if n != EMPTY_VAR and self._stopped(n)]
@@ -215,6 +216,15 @@ class _Rewrite:
         inputs["Shape"] = [loop.shape] if loop.shape is not None else []
         inputs = {slot: names for slot, names in inputs.items() if names}
         self.made.append(Operator(self.work.block, "row_loop", inputs, outputs, attrs, loop.operator.site))
+
+    def _outer_numbers(self, core: list[Operator], writer: Writer) -> None:
+        """Tell the writer which variables of the global Block are filled with one number."""
+        for name in {n for op in core for n in op.input_arg_names if n not in self.origin}:
+            position = self.uses.producer(name, self.finder.loop.at)
+            maker = self.uses.ops[position] if position is not None and len(self.uses.writers[name]) == 1 else None
+            filled = maker is not None and maker.type == "fill_constant" and not maker.input_arg_names
+            if maker is not None and filled and all(d == 1 for d in maker.attr("shape")):
+                writer.number(name, float(maker.attr("str_value") or maker.attr("value")))
 
     def _masks(self, loop: Loop, core: list[Operator], writer: Writer) -> None:
         """Draw the factors of the core's dropouts for all steps: dropout of ones."""
