@@ -26,7 +26,6 @@ _SLACK = 64  # numbers behind the last value: a tile of a product writes whole v
 class _Part:
     """Sequences that one thread runs, the longest first."""
 
-    sequences: np.ndarray
     counts: np.ndarray  # [spaces, steps]
     first: np.ndarray  # [spaces, steps]: the step's first kept row
     cuts: np.ndarray  # [spaces, sequences + 1]
@@ -100,7 +99,7 @@ def schedule_of(program: RowProgram, lengths: np.ndarray, statics: list[np.ndarr
         rank = np.repeat(np.arange(len(mine)), lengths[mine])
         step = np.arange(len(rank)) - np.repeat(np.cumsum(lengths[mine]) - lengths[mine], lengths[mine])
         order.append((starts[:-1][mine][rank] + step * apart)[np.lexsort((rank, step))])
-        parts.append(_Part(mine, _table(counts), _table(first), _table(cuts), at))
+        parts.append(_Part(_table(counts), _table(first), _table(cuts), at))
     joined = [torch.from_numpy(np.concatenate(p).astype(np.int64)) for p in picked] if parts else []
     rows = np.concatenate(order) if order else np.zeros(0, np.int64)
     ranks = np.concatenate([np.arange(len(ranked))[k::number] for k in range(number)]) if parts else rows

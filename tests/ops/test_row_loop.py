@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from millstream.errors import MillstreamError
 from millstream.ops._opdef import REGISTRY
 from millstream.ops._values import Ragged
 
@@ -243,3 +244,41 @@ def test_against_autograd(name, batch, parts, monkeypatch):
     grads = [g for group in backward(*args, tape, douts, **attrs, train=True) for g in group]
     for k, (grad, want) in enumerate(zip(grads, wanted, strict=True)):
         np.testing.assert_allclose(grad, want, rtol=2e-4, atol=5e-6, err_msg=str(k))
+
+
+def _wrong(steps=None, statics=None):
+    """What row_loop says to `attention`'s program with other step and static inputs."""
+    code, widths, static_widths, _, shapes = attention()
+    lod, kept = (np.array([0, 2, 3]),), (np.array([0, 1, 4]),)
+    given = [Ragged(torch.zeros(4 if s else 2, w), kept if s else ()) for w, s in zip(static_widths, (1, 1, 0))]
+    for i, value in (statics or {}).items():
+        given[i] = value
+    args = (
+        [Ragged(torch.zeros(3, widths[0]), lod)] if steps is None else steps,
+        given,
+        [],
+        [torch.zeros(*s) for s in shapes],
+    )
+    REGISTRY.get("row_loop").kernel(*args, None, code=code.text(), widths=[code.width(o) for o in code.outputs])
+
+
+WRONG = {
+    "levels": ({"steps": [Ragged(torch.zeros(3, 9), ())]}, "step input must have one LoD level, received 0"),
+    "widths": ({"steps": [Ragged(torch.zeros(3, 8), (np.array([0, 3, 3]),))]}, "expected rows of 9 numbers, received shape"),
+    "other sequences": (
+        {"steps": [Ragged(torch.zeros(3, 9), (np.array([0, 2, 3]),)), Ragged(torch.zeros(3, 9), (np.array([0, 1, 3]),))]},
+        "must have the same sequences",
+    ),
+    "sequences kept": (
+        {"statics": {0: Ragged(torch.zeros(4, 18), (np.array([0, 4]),))}},
+        "must have 2 sequences at one LoD",
+    ),
+    "rows kept": ({"statics": {2: Ragged(torch.zeros(3, 18), ())}}, "one row for each of 2 sequences; it has 3"),
+}
+
+
+@pytest.mark.parametrize("case", list(WRONG))
+def test_wrong_rows(case):
+    given, message = WRONG[case]
+    with pytest.raises(MillstreamError, match=message):
+        _wrong(**given)

@@ -60,7 +60,7 @@ def gru(feed):
     with rnn.block():
         word = rnn.step_input(ids)
         state = rnn.memory(init=first)
-        hidden, _, _ = layers.gru_unit(_fc(layers.embedding(word, [7, 4]), 21), state, 21, origin_mode=True)
+        hidden, _, _ = layers.gru_unit(_fc(layers.embedding(word, [7, 4], is_sparse=True), 21), state, 21, origin_mode=True)
         rnn.update_memory(state, hidden)
         rnn.output(_fc(hidden, 6, "softmax"))
     return [rnn()]
@@ -214,6 +214,19 @@ def normed_over_batch(feed):
     return [rnn()]
 
 
+def spread_constant(feed):
+    """ones [batch, 6] minus a column: the result is wider than the row that it comes from."""
+    x, feed["x"] = _sequences("x", 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, state = rnn.step_input(x), rnn.memory(shape=[6], value=0.0)
+        ones = layers.fill_constant_batch_size_like(word, [-1, 6], "float32", 1.0)
+        new = word + layers.elementwise_sub(ones, _fc(state, 1), axis=0)
+        rnn.update_memory(state, new)
+        rnn.output(new)
+    return [rnn()]
+
+
 def stopped(feed):
     x, feed["x"] = _sequences("x", 6)
     rnn = layers.DynamicRNN()
@@ -230,6 +243,7 @@ def stopped(feed):
 KEPT_AS_LOOPS = {
     "conv_in_step": (conv_in_step, "not rows"),
     "normed_over_batch": (normed_over_batch, "not known to the row machine"),
+    "spread_constant": (spread_constant, "spreads rows of 1 to 6"),
     "stopped": (stopped, "stops gradients"),
 }
 

@@ -140,7 +140,11 @@ class Writer:
 
     def _set(self, op: Operator, slot: str, value: int, width: int, space: int = 0) -> None:
         name = op.output(slot)[0]
-        self.made[name] = _Made(value, width, space, self._width(name)[1] if name != EMPTY_VAR else 2)
+        if name == EMPTY_VAR:
+            return
+        declared, rank = self._width(name)
+        refuse_unless(declared == width, f"{op.type} spreads rows of {width} to {declared}")
+        self.made[name] = _Made(value, width, space, rank)
 
     def _constant(self, name: str, form: str) -> tuple[int, int, int]:
         """(value, rows, columns) of a constant: a line when form is "line"."""

@@ -110,9 +110,8 @@ class _Rewrite:
 
     def _where(self, op: Operator) -> str:
         """Where the results of `op` come from, going by its inputs."""
-        refuse_unless(
-            op.type != "fill_constant_batch_size_like" or op.input("Input")[0] in self.origin, "a batch of outside"
-        )
+        inside = op.type != "fill_constant_batch_size_like" or op.input("Input")[0] in self.origin
+        refuse_unless(inside, "a constant has the batch size of a variable outside of the loop")
         kinds = {self.origin.get(n, CONSTANT) for n in op.input_arg_names if n != EMPTY_VAR} - {CONSTANT}
         if op.type in _NUMBERS:
             return CONSTANT
@@ -166,7 +165,10 @@ class _Rewrite:
             return
         inputs = {s: [self._outside(n) for n in names] for s, names in op.inputs.items()}
         outputs = {s: [self._new(n) for n in names] for s, names in op.outputs.items()}
-        self.made.append(Operator(self.work.block, op.type, inputs, outputs, op.all_attrs(), op.site))
+        attrs = op.all_attrs()
+        if attrs.get("is_sparse"):  # the gradients that a loop gives are dense: what reads them counts on that
+            attrs["is_sparse"] = False
+        self.made.append(Operator(self.work.block, op.type, inputs, outputs, attrs, op.site))
 
     def _outside(self, name: str) -> str:
         loop = self.finder.loop
