@@ -8,8 +8,8 @@ from types import ModuleType
 
 import torch
 
-from millstream.errors import InvalidProgramError, ShapeError
-from millstream.kernels.gemm import product, product_of_rows
+from millstream.errors import InvalidProgramError, NotSupportedError, ShapeError
+from millstream.kernels.gemm import is_narrow, product, product_of_rows
 from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
@@ -44,7 +44,7 @@ def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> t
     m, k = a.shape
     n = b.shape[1]
     work = m * k * n
-    if work < _TILES_FROM or k != b.shape[0]:
+    if (work < _TILES_FROM and not is_narrow(m, k, n)) or k != b.shape[0]:
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
     few = m <= _TILES_ROWS and work <= _TILES_TO
     if not few and m <= _ALONE_ROWS and work <= _ALONE_TO:
@@ -141,7 +141,7 @@ def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, wa
 
 
 # ---- matmul ----------------------------------------------------------------------------------------
-def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alpha: float) -> Spec:
+def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alpha: float, head_number: int) -> Spec:
     if not x.shape or not y.shape:
         raise ShapeError(f"X and Y need at least 1 dim, received {list(x.shape)} and {list(y.shape)}")
     xs = (1, *x.shape) if len(x.shape) == 1 else tuple(x.shape)
@@ -150,6 +150,10 @@ def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alph
         xs = (*xs[:-2], xs[-1], xs[-2])
     if transpose_Y:
         ys = (*ys[:-2], ys[-1], ys[-2])
+    columns = ys[-1]
+    if head_number > 1:
+        xs, ys = _one_head(xs, ys, head_number)
+        columns = ys[-1] * head_number if ys[-1] >= 0 else -1
     _check_inner(xs[-1], ys[-2], "columns of X and rows of Y", x, y)
     a, b = xs[:-2], ys[:-2]
     if a and b and _product(a) >= 0 and _product(b) >= 0 and _product(a) != _product(b):
@@ -160,9 +164,22 @@ def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alph
     shape = list(a or b)
     if len(x.shape) > 1 or transpose_X:
         shape.append(xs[-2])
-    if len(y.shape) > 1 or transpose_Y:
-        shape.append(ys[-1])
+    if len(y.shape) > 1 or transpose_Y or head_number > 1:
+        shape.append(columns)
     return x.like(shape=tuple(shape) or (1,))
+
+
+def _one_head(xs: tuple[int, ...], ys: tuple[int, ...], heads: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the product of one head: Y is cut by rows like X's columns, or by columns where it has one head's rows."""
+    k, n = xs[-1], ys[-1]
+    if k >= 0 and k % heads:
+        raise ShapeError(f"head_number {heads} must divide the {k} columns of X")
+    one = k // heads if k >= 0 else -1
+    if ys[-2] == k or k < 0:
+        return (*xs[:-1], one), (*ys[:-2], one, n)
+    if n >= 0 and n % heads:
+        raise ShapeError(f"head_number {heads} must divide the {n} columns of Y, whose rows are those of one head")
+    return (*xs[:-1], one), (*ys[:-1], n // heads if n >= 0 else -1)
 
 
 def _matrices(x: torch.Tensor, y: torch.Tensor, tx: bool, ty: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,18 +196,31 @@ def _matrices(x: torch.Tensor, y: torch.Tensor, tx: bool, ty: bool) -> tuple[tor
 @op(
     "matmul", slots="X, Y -> Out", infer=_matmul_spec, lod="X", traceable=True, amp="white", flops=_flops.batched_product,
 )
-def matmul(x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0):
+def matmul(
+    x, y, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, head_number: int = 1,
+):  # fmt: skip
     """alpha * X Y over the last two dims; the dims before are a batch, over which a 2-D operand is shared.
 
     A vector X is a row and a vector Y a column (its dim of 1 leaves the result unless transposed).
+    `head_number` > 1: the columns of X and the rows of Y (or Y's columns, where it has the rows of one head) are cut in
+    so many parts; their products stand side by side. Fluid's inference passes write it; it has no gradient.
     """
     if x.dtype is torch.float16 and slow_half(x):
-        return matmul(x.float(), y.float(), transpose_X=transpose_X, transpose_Y=transpose_Y, alpha=alpha).half()
+        form = {"transpose_X": transpose_X, "transpose_Y": transpose_Y, "alpha": alpha, "head_number": head_number}
+        return matmul(x.float(), y.float(), **form).half()
     a, b = _matrices(x, y, transpose_X, transpose_Y)
-    out = _matmul(a, b)
-    if x.dim() == 1 or y.dim() == 1:
+    out = _matmul(a, b) if head_number <= 1 else _by_heads(a, b, head_number)
+    if head_number > 1:
+        out = out.squeeze(-2) if x.dim() == 1 and not transpose_X else out
+    elif x.dim() == 1 or y.dim() == 1:
         out = _drop_vector_dims(out, x, y, transpose_X, transpose_Y)
     return out if alpha == 1.0 else out * alpha
+
+
+def _by_heads(a: torch.Tensor, b: torch.Tensor, heads: int) -> torch.Tensor:
+    k = a.shape[-1] // heads
+    rights = b.split(k, -2) if b.shape[-2] == a.shape[-1] else b.split(b.shape[-1] // heads, -1)
+    return torch.cat([torch.matmul(left, right) for left, right in zip(a.split(k, -1), rights)], -1)
 
 
 def _drop_vector_dims(out, x, y, tx, ty):
@@ -204,8 +234,12 @@ def _drop_vector_dims(out, x, y, tx, ty):
 
 
 @op("matmul_grad", slots=_GRAD)
-def matmul_grad(x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, want):
+def matmul_grad(
+    x, y, dout, *, transpose_X: bool = False, transpose_Y: bool = False, alpha: float = 1.0, head_number: int = 1, want,
+):  # fmt: skip
     """dX = alpha * dOut Y^T, dY = alpha * X^T dOut, in the layout each operand came in."""
+    if head_number > 1:
+        raise NotSupportedError(f"matmul with head_number {head_number} is for inference: it has no gradient")
     if x.dtype is torch.float16 and slow_half(x):
         form = {"transpose_X": transpose_X, "transpose_Y": transpose_Y, "alpha": alpha}
         return halved(*matmul_grad(x.float(), y.float(), dout.float(), **form, want=want))

@@ -77,6 +77,7 @@ def auc(predict, label, pos, neg, *, curve: str = "ROC", num_thresholds: int = 8
             totals.append(out)
             outs.append(torch.from_numpy(out).to(stat.device).reshape(1, buckets))
             continue
+        out = out[: (1 + slide_steps) * buckets + 1]
         window = out[turn * buckets : (turn + 1) * buckets]
         total = out[slide_steps * buckets : (slide_steps + 1) * buckets]
         total += new - window

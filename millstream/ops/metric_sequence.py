@@ -131,6 +131,8 @@ def ctc_align(x, length, *, blank: int = 0, merge_repeated: bool = True, padding
     Input: [rows, 1] with LoD gives Output [rows left, 1] with LoD (one row of -1 when nothing is left); Input
     [batch, time] with InputLength gives Output of the same shape, filled up with `padding_value`, and OutputLength.
     """
+    if x.lod and length is not None:  # Fluid goes by the LoD and leaves OutputLength alone
+        return ctc_align(x, None, blank=blank, merge_repeated=merge_repeated)[0], length.new_empty(0)
     ids, start, size = _intervals(x, length, "Input")
     found, sizes = np.empty(ids.size, np.int64), np.empty(len(size), np.int64)
     n = _kernels().align(ids, start, size, blank, merge_repeated, found, sizes)

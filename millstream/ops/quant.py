@@ -135,7 +135,7 @@ def _scale_spec(x, accum, state, *, moving_rate, is_test):
 def moving_average_abs_max_scale(x, accum, state, scale, *, moving_rate: float = 0.9, is_test: bool = False):
     """Out = X; OutScale = accum / state as in fake_quantize_moving_average_abs_max (left alone in test)."""
     if is_test:
-        return x, x.new_zeros(1) if scale is None else scale, state, accum
+        return x, x.new_empty(0) if scale is None else scale, state, accum
     scale, state, accum = _moved(x, accum, state, moving_rate)
     return x, scale, state, accum
 

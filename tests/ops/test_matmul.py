@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_op import numeric_grad_check, run_op
 
-from millstream.errors import ShapeError
+from millstream.errors import NotSupportedError, ShapeError
 
 
 def randn(*shape):
@@ -114,3 +114,29 @@ def test_fc():
     np.testing.assert_allclose(padded, x.reshape(2, 12) @ w + b)
     with pytest.raises(ShapeError, match="Bias must have 5"):
         run_op("fc", {"Input": x, "W": w, "Bias": randn(4)})
+
+
+@pytest.mark.parametrize("tx", (False, True))
+@pytest.mark.parametrize("ty", (False, True))
+def test_heads_of_a_product(tx, ty):
+    """Columns of X and rows of Y in parts, the products side by side; or Y's columns, where it has one head's rows."""
+
+    def product(x, y, heads):
+        x, y = (np.ascontiguousarray(v.swapaxes(-1, -2)) if t else v for v, t in ((x, tx), (y, ty)))
+        attrs = {"transpose_X": tx, "transpose_Y": ty, "head_number": heads, "alpha": 0.5}
+        ran = run_op("matmul", {"X": x, "Y": y}, attrs)
+        assert tuple(ran.inferred["Out"]) == ran["Out"].shape
+        return ran["Out"]
+
+    x, tall, wide = randn(2, 3, 4), randn(2, 4, 6), randn(2, 6)
+    expected = np.concatenate([x[..., :2] @ tall[:, :2], x[..., 2:] @ tall[:, 2:]], -1) / 2
+    np.testing.assert_allclose(product(x, tall, 2), expected)
+    expected = np.concatenate([x[0, :, :2] @ wide[:, :3], x[0, :, 2:] @ wide[:, 3:]], -1) / 2
+    np.testing.assert_allclose(product(x[0], wide, 2), expected)
+    with pytest.raises(ShapeError, match="head_number 3 must divide the 4 columns of X"):
+        product(x, tall, 3)
+
+
+def test_heads_have_no_gradient():
+    with pytest.raises(NotSupportedError, match="head_number 2 is for inference"):
+        run_op("matmul", {"X": randn(2, 4), "Y": randn(4, 6)}, {"head_number": 2}, wrt=("X",))

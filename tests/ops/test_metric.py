@@ -114,3 +114,11 @@ def test_ctc_align_padded(merge, expected):
     attrs = {"merge_repeated": merge, "padding_value": -1}
     found = run_op("ctc_align", inputs, attrs, {"Output": 1, "OutputLength": 1})
     assert np.asarray(found["Output"]).tolist() == expected
+
+
+def test_ctc_align_goes_by_the_lod_where_lengths_are_there_too():
+    inputs = {"Input": np.array([[1], [1], [0], [2], [2], [3]], "int32"), "InputLength": np.array([[2], [1]])}
+    found = run_op("ctc_align", inputs, {}, {"Output": 1, "OutputLength": 1}, {"Input_0": [[4, 2]]})
+    assert np.asarray(found["Output"]).ravel().tolist() == [1, 2, 2, 3]
+    assert found["Output"].recursive_sequence_lengths() == [[2, 2]]
+    assert np.asarray(found["OutputLength"]).size == 0

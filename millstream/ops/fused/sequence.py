@@ -24,7 +24,7 @@ def _pooled_width(xs: list[Spec], pooltype: str, axis: int) -> int:
     if any(len(x.shape) != 2 for x in xs):
         raise ShapeError(f"each X must be [rows, width], received {[list(x.shape) for x in xs]}")
     widths = [x.shape[1] for x in xs]
-    return -1 if min(widths) < 0 else sum(widths)
+    return widths[0] * len(widths) if min(widths) < 0 else sum(widths)  # Fluid counts the first for all
 
 
 def _seqpool_spec(xs, *, pooltype, axis):

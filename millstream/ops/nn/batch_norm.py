@@ -100,6 +100,7 @@ def _batch_norm(
     epsilon: float = 1e-5,
     data_layout: str = "NCHW",
     fuse_with_relu: bool = False,
+    use_mkldnn: bool = False,
     use_global_stats: bool = False,
     trainable_statistics: bool = False,
 ):
@@ -107,7 +108,8 @@ def _batch_norm(
 
     X [N, C, …] (or [N, …, C] for NHWC); Scale, Bias, Mean, Variance [C]. Training uses the batch's mean and (biased)
     variance, and MeanOut = Mean * momentum + batch mean * (1 - momentum), VarianceOut alike; `is_test` or
-    `use_global_stats` uses Mean and Variance. SavedMean is the mean used, SavedVariance 1 / sqrt(var + epsilon).
+    `use_global_stats` uses Mean and Variance. As in 1.8.5 `fuse_with_relu` counts with
+    `use_mkldnn` and `is_test` only. SavedMean is the mean used, SavedVariance 1 / sqrt(var + epsilon).
     """
     last = data_layout in ("NHWC", "NDHWC")
     found = None
@@ -129,7 +131,7 @@ def _batch_norm(
         trainable_statistics,
         want,
     )
-    if fuse_with_relu:
+    if fuse_with_relu and use_mkldnn and is_test:
         y = torch.relu(y)
     return (y, *stats, None)
 

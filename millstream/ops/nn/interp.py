@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,6 @@ def _infer(rank: int) -> Any:
             out = given
         if out_size is not None and not size_tensor and (len(out_size.shape) != 1 or out_size.shape[0] not in (rank, -1)):
             raise ShapeError(f"OutSize must have shape [{rank}], received {list(out_size.shape)}")
-        out = [d if d > 0 else -1 for d in out]
         return Spec(join_layout(n, c, out, data_layout), x.dtype)
 
     return infer
@@ -155,8 +155,8 @@ def _collapse_grad(dy: torch.Tensor, x: torch.Tensor, out: list[int], method: st
 
 # ---- running ----------------------------------------------------------------------------------------------
 def _resize(x, method, out, align_corners, align_mode):
-    if not x.is_floating_point():  # uint8: computed in float, then cut off
-        return _resize(x.to(torch.float32), method, out, align_corners, align_mode).to(x.dtype)
+    if not x.is_floating_point() and method != "nearest":
+        return _resize_integers(x, out, align_corners, align_mode)
     if method == "nearest":
         if not align_corners:
             return F.interpolate(x, out, mode="nearest")
@@ -166,6 +166,40 @@ def _resize(x, method, out, align_corners, align_mode):
     if method == "bicubic" or align_corners or align_mode == 0:
         return F.interpolate(x, out, mode=method, align_corners=align_corners)
     return _linear(x, out)
+
+
+def _taps(size: int, out: int, align_corners: bool, align_mode: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(indices, float32 weights) of the lower and the upper element along one axis, rounded where Fluid rounds."""
+    ratio = _ratio(size, out, align_corners) if out > 1 else np.float32(0)
+    if align_mode == 0 and not align_corners:
+        at = np.maximum(np.float64(ratio) * (np.arange(out) + 0.5) - 0.5, 0)
+    else:
+        at = ratio * np.arange(out, dtype=np.float32)
+    low = at.astype(np.int64)
+    upper = at.astype(np.float32) - low.astype(np.float32)
+    taps = ((low, np.float32(1) - upper), (np.minimum(low + 1, size - 1), upper))
+    return [(torch.from_numpy(index), torch.from_numpy(weight)) for index, weight in taps]
+
+
+def _resize_integers(x, out, align_corners, align_mode):
+    """uint8: the products of all taps, added in Fluid's order, then cut off (a rounding decides about the last digit)."""
+    axes = [_taps(x.shape[2 + i], size, align_corners, align_mode) for i, size in enumerate(out)]
+    total = None
+    for chosen in _corners(len(out)):
+        value = x.to(torch.float32)
+        for axis, (taps, upper) in enumerate(zip(axes, chosen), 2):
+            value = value.index_select(axis, taps[upper][0])
+        for axis, (taps, upper) in enumerate(zip(axes, chosen), 2):
+            value = value * taps[upper][1].view(-1, *[1] * (x.dim() - 1 - axis))
+        total = value if total is None else total + value
+    return total.to(x.dtype)
+
+
+def _corners(rank: int) -> list[tuple[int, ...]]:
+    """Which tap of each axis, in the order in which they are added: the first axis runs fastest over images."""
+    if rank == 2:
+        return [(0, 0), (1, 0), (0, 1), (1, 1)]
+    return list(itertools.product((0, 1), repeat=rank))
 
 
 def _resize_grad(x, dout, method, align_corners, align_mode):

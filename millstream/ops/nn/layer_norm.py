@@ -23,14 +23,13 @@ def _infer_layer_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, begin_n
             f"begin_norm_axis must be in [1, {len(x.shape) - 1}] for X {list(x.shape)}, received {begin_norm_axis}"
         )
     left, right = x.shape[:begin_norm_axis], x.shape[begin_norm_axis:]
-    rows = -1 if any(d < 0 for d in left) else math.prod(left)
     cols = -1 if any(d < 0 for d in right) else math.prod(right)
     for name, s in (("Scale", scale), ("Bias", bias)):
-        if s is not None and (len(s.shape) != 1 or (cols >= 0 and s.shape[0] != cols)):
+        if s is not None and (len(s.shape) != 1 or (cols >= 0 and s.shape[0] not in (cols, -1))):
             raise ShapeError(
                 f"{name} must have shape [{cols}] (X {list(x.shape)} from axis {begin_norm_axis}), received {list(s.shape)}"
             )
-    stat = Spec((rows,), x.dtype)
+    stat = Spec((math.prod(left),), x.dtype)  # of unknown dims too: Fluid multiplies the -1
     return x, stat, stat
 
 
@@ -55,12 +54,13 @@ def _flat(t: torch.Tensor | None) -> torch.Tensor | None:
 
 @op("layer_norm_grad", slots="X, Scale?, Bias?, Mean, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
 def layer_norm_grad(x, scale, bias, mean, variance, dy, *, want, epsilon: float = 1e-5, begin_norm_axis: int = 1):
+    """The derivative where Scale's gradient is wanted too; dX alone is that of a layer without Scale, as in 1.8.5."""
     cols = math.prod(x.shape[begin_norm_axis:])
     # The native kernels read flat memory, whatever the strides say.
     flat, dflat = x.reshape(-1, cols).contiguous(), dy.reshape(-1, cols).contiguous()
     inv = torch.rsqrt(variance + epsilon).reshape(-1, 1).contiguous()
     dx, dscale, dbias = _native_backward(
-        dflat, flat, (cols,), mean.reshape(-1, 1).contiguous(), inv, _flat(scale), _flat(bias), want
+        dflat, flat, (cols,), mean.reshape(-1, 1).contiguous(), inv, _flat(scale) if want[1] else None, _flat(bias), want
     )
     return (dx.view(x.shape) if dx is not None else None), dscale, dbias
 
@@ -145,7 +145,7 @@ def _infer_instance_norm(x: Spec, scale: Spec | None, bias: Spec | None, **_: An
         raise ShapeError(f"X must have 2 to 5 dimensions, received {list(x.shape)}")
     n, c = x.shape[:2]
     check_per_channel(x, c, (("Scale", scale), ("Bias", bias)))
-    stat = Spec((-1 if min(n, c) < 0 else n * c,), x.dtype)
+    stat = Spec((n * c,), x.dtype)
     return x, stat, stat
 
 

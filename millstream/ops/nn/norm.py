@@ -172,7 +172,7 @@ def data_norm_grad(
     count = torch.full_like(means, n)
     batch_sum = x.sum(0)
     batch_square = ((x - means) ** 2).sum(0) + n * epsilon
-    if slot_dim > 0 and not enable_scale_and_shift:
+    if slot_dim > 0:
         shown = _shown(x, slot_dim)
         seen = shown.sum(0)
         some = seen.clamp(min=1)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import torch
 
 from millstream.ops._opdef import Long, op
+from millstream.ops._values import Spec
 from millstream.ops.optim._sparse import scalar
 
 _MOVE_EVERY = 16384  # sum_1 goes into sum_2 after so many steps, so that small addends do not vanish
+
+
+
+def _spec(param: Spec, *inputs: Spec, **_: object) -> tuple[Spec, ...]:
+    counts = (Spec((1,), s.dtype) for s in inputs[3:])
+    return *(Spec(param.shape, s.dtype) for s in inputs[:3]), *counts
 
 
 @op(
     "average_accumulates",
     slots="param, in_sum_1, in_sum_2, in_sum_3, in_num_accumulates, in_old_num_accumulates, in_num_updates "
     "-> out_sum_1, out_sum_2, out_sum_3, out_num_accumulates, out_old_num_accumulates, out_num_updates",
-    infer="out_sum_1=in_sum_1, out_sum_2=in_sum_2, out_sum_3=in_sum_3, out_num_accumulates=in_num_accumulates, "
-    "out_old_num_accumulates=in_old_num_accumulates, out_num_updates=in_num_updates",
+    infer=_spec,
     grad=False,
 )
 def average_accumulates(

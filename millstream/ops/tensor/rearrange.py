@@ -82,7 +82,7 @@ def _diag_embed_spec(x, *, offset, dim1, dim2):
     if a == b:
         raise ShapeError(f"dim1 and dim2 must differ, both are {a}")
     rest = iter(x.shape[:-1])
-    n = x.shape[-1] if x.shape[-1] < 0 else x.shape[-1] + abs(offset)
+    n = x.shape[-1] + abs(offset)  # of an unknown dim too: Fluid adds to the -1
     return Spec(tuple(n if i in (a, b) else next(rest) for i in range(rank)), x.dtype)
 
 

@@ -255,7 +255,7 @@ def batch_norm(e: Emission) -> None:
     else:
         out = g.op("BatchNormalization", x, scale, bias, mean, variance, epsilon=float(e["epsilon"]))
     out.shape = x.shape
-    if e.attrs.get("fuse_with_relu"):
+    if all(e.attrs.get(name) for name in ("fuse_with_relu", "use_mkldnn", "is_test")):
         out = g.op("Relu", out)
     kind = e.attrs.get("activation", "")
     if kind and kind != "identity":
