@@ -130,7 +130,11 @@ class Emitter:
         var = self.block._find_var_recursive(name)
         holder = self.scope.find_var(name) if self.scope is not None else None
         if (var is None or not var.persistable) and holder is None:
-            raise _missing(self.block, name, op, self.fed)
+            if var is None or var.type is not VarType.LOD_TENSOR_ARRAY:
+                raise _missing(self.block, name, op, self.fed)
+            self.line(f"{self.v(name)} = None", op)  # an array that nothing was written to has no elements
+            self.defined.add(name)
+            return
         if holder is not None and getattr(holder.obj, "_lod", None):
             self.has_lod.add(name)
         slot = self._bind(name)

@@ -19,21 +19,18 @@ from program_model import Built, one_step_feed  # noqa: E402
 
 
 def sayable(program, feeds, fetches):
-    """The fetches without what ONNX refuses (metrics, losses that sample): their inputs instead."""
+    """(the fetches without what ONNX refuses, but its inputs instead; the refused operator types: metrics, samplers)."""
     block = program.global_block()
-    lost, outs = {}, []
-    for op, reason in ms_onnx.refusals(program, feeds, fetches):
-        if "loop over sequences" in reason:
-            return []
-        lost[id(op)] = op
-    gone = set()
+    lost = {id(op): op for op, _ in ms_onnx.refusals(program, feeds, fetches)}
+    gone, outs = set(), []
     for op in walk.needed_ops(block, fetches):
         if id(op) in lost or gone.intersection(op.input_arg_names):
             if id(op) in lost:
                 outs += [n for n in op.input_arg_names if n not in gone and block.var(n).op is not None]
             gone.update(op.output_arg_names)
     kept = [n for n in fetches if n not in gone]
-    return list(dict.fromkeys([*kept, *(n for n in outs if n not in gone and not block.var(n).persistable)]))
+    kept += [n for n in outs if n not in gone and not block.var(n).persistable]
+    return list(dict.fromkeys(kept)), sorted({op.type for op in lost.values()})
 
 
 class Inference:
@@ -41,7 +38,8 @@ class Inference:
 
     def __init__(self, program, feed, fetches, scope):
         self.feed, self.scope = feed, scope
-        self.fetches = sayable(program, list(feed), fetches)
+        self.fetches, self.refused = sayable(program, list(feed), fetches)
+        self.asked = list(fetches)
         self.program = walk.prune(program, [], self.fetches) if self.fetches else program
         read = {n for op in self.program.global_block().ops for n in walk.reads_of(op)}
         self.feeds = [n for n in feed if n in read]
@@ -99,6 +97,25 @@ class Inference:
         return out
 
 
+def leaves(program, given):
+    """(program, feed, fetches) of a net among several: what it computes and nobody reads; missing inputs are drawn."""
+    block = program.global_block()
+    rng = np.random.RandomState(5)
+    feed = {}
+    for var in block.vars.values():
+        if var.is_data:
+            drawn = rng.uniform(-1, 1, [d if d > 0 else 4 for d in var.shape]).astype("float32")
+            feed[var.name] = given.get(var.name, drawn)
+    known = {*feed, *(n for n, v in block.vars.items() if v.persistable)}
+    read, made = set(), []
+    for op in block.ops:
+        if known.issuperset(op.input_arg_names):  # a penalty is computed from gradients, which a test program lacks
+            known.update(op.output_arg_names)
+            read.update(op.input_arg_names)
+            made += [n for n in op.output_arg_names[:1] if not block.var(n).persistable]
+    return program, feed, [n for n in made if n not in read]
+
+
 def inference_of(module, variant):
     """Every inference Program of a family (its forward pass, and its test Program where it has one)."""
     built = Built(fluid, module, variant, train=False)
@@ -109,6 +126,11 @@ def inference_of(module, variant):
         set_initial(fluid, scope, built.startup)
     found = []
     if isinstance(model, Rounds):
+        for kind, program in sorted(model.programs.items()):
+            found.append((kind, Inference(*leaves(program.clone(for_test=True), model.feeds[0]), scope)))
+        if model.test is not None:
+            program, feed, names = model.test
+            found.append(("test", Inference(program, feed, names, scope)))
         return found
     fetches = [v.name for v in model.fetch] or [model.loss.name]
     found.append(("forward", Inference(built.main.clone(for_test=True), model.feeds[0], fetches, scope)))

@@ -260,3 +260,11 @@ def test_rnn_blocks_are_guarded():
     dynamic = L.DynamicRNN()
     with pytest.raises(InvalidProgramError, match="call step_input"), dynamic.block():
         dynamic.memory(shape=[3])
+
+
+def test_an_array_that_nothing_was_written_to_has_no_elements():
+    """As in 1.8.5: its length is 0."""
+    program = fluid.Program()
+    with fluid.program_guard(program):
+        length = fluid.layers.array_length(fluid.layers.create_array("float32"))
+    assert fluid.Executor().run(program, fetch_list=[length])[0].tolist() == [0]

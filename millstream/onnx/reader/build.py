@@ -97,6 +97,11 @@ class Builder:
         return made
 
     # ---- operators ---------------------------------------------------------------------------
+    def forget(self, first: int) -> None:
+        """Take back the Blocks from number `first` on, and what is known of variables in them."""
+        del self.program.blocks[first:]
+        self.made = {key: t for key, t in self.made.items() if key[1] < first}
+
     def ops(
         self,
         type: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from millstream.onnx.reader import families as _families
 from millstream.onnx.reader.build import Builder
 from millstream.onnx.reader.checks import check_model, node_title
 from millstream.onnx.reader.families.control import steps as recurrence
+from millstream.onnx.reader.families.sequence import overwrites, sequence_replace
 from millstream.onnx.reader.file import Source, open_model
 from millstream.onnx.reader.node import TRANSLATORS, Node, UntranslatableError, Values
 from millstream.onnx.reader.values import Tensor, constant
@@ -73,9 +73,14 @@ class Walker:
         self.builder = builder
         self.opset = opset
 
-    def nodes(self, nodes: Iterable[Any], values: Values) -> None:
-        for proto in nodes:
-            self.node(proto, values)
+    def nodes(self, graph: Any, values: Values) -> None:
+        gone, replaced = overwrites(graph)
+        for i, proto in enumerate(graph.node):
+            if i in replaced:
+                values.table[proto.input[0]] = values.find(replaced[i])
+                self.node(proto, values, sequence_replace)
+            elif i not in gone:
+                self.node(proto, values)
 
     def constants(self, graph: Any, values: Values) -> None:
         """The initializers of a graph."""
@@ -93,12 +98,12 @@ class Walker:
         """All states of a recurrence over dim 0 of `xs` (families/control.py)."""
         return recurrence(node, xs, first, step)
 
-    def node(self, proto: Any, values: Values) -> None:
+    def node(self, proto: Any, values: Values, known: Any = None) -> None:
         title = node_title(proto)
         try:
             if proto.domain not in ("", "ai.onnx"):
                 raise UntranslatableError(f"operators of domain {proto.domain!r} are not known here")
-            translator = TRANSLATORS.get(proto.op_type)
+            translator = known or TRANSLATORS.get(proto.op_type)
             if translator is None:
                 raise UntranslatableError("no composition of Fluid operators is known for this ONNX operator")
             node = Node(proto, self.builder, values, self.source, self.opset, self)
@@ -171,7 +176,7 @@ def load(path_or_bytes: Any) -> OnnxModel:
             values.table[info.name] = _feed(source, builder, info)
             feeds.append(values.table[info.name].name)
     walker.constants(graph, values)
-    walker.nodes(graph.node, values)
+    walker.nodes(graph, values)
     fetches = [_fetch(source, builder, values, info.name) for info in graph.output]
     walk.set_is_test(builder.program)
     _drop_unused(builder, fetches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-_LOOP = "a loop over sequences whose number changes from step to step (DynamicRNN, beam search), which ONNX can't say"
 _RANDOM = "it draws at random with Fluid's generator"
 _TRAINING = "it is a part of training (a loss, sampled targets), not of inference"
 _METRIC = "it is a metric with a state of its own"
@@ -10,8 +9,6 @@ _SPARSE = "it works on SelectedRows, which ONNX has not"
 _HOST = "it acts on the host (files, readers, Python), not on tensors"
 
 _GROUPS = {
-    _LOOP: "array_to_lod_tensor lod_tensor_to_array lod_rank_table max_sequence_len reorder_lod_tensor_by_rank "
-    "shrink_rnn_memory beam_search beam_search_decode",
     _RANDOM: "gaussian_random gaussian_random_batch_size_like uniform_random uniform_random_batch_size_like "
     "truncated_gaussian_random randint randperm random_crop sampling_id seed shuffle_batch tdm_sampler nce sample_logits",
     _TRAINING: "linear_chain_crf warpctc hierarchical_sigmoid yolov3_loss center_loss generate_mask_labels "

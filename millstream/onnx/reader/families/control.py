@@ -1,4 +1,4 @@
-"""Control flow: If as conditional_blocks, Loop as while, Scan as a while over its steps; sequences as arrays."""
+"""Control flow: If as conditional_blocks, Loop as while, Scan as a while over its steps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def body_values(n: Node, graph: Any, inputs: list[Tensor]) -> Values:
     for info, value in zip(graph.input, inputs):
         values.table[info.name] = value
     n.walker.constants(graph, values)
-    n.walker.nodes(graph.node, values)
+    n.walker.nodes(graph, values)
     return values
 
 
@@ -119,13 +119,18 @@ def counter(n: Node, start: int, kind: Any = np.int64) -> Tensor:
     return held(n, constant(np.array([start], kind)), f"{n.hint}.count")
 
 
-def while_block(n: Node, condition: Tensor, body: Callable[[], None]) -> None:
-    """A while operator over `body`, which must set `condition` anew."""
+def while_block(n: Node, condition: Tensor, body: Callable[[], Any]) -> None:
+    """A while operator over `body`, which must set `condition` anew; it is built again as long as it gives True."""
     from millstream.ir import walk
 
     outer = n.b.block
-    with sub_block(n) as inner:
-        body()
+    while True:
+        before = len(n.b.program.blocks)
+        with sub_block(n) as inner:
+            again = body()
+        if not again:
+            break
+        n.b.forget(before)
     reads_, writes = walk.outer_reads(inner), walk.outer_writes(inner)
     scope = outer.create_var(name=n.b.fresh("step_scopes"), type=VarType.STEP_SCOPES)
     outer.append_op(
@@ -140,7 +145,7 @@ def less_than(n: Node, i: Tensor, limit: Tensor) -> Tensor:
     return n.b.op("less_than", {"X": i, "Y": limit}, {"axis": -1})
 
 
-def _array(n: Node, like: Tensor, hint: str) -> str:
+def new_array(n: Node, like: Tensor, hint: str) -> str:
     """A variable for an array of tensors, and its first write at 0 left to the body."""
     var = n.b.block.create_var(
         name=n.b.fresh(hint), dtype=like.dtype.name, type=VarType.LOD_TENSOR_ARRAY, shape=list(like.shape) or [1]
@@ -169,7 +174,7 @@ def stacked(n: Node, array: str, like: Tensor) -> Tensor:
     return made
 
 
-def _increment(n: Node, i: Tensor) -> None:
+def increment(n: Node, i: Tensor) -> None:
     n.b.block.append_op(type="increment", inputs={"X": [i.name]}, outputs={"Out": [i.name]}, attrs={"step": 1.0})
 
 
@@ -207,14 +212,14 @@ def scan(n: Node) -> None:
         results = [values.find(info.name) for info in graph.output]
         for result in results[len(carried) :]:
             inside, n.b.block = n.b.block, outer
-            arrays.append(_array(n, result, f"{n.hint}.outputs"))
+            arrays.append(new_array(n, result, f"{n.hint}.outputs"))
             n.b.block = inside
             kinds.append(result)
             write_array(n, arrays[-1], i, result)
         fresh = [held(n, r, f"{n.hint}.next") for r in results[: len(carried)]]
         for target, value in zip(carried, fresh):
             assign(n, value, target.name or "")
-        _increment(n, i)
+        increment(n, i)
         assign(n, less_than(n, i, limit_var), condition.name or "")
 
     while_block(n, condition, body)
@@ -244,8 +249,8 @@ def loop(n: Node) -> None:
     first = [n.values.find(name) for name in n.node.input[2:]]
     carried = [held(n, v, f"{n.hint}.carried") for v in first]
     i = counter(n, 0)
-    limit = None if trips is None else held(n, _row1(n, n.b.cast(trips, np.int64)), f"{n.hint}.steps")
-    start: Tensor = constant(np.array([True])) if going is None else _row1(n, n.b.cast(going, np.bool_))
+    limit = None if trips is None else held(n, one_row(n, n.b.cast(trips, np.int64)), f"{n.hint}.steps")
+    start: Tensor = constant(np.array([True])) if going is None else one_row(n, n.b.cast(going, np.bool_))
     if limit is not None:
         below = less_than(n, i, limit)
         start = below if start.const is not None and bool(start.const.all()) else n.b.op(
@@ -256,25 +261,30 @@ def loop(n: Node) -> None:
     kinds: list[Tensor] = []
     outer = n.b.block
 
-    def body() -> None:
+    def body() -> bool:
+        arrays.clear()
+        kinds.clear()
         count = Tensor(n.b.op("assign", {"X": i}).name, i.dtype, ())
         values = body_values(n, graph, [count, Tensor(condition.name, np.bool_, ()), *carried])
         results = [values.find(info.name) for info in graph.output]
         for result in results[1 + len(carried) :]:
             inside, n.b.block = n.b.block, outer
-            arrays.append(_array(n, result, f"{n.hint}.outputs"))
+            arrays.append(new_array(n, result, f"{n.hint}.outputs"))
             n.b.block = inside
             kinds.append(result)
             write_array(n, arrays[-1], i, result)
-        again = held(n, _row1(n, n.b.cast(results[0], np.bool_)), f"{n.hint}.again")
+        widened = [_widen(outer, target, value) for target, value in zip(carried, results[1:])]
+        if any(widened):
+            return True  # what was made of its shape holds for the first step only
+        again = held(n, one_row(n, n.b.cast(results[0], np.bool_)), f"{n.hint}.again")
         fresh = [held(n, r, f"{n.hint}.next") for r in results[1 : 1 + len(carried)]]
-        for k, (target, value) in enumerate(zip(carried, fresh)):
+        for target, value in zip(carried, fresh):
             assign(n, value, target.name or "")
-            _widen(outer, carried, k, value)
-        _increment(n, i)
+        increment(n, i)
         if limit is not None:
             again = n.b.op("logical_and", {"X": again, "Y": less_than(n, i, limit)})
         assign(n, again, condition.name or "")
+        return False
 
     while_block(n, condition, body)
     for k, value in enumerate(carried):
@@ -283,54 +293,21 @@ def loop(n: Node) -> None:
         n.set(stacked(n, array, like), len(carried) + k)
 
 
-def _widen(block: Any, carried: list[Tensor], k: int, value: Tensor) -> None:
-    """A dim that changes from step to step is unknown."""
-    target = carried[k]
-    if target.sort == "tensor" and target.rank == value.rank and target.name is not None:
-        target.shape = _either(target.shape, value.shape)
-        block.vars[target.name].shape = list(target.shape) or [1]
+def _widen(block: Any, target: Tensor, value: Tensor) -> bool:
+    """A dim that changes from step to step is unknown; whether one was known until now."""
+    if target.sort != "tensor" or target.rank != value.rank or target.name is None:
+        return False
+    known = target.shape
+    target.shape = _either(known, value.shape)
+    block.vars[target.name].shape = list(target.shape) or [1]
+    return target.shape != known
 
 
-def _row1(n: Node, x: Tensor) -> Tensor:
+def one_row(n: Node, x: Tensor) -> Tensor:
     """A scalar as [1]."""
     if x.const is not None:
         return constant(x.const.reshape(1))
     return Tensor(x.name, x.dtype, (1,)) if x.scalar else n.b.reshape(x, [1]) if x.shape != (1,) else x
-
-
-# ---- sequences -----------------------------------------------------------------------------------------------
-@reads("SequenceEmpty")
-def sequence_empty(n: Node) -> None:
-    """An array that nothing was written to: its first write makes it."""
-    kind = n.source.dtype(int(n.attr("dtype", 1)), "dtype")
-    made = Tensor(_array(n, Tensor(None, kind, ()), n.hint), kind, ())
-    made.sort = "sequence"
-    n.set(made)
-
-
-@reads("SequenceLength")
-def sequence_length(n: Node) -> None:
-    made = n.op("lod_array_length", {"X": n.values.find(n.node.input[0])})
-    made.shape = ()
-    n.set(made)
-
-
-@reads("SequenceAt")
-def sequence_at(n: Node) -> None:
-    array = n.values.find(n.node.input[0])
-    n.set(n.op("read_from_array", {"X": array, "I": _row1(n, n.x(1))}))
-
-
-@reads("ConcatFromSequence")
-def concat_from_sequence(n: Node) -> None:
-    array = n.values.find(n.node.input[0])
-    index = n.b.block.create_var(name=n.b.fresh("sizes"))
-    out = n.b.block.create_var(name=n.b.fresh(n.hint))
-    n.b.block.append_op(
-        type="tensor_array_to_tensor", inputs={"X": [array.name]}, outputs={"Out": [out], "OutIndex": [index]},
-        attrs={"axis": int(n.need("axis")), "use_stack": bool(n.attr("new_axis", 0))},
-    )  # fmt: skip
-    n.set(n.b.tensor(out.name))
 
 
 def steps(n: Node, xs: Tensor, first: Tensor, step: Step) -> Tensor:

@@ -93,6 +93,18 @@ class _Carried:
             found += [graph.identity(v) for v in (value, *lod)]
         return found
 
+    def grown(self, env: Env) -> bool:
+        """Whether arrays that were empty before the body now hold tensors with LoD; they then come in with offsets."""
+        found = False
+        for name, levels in zip(self.names, self.levels):
+            value = env.find(name)
+            if value is not None and value.sort == "sequence" and not levels and self.e.env.find(name) is None:
+                depth = len(env.lod(name))
+                if depth:
+                    found = True
+                    self.e.env.bind(name, _empty(self.e, name), [empty_sequence(self.e.g, np.int64) for _ in range(depth)])
+        return found
+
 
 def _scalar(g: Graph, x: Value) -> Value:
     return g.reshape(g.cast(x, np.bool_))
@@ -116,6 +128,8 @@ def while_(e: Emission) -> None:
         env.bind(condition, going)
         going.shape = (1,)
         e.walker.block(block.ops, body, env)
+        if carried.grown(env):
+            return while_(e)
         again = env.find(condition)
         if again is None or again is going:
             e.refuse("the block does not set its condition anew")
@@ -253,21 +267,21 @@ def _array(e: Emission, slot: str) -> Value:
 
 @emits("write_to_array")
 def write_to_array(e: Emission) -> None:
-    g, x = e.g, e.x("X")
-    if e.lod("X"):
-        e.refuse(f"an array of tensors with LoD (X is {e.name('X')!r}): a loop over sequences")
+    """An array of tensors with LoD is a sequence of their values and one of the offsets of each level."""
+    g, parts = e.g, [e.x("X"), *e.lod("X")]
     name = e.op.output("Out")[0]
-    old, at = e.env.find(name), _index(e)
-    if old is None:
-        old = empty_sequence(g, x.dtype)
-    length = g.ops("SequenceLength", 1, old, dtypes=[np.int64])[0]
+    first, at = e.env.find(name), _index(e)
+    arrays = [empty_sequence(g, x.dtype) for x in parts] if first is None else [first, *e.env.lod(name)]
+    if len(arrays) != len(parts):
+        e.refuse(f"{e.name('X')!r} has {len(parts) - 1} LoD levels, other elements of the array have {len(arrays) - 1}")
+    length = g.ops("SequenceLength", 1, arrays[0], dtypes=[np.int64])[0]
 
     def shorter(branch: Graph) -> list[Value]:
-        return [_sequence(branch.ops("SequenceErase", 1, old, at, dtypes=[x.dtype])[0])]
+        return [_sequence(branch.ops("SequenceErase", 1, old, at, dtypes=[old.dtype])[0]) for old in arrays]
 
-    rest = branches(e, at < length, (shorter, lambda branch: [old]))[0]
-    new = _sequence(g.ops("SequenceInsert", 1, rest, x, at, dtypes=[x.dtype])[0])
-    e.env.bind(name, new)
+    rest = branches(e, at < length, (shorter, lambda branch: arrays))
+    new = [_sequence(g.ops("SequenceInsert", 1, old, x, at, dtypes=[x.dtype])[0]) for old, x in zip(rest, parts)]
+    e.env.bind(name, new[0], new[1:])
 
 
 def _sequence(value: Value) -> Value:
@@ -277,8 +291,13 @@ def _sequence(value: Value) -> Value:
 
 @emits("read_from_array")
 def read_from_array(e: Emission) -> None:
-    array = _array(e, "X")
-    e.set("Out", e.g.ops("SequenceAt", 1, array, _index(e), dtypes=[array.dtype])[0], ())
+    at = _index(e)
+    value, *offsets = (
+        e.g.ops("SequenceAt", 1, array, at, dtypes=[array.dtype])[0] for array in (_array(e, "X"), *e.lod("X"))
+    )
+    for level in offsets:
+        level.shape = (-1,)
+    e.set("Out", value, offsets)
 
 
 @emits("lod_array_length")
