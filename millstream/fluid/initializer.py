@@ -244,7 +244,7 @@ class NumpyArrayInitializer(Initializer):
 
     def __init__(self, value: np.ndarray) -> None:
         if not isinstance(value, np.ndarray):
-            raise TypeError(f"NumpyArrayInitializer takes a numpy array, received {type(value).__name__}")
+            raise InvalidProgramError(f"NumpyArrayInitializer takes a numpy array, received {type(value).__name__}")
         self._value = value
 
     def __call__(self, param: Any, block: Any) -> Operator:

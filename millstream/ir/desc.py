@@ -149,6 +149,17 @@ class BlockDesc:
     def id(self) -> int:
         return self._block.idx
 
+    def __index__(self) -> int:
+        return self._block.idx
+
+    __int__ = __index__
+
+    def __eq__(self, other: object) -> bool:
+        return self._block is other._block if isinstance(other, BlockDesc) else self._block.idx == other
+
+    def __hash__(self) -> int:
+        return hash(self._block.idx)
+
     @property
     def parent(self) -> int:
         return self._block.parent_idx

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ROLE_FORWARD, ROLE_BACKWARD, ROLE_OPTIMIZE = 0, 1, 2
 ROLE_RPC, ROLE_DIST, ROLE_LR_SCHED, ROLE_LOSS = 4, 8, 16, 256
 OP_ROLE, OP_ROLE_VAR = "op_role", "op_role_var"
+# attributes of every operator, with what an operator without them means
+COMMON_ATTRS: dict[str, Any] = {OP_ROLE: ROLE_FORWARD, OP_ROLE_VAR: [], "op_namescope": "/", "op_device": "", "op_callstack": []}
 
 
 class Operator:
@@ -93,17 +95,20 @@ class Operator:
         return self._attrs
 
     def attr(self, name: str) -> Any:
-        """The value of attribute `name`, or its declared default; block attributes give the block's index."""
+        """The value of attribute `name`, or its default; a Block is given by its description, which is its index too."""
         if name in self._attrs:
             value = self._attrs[name]
-            return value.idx if hasattr(value, "idx") else value
+            return value.desc if hasattr(value, "idx") else value
+        if name in COMMON_ATTRS:
+            value = COMMON_ATTRS[name]
+            return list(value) if isinstance(value, list) else value
         lib = library.installed()
         if lib is None:
             raise KeyError(name)
         return lib.attr_default(self.type, name)
 
     def has_attr(self, name: str) -> bool:
-        if name in self._attrs:
+        if name in self._attrs or name in COMMON_ATTRS:
             return True
         lib = library.installed()
         return lib is not None and name in lib.attr_types(self.type)
@@ -111,7 +116,7 @@ class Operator:
     @property
     def attr_names(self) -> list[str]:
         """Names of the given attributes and of those with a declared default."""
-        return list(self.all_attrs())
+        return list({**COMMON_ATTRS, **self.all_attrs()})
 
     def all_attrs(self) -> dict[str, Any]:
         """Given attributes and declared defaults; block attributes give the block's index."""

@@ -176,7 +176,7 @@ def clipped_softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Softmax along `axis` over logits cut at 64 below the greatest one, as Fluid's."""
     y = torch.softmax(x, axis)
     # tensors without values (while shapes are inferred or a step is compiled) take the general form
-    if y.is_meta or y.numel() == 0 or (type(y) is torch.Tensor and float(y.amin()) >= _FLOOR):
+    if y.is_meta or y.numel() == 0 or (type(y) is torch.Tensor and float(y.detach().amin()) >= _FLOOR):
         return y
     e = torch.exp((x - x.amax(axis, keepdim=True)).clamp_min(LOWEST_LOGIT))
     return e / e.sum(axis, keepdim=True)

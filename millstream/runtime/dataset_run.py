@@ -10,6 +10,7 @@ from millstream.errors import InvalidProgramError
 from millstream.ir.program import Program, default_main_program
 from millstream.ops._values import LoD
 from millstream.runtime.scope import Scope, global_scope
+from millstream.runtime.tensor import LoDTensor
 
 
 class FetchHandler:
@@ -89,8 +90,9 @@ class _Pass:
 
 
 def _line(title: str, name: str, value: Any, lod: LoD) -> str:
-    shown = f"lod: {[level.tolist() for level in lod]} " if lod else ""
-    return f"{title}\t{name}\t\t{shown}dim: {', '.join(map(str, value.shape))} data: {value.reshape(-1)[:20].tolist()}"
+    """Title, name and tensor in Fluid's form."""
+    tensor = LoDTensor.of(value, lod)
+    return f"{title}\t{name}\t\t{str(tensor).removeprefix(chr(9))}\t"
 
 
 def run_from_dataset(

@@ -238,6 +238,7 @@ def create_lod_tensor(data: Any, recursive_seq_lens: Sequence[Sequence[int]], pl
 
     Raises:
         FeedError: the lengths do not fit the data.
+        TypeError: the data is none of these.
     """
     if isinstance(data, LoDTensor):
         return create_lod_tensor(np.asarray(data), recursive_seq_lens, place)
@@ -247,6 +248,10 @@ def create_lod_tensor(data: Any, recursive_seq_lens: Sequence[Sequence[int]], pl
             raise FeedError(f"create_lod_tensor: the data has sequence lengths {lengths}, not {recursive_seq_lens[-1]}")
         flat = np.concatenate([np.asarray(seq).reshape(len(seq), -1) for seq in data], axis=0).astype("int64")
         return create_lod_tensor(flat.reshape(len(flat), -1), recursive_seq_lens, place)
+    if not isinstance(data, np.ndarray):
+        raise TypeError(
+            f"create_lod_tensor: data should be a numpy array, a list of lists or a LoDTensor, received {type(data).__name__}"
+        )
     tensor = LoDTensor()
     tensor.set(data, place)
     tensor.set_recursive_sequence_lengths(recursive_seq_lens)

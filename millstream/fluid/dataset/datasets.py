@@ -98,7 +98,7 @@ class DatasetBase:
             {
                 "name": s.name,
                 "type": s.kind,
-                "is_dense": s.dense,
+                "is_dense": s.dense or None,
                 "is_used": s.used,
                 "shape": s.shape if s.dense else (),
             }

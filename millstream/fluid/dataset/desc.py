@@ -18,7 +18,9 @@ def desc_text(name: str, batch_size: int, slots: Sequence[dict[str, Any]], pipe_
     lines = [f'name: "{name}"', f"batch_size: {batch_size}", "multi_slot_desc {"]
     for slot in slots:
         lines += ["  slots {", f'    name: "{slot["name"]}"', f'    type: "{slot["type"]}"']
-        lines += [f"    {flag}: true" for flag in ("is_dense", "is_used") if slot.get(flag)]
+        for flag in ("is_dense", "is_used"):
+            if slot.get(flag) is not None:
+                lines.append(f"    {flag}: {str(slot[flag]).lower()}")
         lines += [f"    shape: {d}" for d in slot.get("shape", ())]
         lines.append("  }")
     lines.append("}")
@@ -41,7 +43,7 @@ class DataFeedDesc:
             found = _parse(source.read(), proto_file)
         self.name = _one(found, "name", "MultiSlotDataFeed")
         self.batch_size = int(_one(found, "batch_size", 32))
-        self.pipe_command = _one(found, "pipe_command", None)
+        self.pipe_command = _one(found, "pipe_command", "cat")
         slots = [s for d in found.get("multi_slot_desc", []) for s in d.get("slots", [])]
         self.slots: list[dict[str, Any]] = []
         for slot in slots:
@@ -51,8 +53,8 @@ class DataFeedDesc:
                 {
                     "name": slot["name"][0],
                     "type": slot["type"][0],
-                    "is_dense": _one(slot, "is_dense", "false") == "true",
-                    "is_used": _one(slot, "is_used", "false") == "true",
+                    "is_dense": _flag(slot, "is_dense"),
+                    "is_used": _flag(slot, "is_used"),
                     "shape": [int(d) for d in slot.get("shape", [])],
                 }
             )
@@ -83,6 +85,11 @@ class DataFeedDesc:
 
 def _one(found: dict[str, list[Any]], key: str, default: Any) -> Any:
     return found[key][-1] if key in found else default
+
+
+def _flag(found: dict[str, list[Any]], key: str) -> bool | None:
+    """What the text says of a flag; None where it says nothing."""
+    return found[key][-1] == "true" if key in found else None
 
 
 def _parse(text: str, path: str) -> dict[str, list[Any]]:
