@@ -126,6 +126,13 @@ def _rows(fluid: Any, feed: Feed) -> list[Any]:
     return [loss]
 
 
+def _many_rows(fluid: Any, feed: Feed) -> list[Any]:
+    ids = _dense(fluid, feed, "ids", [4096 // WIDTH, 1], "int64")
+    loss = fluid.layers.mean(fluid.layers.embedding(ids, [10, WIDTH], is_sparse=True))
+    fluid.optimizer.SGD(0.1).minimize(loss)
+    return [loss]
+
+
 def _products(fluid: Any, feed: Feed) -> list[Any]:
     return [fluid.layers.fc(_dense(fluid, feed, "x", [16, 128]), 128)]
 
@@ -151,7 +158,8 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm,
-    "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows, "products of few rows": _products,
+    "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows,
+    "many sparse rows": _many_rows, "products of few rows": _products,
     "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 

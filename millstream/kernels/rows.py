@@ -1,4 +1,4 @@
-"""Rows of a tall matrix by number: equal numbers merged by a hash table."""
+"""Rows of a tall matrix by number: equal numbers merged by a hash table, values added to rows in place."""
 
 from __future__ import annotations
 
@@ -50,3 +50,32 @@ def merge(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     out = np.zeros((count, values.shape[1]), values.dtype)
     _add(values, which, place, out)
     return distinct[order], out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _outside(rows, height):
+    """The position of a row number that a matrix of `height` rows does not have, or -1."""
+    for i in range(len(rows)):
+        if rows[i] < 0 or rows[i] >= height:
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_scaled(out, rows, values, alpha):
+    width = values.shape[1]
+    for i in range(len(rows)):
+        source, target = values[i], out[rows[i]]
+        for j in range(width):
+            target[j] += alpha * source[j]
+
+
+def add_rows(out: np.ndarray, rows: np.ndarray, values: np.ndarray, alpha: float) -> None:
+    """out[rows[i]] += alpha * values[i] in this order, in place; repeats add up.
+
+    Raises IndexError, before anything changes, when `out` has no such row.
+    """
+    wrong = _outside(rows, len(out))
+    if wrong >= 0:
+        raise IndexError(f"row {rows[wrong]} of a matrix of {len(out)} rows")
+    _add_scaled(out, rows, values, out.dtype.type(alpha))

@@ -48,14 +48,16 @@ class SelectedRows:
         rows: int64 tensor [n]; repeats are allowed and add up.
         values: tensor [n, …].
         height: number of rows of the full matrix.
+        distinct: each row is there once and they are in increasing order (False: not known).
     """
 
-    __slots__ = ("height", "rows", "values")
+    __slots__ = ("distinct", "height", "rows", "values")
 
-    def __init__(self, rows: torch.Tensor, values: torch.Tensor, height: int) -> None:
+    def __init__(self, rows: torch.Tensor, values: torch.Tensor, height: int, distinct: bool = False) -> None:
         self.rows = rows
         self.values = values
         self.height = height
+        self.distinct = distinct
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,20 +69,31 @@ class SelectedRows:
 
     def to_dense(self) -> torch.Tensor:
         """The full matrix, repeats added."""
-        out = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
-        return out.index_add_(0, self.rows, self.values)
+        return self.add_to(torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device))
+
+    def add_to(self, out: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
+        """`out` += alpha * this matrix, in place. Raises IndexError when `out` has too few rows."""
+        values = self.values
+        plain = values.dim() == 2 and values.is_cpu and values.dtype in (torch.float32, torch.float64)
+        # torch takes about 60 ns a row more; below, loading numba's code would cost a program more than it ever saves
+        if plain and values.numel() >= 4096 and out.dtype is values.dtype and out.is_contiguous():
+            _rows_kernels().add_rows(array(out), array(self.rows.long()), array(values), alpha)
+            return out
+        return out.index_add_(0, self.rows, values, alpha=alpha)
 
     def merged(self) -> SelectedRows:
         """The same matrix with each row at most once, in increasing order."""
+        if self.distinct:
+            return self
         if self.values.dim() == 2 and self.values.is_cpu and self.values.dtype in (torch.float32, torch.float64):
             found = _rows_kernels().merge(array(self.rows.long()), array(self.values))
-            return SelectedRows(torch.from_numpy(found[0]), torch.from_numpy(found[1]), self.height)
+            return SelectedRows(torch.from_numpy(found[0]), torch.from_numpy(found[1]), self.height, True)
         rows, inverse = torch.unique(self.rows, return_inverse=True)
         if rows.numel() == self.rows.numel():
             order = torch.argsort(self.rows)
-            return SelectedRows(rows, self.values[order], self.height)
+            return SelectedRows(rows, self.values[order], self.height, True)
         out = torch.zeros((rows.numel(), *self.values.shape[1:]), dtype=self.values.dtype, device=self.values.device)
-        return SelectedRows(rows, out.index_add_(0, inverse, self.values), self.height)
+        return SelectedRows(rows, out.index_add_(0, inverse, self.values), self.height, True)
 
 
 class TensorArray(list[Any]):

@@ -24,6 +24,16 @@ def test_products(m, dtype):
     torch.testing.assert_close(product_of_rows(a, d), a.t() @ d, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 15, 16])
+def test_narrow_products(columns, dtype):
+    a, b, d = (torch.randn(s, dtype=dtype) for s in ((70, 96), (96, columns), (70, columns)))
+    assert product(a, b).is_contiguous() and product_of_rows(a, d).is_contiguous()
+    for left in (a, a.t().contiguous().t()):
+        torch.testing.assert_close(product(left, b), left @ b, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(product_of_rows(left, d), left.t() @ d, rtol=1e-4, atol=1e-4)
+
+
 def test_empty_and_differentiable_operands():
     assert product(torch.zeros(0, 4), torch.zeros(4, 5)).shape == (0, 5)
     with torch.enable_grad():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from millstream.kernels.rows import merge
+from millstream.kernels.rows import add_rows, merge
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -22,3 +22,22 @@ def test_rows_that_fall_into_one_place():
     rows = (np.arange(300, dtype="int64") << 40) + 7
     found, sums = merge(np.concatenate([rows, rows[::-1]]), np.ones((600, 1), "float32"))
     assert np.array_equal(found, rows) and (sums == 2).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_are_added_in_place(dtype):
+    rng = np.random.RandomState(1)
+    rows, values = rng.randint(0, 7, 50), rng.standard_normal((50, 3)).astype(dtype)
+    out = rng.standard_normal((7, 3)).astype(dtype)
+    expected = out.astype("float64")
+    np.add.at(expected, rows, -0.5 * values)
+    add_rows(out, rows, values, -0.5)
+    np.testing.assert_allclose(out, expected, 1e-5)
+
+
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_a_row_that_is_not_there_changes_nothing(wrong):
+    out = np.zeros((7, 3), "float32")
+    with pytest.raises(IndexError, match=f"row {wrong} of a matrix of 7 rows"):
+        add_rows(out, np.array([0, 1, wrong]), np.ones((3, 3), "float32"), 1.0)
+    assert not out.any()

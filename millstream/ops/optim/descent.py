@@ -14,8 +14,7 @@ from millstream.ops.optim._sparse import dense, scalar, searched
 def sgd(param, lr, grad, *, aliased=frozenset()):
     """param - lr * grad. A SelectedRows gradient moves only its rows; repeats add up."""
     if isinstance(grad, SelectedRows):
-        update = param.index_add_ if aliased else param.index_add
-        return update(0, grad.rows, grad.values, alpha=-scalar(lr))
+        return grad.add_to(param if aliased else param.clone(), -scalar(lr))
     return param.add_(grad, alpha=-scalar(lr)) if aliased else torch.add(param, grad, alpha=-scalar(lr))
 
 

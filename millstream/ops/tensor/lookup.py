@@ -29,7 +29,7 @@ def _rows_of_table(w, ids):
     return w.values[order[at]].reshape(*ids.shape, -1)
 
 
-def _looked_up(w, ids, padding_idx):
+def looked_up(w, ids, padding_idx):
     out = _rows_of_table(w, ids)
     if padding_idx != -1:
         out = out.masked_fill((ids == padding_idx).unsqueeze(-1), 0)
@@ -42,7 +42,12 @@ def _table_grad(w, ids, dout, is_sparse, padding_idx):
     grad = dout.reshape(-1, width)
     if is_sparse:
         return SelectedRows(flat.long(), grad, w.shape[0])
-    out = torch.zeros((w.shape[0], width), dtype=dout.dtype, device=dout.device)
+    return dense_table_grad(flat, grad, w.shape[0], padding_idx)
+
+
+def dense_table_grad(flat, grad, height, padding_idx):
+    """Rows of `grad` added up by the ids in `flat`, [height, width]."""
+    out = torch.zeros((height, grad.shape[1]), dtype=grad.dtype, device=grad.device)
     if padding_idx != -1:
         grad = grad.masked_fill((flat == padding_idx).unsqueeze(-1), 0)
     return out.index_add_(0, flat, grad)
@@ -80,7 +85,7 @@ def lookup_table(
 
     W may be SelectedRows: rows are then found by key. With `is_sparse` the gradient of W is SelectedRows.
     """
-    return _looked_up(w, ids.squeeze(-1), padding_idx)
+    return looked_up(w, ids.squeeze(-1), padding_idx)
 
 
 @op("lookup_table_grad", slots="W, Ids, Out@GRAD -> W@GRAD", infer=_table_grad_spec)
@@ -98,7 +103,7 @@ def lookup_table_v2(
     w, ids, *, is_sparse: bool = False, padding_idx: Long = -1, is_distributed: bool = False, remote_prefetch: bool = False
 ):
     """Rows of W [V, D] by Ids of any shape: Out [*Ids.shape, D]; else like lookup_table."""
-    return _looked_up(w, ids, padding_idx)
+    return looked_up(w, ids, padding_idx)
 
 
 @op("lookup_table_v2_grad", slots="W, Ids, Out@GRAD -> W@GRAD", infer=_table_grad_spec)

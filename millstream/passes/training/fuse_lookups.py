@@ -1,0 +1,218 @@
+"""Lookups side by side in one concat, and their gradients -> lookup_concat and lookup_concat_grad.
+
+The ids of neighbours in one table are looked up by one call that writes the rows where concat would have laid them; the
+table gets the gradients of all of them as one set of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from millstream.ir.names import EMPTY_VAR
+from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.types import VarType
+from millstream.passes._pass import program_pass
+from millstream.passes._uses import Uses
+from millstream.passes._work import Work
+
+_NAME = "fuse_lookups"
+_LOOKUPS = ("lookup_table", "lookup_table_v2")
+
+
+@dataclass
+class _Place:
+    """Positions: of the concat, of the lookups by the place of their rows in it; of the gradients, where there are any."""
+
+    concat: int
+    lookups: dict[int, int]
+    concat_grad: int | None = None
+    grads: dict[int, int] = field(default_factory=dict)
+    sums: dict[str, int] = field(default_factory=dict)  # table -> where its parts are added
+
+    def forward(self) -> set[int]:
+        return {self.concat, *self.lookups.values()}
+
+    def backward(self) -> set[int]:
+        return {p for p in (self.concat_grad, *self.grads.values()) if p is not None}
+
+
+@program_pass(_NAME)
+def fuse_lookups(work: Work) -> int:
+    """Returns how many concats took their lookups in."""
+    uses = Uses(work.block, work.keep)
+    replaced: dict[int, Operator | None] = {}
+    shorter: dict[int, Operator] = {}
+    changes = 0
+    for at, op in enumerate(uses.ops):
+        if op.type != "concat" or len(op.input("X")) < 2 or op.input("AxisTensor"):
+            continue
+        place = _Place(at, _lookups_of(uses, at))
+        if len(place.lookups) < 2 or not _on_last_axis(uses, op):
+            continue
+        why = _with_gradients(uses, place) or _in_the_way(uses, place)
+        if why is not None:
+            work.refuse(_NAME, op, why)
+            continue
+        replaced.update(dict.fromkeys(place.forward() | place.backward()))
+        forward, backward = _build(work, uses, place)
+        replaced[at] = forward
+        if place.concat_grad is not None and backward is not None:
+            replaced[place.concat_grad] = backward
+            _shorten_sums(uses, place, shorter)
+        changes += 1
+    if changes:
+        work.block.ops = [
+            op for op in (replaced.get(i, shorter.get(i, op)) for i, op in enumerate(uses.ops)) if op is not None
+        ]
+        work.program._touch()
+    return changes
+
+
+def _lookups_of(uses: Uses, concat: int) -> dict[int, int]:
+    """Place in the concat -> position of the lookup that only this concat reads; all of one kind and padding."""
+    found: dict[int, int] = {}
+    first: Operator | None = None
+    for k, name in enumerate(uses.ops[concat].input("X")):
+        at = uses.producer(name, concat)
+        if at is None or uses.ops[at].type not in _LOOKUPS or len(uses.writers[name]) > 1 or uses.seen_outside(name):
+            continue
+        op = uses.ops[at]
+        readers = [uses.ops[r] for r in uses.readers[name] if r != concat]
+        if any(r.type != "concat_grad" for r in readers) or uses.ops[concat].input("X").count(name) > 1:
+            continue
+        first = first or op
+        alike = op.type == first.type and op.attr("padding_idx") == first.attr("padding_idx")
+        if alike and _form(uses, op) == _form(uses, first) is not None:
+            found[k] = at
+    return found
+
+
+def _form(uses: Uses, op: Operator) -> Any:
+    """What lookups must have in common: the declared shape of the ids; None where they may be sequences."""
+    ids, table = (uses.block._find_var_recursive(op.input(s)[0]) for s in ("Ids", "W"))
+    if ids is None or table is None or not ids.has_shape or ids.lod_level or table.type is not VarType.LOD_TENSOR:
+        return None
+    return tuple(ids.shape), table.dtype
+
+
+def _on_last_axis(uses: Uses, op: Operator) -> bool:
+    out, axis = uses.block._find_var_recursive(op.output("Out")[0]), op.attr("axis")
+    return axis == -1 or (out is not None and out.has_shape and axis == len(out.shape) - 1)
+
+
+def _with_gradients(uses: Uses, place: _Place) -> str | None:
+    """Fill in the gradients of `place`; why they can't be one."""
+    concat = uses.ops[place.concat]
+    out = concat.output("Out")[0]
+    grads = [
+        p for p, op in enumerate(uses.ops)
+        if op.type == "concat_grad" and op.input("X") == concat.input("X") and p > place.concat
+    ]  # fmt: skip
+    if not grads:
+        return "it has a gradient that is not concat_grad" if uses.has_gradient(concat) else None
+    if len(grads) > 1 or len(uses.writers[out]) > 1:
+        return "concat has several gradients, or its result is written twice"
+    place.concat_grad = grads[0]
+    for k, gradient in enumerate(uses.ops[grads[0]].output("X@GRAD")):
+        if k not in place.lookups or gradient == EMPTY_VAR:
+            continue
+        lookup, readers = uses.ops[place.lookups[k]], uses.readers[gradient]
+        if len(readers) > 1 or len(uses.writers[gradient]) > 1 or uses.seen_outside(gradient):
+            return f"{gradient!r} is read, written or seen elsewhere too"
+        if not readers:  # its table is not trained
+            continue
+        grad = uses.ops[readers[0]]
+        same = grad.input("Ids") == lookup.input("Ids") and grad.input("W") == lookup.input("W")
+        if grad.type != lookup.type + "_grad" or not same or not grad.output("W@GRAD"):
+            return f"{gradient!r} is not read by the lookup's gradient"
+        if grad.attr("is_sparse") != lookup.attr("is_sparse") or grad.attr("padding_idx") != lookup.attr("padding_idx"):
+            return "the gradient is another lookup's"
+        place.grads[k] = readers[0]
+    return _parts_are_added(uses, place)
+
+
+def _parts_are_added(uses: Uses, place: _Place) -> str | None:
+    """Why the gradients of a table that is looked up several times can't be one."""
+    by_table: dict[str, list[Operator]] = {}
+    for p in place.grads.values():
+        by_table.setdefault(uses.ops[p].input("W")[0], []).append(uses.ops[p])
+    for table, grads in by_table.items():
+        names = [g.output("W@GRAD")[0] for g in grads]
+        if any(len(uses.writers[n]) > 1 for n in names):
+            return f"{names[0]!r} is written twice"
+        if len({bool(g.attr("is_sparse")) for g in grads}) > 1:
+            return f"the gradient of {table!r} is sparse in one lookup and dense in another"
+        if len(names) == 1:
+            continue
+        readers = {tuple(uses.readers[n]) for n in names}
+        if len(readers) != 1 or any(len(r) != 1 or uses.ops[r[0]].type != "sum" for r in readers):
+            return f"the parts of the gradient of {table!r} are not added in one place"
+        if any(uses.seen_outside(n) for n in names):
+            return f"a part of the gradient of {table!r} is fetched"
+        place.sums[table] = readers.pop()[0]
+    return None
+
+
+def _in_the_way(uses: Uses, place: _Place) -> str | None:
+    """Why lookups can't wait for the concat, or their gradients can't stand where the concat's stands."""
+    for p in place.lookups.values():
+        changed = uses.written_between(uses.ops[p].input_arg_names, p, place.concat)
+        if changed is not None:
+            return f"{changed!r} is overwritten before the concat"
+    if place.concat_grad is None:
+        return None
+    names = [n for p in place.lookups.values() for n in uses.ops[p].input("Ids")]
+    changed = uses.written_between(names, place.concat, max(place.backward()))
+    if changed is not None:
+        return f"{changed!r} is overwritten before the gradient"
+    for p in place.grads.values():
+        changed = uses.written_between(uses.ops[p].input("W"), place.concat_grad, p)
+        if changed is not None or any(uses.has_gradient(uses.ops[q]) for q in place.backward()):
+            return f"{changed!r} is overwritten between the gradients" if changed else "its gradient has a gradient"
+    return None
+
+
+def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator | None]:
+    concat = uses.ops[place.concat]
+    lookups = [uses.ops[p] for p in place.lookups.values()]
+    rest = [n for k, n in enumerate(concat.input("X")) if k not in place.lookups]
+    tables = list(dict.fromkeys(op.input("W")[0] for op in lookups))
+    order, taken = [], [0, 0]
+    for k in range(len(concat.input("X"))):
+        mine = k in place.lookups
+        order.append(taken[0] if mine else -1 - taken[1])
+        taken[0 if mine else 1] += 1
+    attrs = {
+        "tables": [tables.index(op.input("W")[0]) for op in lookups], "order": order,
+        "padding_idx": lookups[0].attr("padding_idx"), "any_shape": lookups[0].type == "lookup_table_v2",
+        "sparse": [-1] * len(tables),
+    }  # fmt: skip
+    inputs = {"W": tables, "Ids": [op.input("Ids")[0] for op in lookups], "X": rest}
+    attrs_of = {**attrs, OP_ROLE: concat.role}
+    forward = Operator(work.block, "lookup_concat", inputs, {"Out": concat.output("Out")}, attrs_of, concat.site)
+    if place.concat_grad is None:
+        return forward, None
+    concat_grad = uses.ops[place.concat_grad]
+    of_table: dict[str, str] = {}
+    sparse = [-1] * len(tables)
+    for p in place.grads.values():
+        table = uses.ops[p].input("W")[0]
+        of_table.setdefault(table, uses.ops[p].output("W@GRAD")[0])
+        sparse[tables.index(table)] = int(bool(uses.ops[p].attr("is_sparse")))
+    dxs = [n for k, n in enumerate(concat_grad.output("X@GRAD")) if k not in place.lookups]
+    outputs = {"W@GRAD": [of_table.get(t, EMPTY_VAR) for t in tables], "X@GRAD": dxs}
+    given = {**inputs, "Out@GRAD": concat_grad.input("Out@GRAD")}
+    attrs_of = {**attrs, "sparse": sparse, OP_ROLE: concat_grad.role}
+    backward = Operator(work.block, "lookup_concat_grad", given, outputs, attrs_of, concat_grad.site)
+    backward.forward = forward
+    return forward, backward
+
+
+def _shorten_sums(uses: Uses, place: _Place, shorter: dict[int, Operator]) -> None:
+    """Sums of parts take the one part that there is now."""
+    for table, at in place.sums.items():
+        parts = [uses.ops[p].output("W@GRAD")[0] for p in place.grads.values() if uses.ops[p].input("W") == [table]]
+        old = shorter.get(at, uses.ops[at])
+        left = [n for n in old.input("X") if n not in parts[1:]]
+        shorter[at] = Operator(old.block, "sum", {"X": left}, old.outputs, old.attrs, old.site)

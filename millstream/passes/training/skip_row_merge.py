@@ -1,0 +1,36 @@
+"""sum of SelectedRows that only sgd reads -> join_rows: repeats of a row need not be added up before they are subtracted."""
+
+from __future__ import annotations
+
+from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.types import VarType
+from millstream.passes._pass import program_pass
+from millstream.passes._uses import Uses
+from millstream.passes._work import Work
+
+
+@program_pass("skip_row_merge")
+def skip_row_merge(work: Work) -> int:
+    """Returns how many sums were replaced."""
+    uses = Uses(work.block, work.keep)
+    changes = 0
+    ops = list(uses.ops)
+    for at, op in enumerate(uses.ops):
+        if op.type != "sum" or not all(_sparse(work, n) for n in op.input("X")):
+            continue
+        out = op.output("Out")[0]
+        readers = uses.readers[out]
+        if uses.seen_outside(out) or len(uses.writers[out]) > 1 or not readers:
+            continue
+        if all(uses.ops[r].type == "sgd" and uses.ops[r].input("Grad") == [out] for r in readers):
+            ops[at] = Operator(work.block, "join_rows", op.inputs, op.outputs, {OP_ROLE: op.role}, op.site)
+            changes += 1
+    if changes:
+        work.block.ops = ops
+        work.program._touch()
+    return changes
+
+
+def _sparse(work: Work, name: str) -> bool:
+    var = work.block._find_var_recursive(name)
+    return var is not None and var.type is VarType.SELECTED_ROWS

@@ -1,0 +1,106 @@
+"""fuse_softmax_cross_entropy and fold_loss_gradient: training steps with and without them, and where they stay away."""
+
+import numpy as np
+import pytest
+from pass_programs import build, compare, run, types
+
+import millstream.fluid as fluid
+
+RNG = np.random.RandomState(11)
+FEED = {"x": RNG.randn(8, 6), "label": RNG.randint(0, 5, (8, 1)).astype("int64")}
+FUSED = ["softmax_cross_entropy", "softmax_cross_entropy_grad"]
+
+
+def scores():
+    x, label = fluid.data("x", [None, 6], "float64"), fluid.data("label", [None, 1], "int64")
+    return fluid.layers.fc(x, 5, act="softmax"), label
+
+
+def trained(losses, seen=()):
+    loss = fluid.layers.mean(losses)
+    fluid.optimizer.SGD(0.5).minimize(loss)
+    return [loss, *seen]
+
+
+@pytest.mark.parametrize("ignore", [-100, 2, 255])
+def test_training_stays(ignore):
+    def make():
+        p, label = scores()
+        losses = fluid.layers.cross_entropy(p, label, ignore_index=ignore)
+        # accuracy does not take labels that are out of range
+        return trained(losses, [p, losses, *([fluid.layers.accuracy(p, label)] if ignore != 255 else [])])
+
+    feed = dict(FEED)
+    if ignore == 255:
+        feed["label"] = np.where(np.arange(8)[:, None] % 3 == 0, 255, FEED["label"])
+    found = types(compare(make, feed, steps=3, rtol=1e-9, atol=1e-11))
+    assert [found.count(t) for t in FUSED] == [1, 1]
+    assert not {"softmax", "softmax_grad", "fill_constant", "mean_grad"} & set(found)
+
+
+def test_the_older_operator():
+    def make():
+        p, label = scores()
+        block = fluid.default_main_program().global_block()
+        losses = block.create_var(name="losses", dtype="float64")
+        block.append_op("cross_entropy", {"X": p, "Label": label}, {"Y": losses}, {"soft_label": False})
+        return trained(losses)
+
+    found = types(compare(make, FEED, steps=3, rtol=1e-9, atol=1e-11))
+    assert [found.count(t) for t in FUSED] == [1, 1]
+
+
+def test_a_label_out_of_range():
+    main, startup, fetches = build(lambda: trained(fluid.layers.cross_entropy(*scores())))
+    with pytest.raises(Exception, match="test_fuse_softmax_cross_entropy"):
+        run(main, startup, {**FEED, "label": np.full((8, 1), 7, "int64")}, fetches)
+
+
+def _soft():
+    x, y = fluid.data("x", [None, 6], "float64"), fluid.data("y", [None, 5], "float64")
+    return trained(fluid.layers.cross_entropy(fluid.layers.fc(x, 5, act="softmax"), y, soft_label=True))
+
+
+def _two_losses():
+    p, label = scores()
+    return trained(fluid.layers.cross_entropy(p, label) + fluid.layers.reduce_sum(fluid.layers.square(p), 1, True))
+
+
+def _fetched():
+    p, label = scores()
+    return trained(fluid.layers.cross_entropy(p, label), [p.name + "@GRAD"])
+
+
+@pytest.mark.parametrize("make", [_soft, _two_losses, _fetched])
+def test_places_that_stay(make):
+    feed = {**FEED, "y": RNG.rand(8, 5)}
+    feed = {k: v for k, v in feed.items() if (k == "y") == (make is _soft) or k == "x"}
+    found = types(compare(make, feed, steps=2, rtol=1e-9, atol=1e-11))
+    assert not set(FUSED) & set(found)
+
+
+def test_a_loss_gradient_that_is_seen():
+    def make():
+        p, label = scores()
+        loss = fluid.layers.mean(fluid.layers.cross_entropy(p, label))
+        fluid.optimizer.SGD(0.5).minimize(loss)
+        return [loss, loss.name + "@GRAD"]
+
+    found = types(compare(make, FEED, steps=2, rtol=1e-9, atol=1e-11))
+    assert "fill_constant" in found and "mean_grad" in found
+
+
+def test_batches_of_changing_size():
+    def make():
+        p, label = scores()
+        return trained(fluid.layers.cross_entropy(p, label))
+
+    main, startup, fetches = build(make)
+    values = []
+    for passes in ((), fluid.Executor().passes):
+        exe, scope = fluid.Executor(), fluid.Scope()
+        exe.passes = passes
+        with fluid.scope_guard(scope):
+            exe.run(startup)
+            values.append([exe.run(main, {k: v[:n] for k, v in FEED.items()}, fetches)[0] for n in (8, 3, 5, 8)])
+    np.testing.assert_allclose(values[1], values[0], 1e-9)
