@@ -19,6 +19,13 @@ _GROUPS = {
     "ref_by_trainer_id",
     _HOST: "load load_combine save save_combine read py_func create_batch_reader create_double_buffer_reader "
     "create_py_reader create_random_data_generator create_shuffle_reader delete_var get_places fake_init coalesce_tensor",
+    "it merges boxes one after another, each with what was merged before": "locality_aware_nms",
+    "its numbers are bytes packed into floats, which ONNX can't take apart": "lookup_table_dequant",
+    "it walks through a tree or a table whose form depends on the data": "tree_conv similarity_focus filter_by_instag",
+    "every sequence is an image of a size of its own": "match_matrix_tensor var_conv_2d sequence_topk_avg_pooling",
+    "every region is read through a perspective of its own": "roi_perspective_transform deformable_psroi_pooling",
+    "a training pass made it; export the Program that was built": "batch_norm_relu row_loop rows_to_steps",
+    "it runs an engine; export the Program that was loaded": "engine_run",
     "XXH64 of the ids, which ONNX has no integer operators for": "hash pyramid_hash",
 }
 REASONS = {name: reason for reason, names in _GROUPS.items() for name in names.split()}

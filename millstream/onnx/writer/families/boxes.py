@@ -349,6 +349,62 @@ def multiclass_nms(e: Emission) -> None:
     e.set("Out", out, [lod])
 
 
+@emits("matrix_nms")
+def matrix_nms(e: Emission) -> None:
+    """All pairs of the best boxes of each class: what a better one takes of a score, by what it lost itself."""
+    g, boxes, scores = e.g, e.x("BBoxes"), e.x("Scores")
+    able, classes = _foreground(e, scores)
+    top, width = int(e["nms_top_k"]), g.dim(able, 2)
+    count = width if top < 0 else g.op("Min", g.const([top], np.int64), width)
+    score, index = g.ops("TopK", 2, able, count, dtypes=[able.dtype, np.int64], axis=2)
+    # [images, classes, best, 4]
+    image = g.reshape(g.arange(g.dim(boxes, 0)), -1, 1, 1)
+    at = g.concat([g.unsqueeze(g.op("Expand", image, g.shape(index)), -1), g.unsqueeze(index, -1)], -1)
+    chosen = g.op("GatherND", boxes, at)
+    place = g.arange(g.dim(index, 2))
+    better = g.unsqueeze(place, 0) < g.unsqueeze(place, 1)
+    zero = g.const(0, boxes.dtype)
+    overlap = g.where(better, _overlaps(g, chosen, 0.0 if e["normalized"] else 1.0), zero)
+    largest = g.unsqueeze(g.reduce("ReduceMax", overlap, [3]), 2)
+    if e["use_gaussian"]:
+        decay = g.op("Exp", (largest * largest - overlap * overlap) * float(e["gaussian_sigma"]))
+    else:
+        decay = (1.0 - overlap) / (1.0 - largest)
+    decay = g.where(better & ~g.op("IsNaN", decay), decay, g.const(1, boxes.dtype))
+    lowered = score * g.op("Min", g.reduce("ReduceMin", decay, [3]), g.const(1, boxes.dtype))
+    good = (score > float(e["score_threshold"])) & (lowered > float(e["post_threshold"]))
+    found = g.transpose(g.op("NonZero", good), [1, 0])
+    image, label = (g.squeeze(g.slice(found, 1, k, k + 1), 1) for k in (0, 1))
+    value, row = g.op("GatherND", lowered, found), g.op("GatherND", index, found)
+    keep = int(e["keep_top_k"])
+    best = best_of_each(g, image, value, keep if keep > -1 else END, by_score=True)
+    image, label, value, row = (g.gather(v, best) for v in (image, label, value, row))
+    box = g.op("GatherND", boxes, pairs(g, image, row))
+    label = label if classes is None else g.gather(classes, label)
+    rows = g.concat([g.unsqueeze(g.cast(label, boxes.dtype), 1), g.unsqueeze(value, 1), box], 1)
+    rows.shape = (-1, 6)
+    each = g.op("Equal", g.unsqueeze(image, 1), g.unsqueeze(g.arange(g.dim(boxes, 0)), 0))
+    offsets = from_lengths(g, g.reduce("ReduceSum", g.cast(each, np.int64), [0]))
+    e.set("Out", rows, [offsets])
+    e.set("Index", g.unsqueeze(g.cast(row + image * g.dim(boxes, 1), np.int32), 1), [offsets])
+
+
+def _overlaps(g: Graph, boxes: Value, extra: float) -> Value:
+    """Intersection over union of all pairs of [..., n, 4]: [..., n, n]; 0 where they only touch without area."""
+    (al, ah), (bl, bh) = corners(g, g.unsqueeze(boxes, 3)), corners(g, g.unsqueeze(boxes, 2))
+    low, high = g.op("Max", al, bl), g.op("Min", ah, bh)
+    apart = g.reduce("ReduceMax", g.cast(low > high, np.int32), [4]) > 0
+    inter = g.reduce("ReduceProd", high - low + extra, [4])
+
+    def area(a: Value, b: Value) -> Value:
+        turned = g.reduce("ReduceMax", g.cast(b < a, np.int32), [4]) > 0
+        return g.where(turned, g.const(0, boxes.dtype), g.reduce("ReduceProd", b - a + extra, [4]))
+
+    union = area(al, ah) + area(bl, bh) - inter
+    none = apart | g.op("Equal", union, g.const(0, boxes.dtype))
+    return g.where(none, g.const(0, boxes.dtype), inter / union)
+
+
 def pairs(g: Graph, *columns: Value) -> Value:
     """Positions as rows, one column each."""
     return g.concat([g.unsqueeze(c, 1) for c in columns], 1)

@@ -207,6 +207,14 @@ def select_input(e: Emission) -> None:
     e.set("Out", found[0], found[1:])
 
 
+@emits("select_output")
+def select_output(e: Emission) -> None:
+    """Every branch sees the value; select_input behind them takes that of the one meant."""
+    for k, name in enumerate(e.op.output("Out")):
+        if name != e.name("X"):
+            e.set("Out", e.x("X"), e.lod("X"), k)
+
+
 @emits("recurrent")
 def recurrent(e: Emission) -> None:
     g, block = e.g, e.op._block_attr("sub_block")

@@ -242,6 +242,97 @@ def max_pool_with_index(e: Emission) -> None:
     e.set("Mask", g.cast(g.op("Mod", index, area), e.out_dtype("Mask")))
 
 
+@emits("unpool")
+def unpool(e: Emission) -> None:
+    g, x = e.g, e.x("X")
+    sizes = []
+    for i in range(2):
+        grown = (g.dim(x, i + 2) - 1) * int(e["strides"][i])
+        sizes.append(grown + (int(e["ksize"][i]) - 2 * int(e["paddings"][i])))
+    lead = g.slice(g.shape(x), 0, 0, 2)
+    planes = g.concat([lead, g.const([-1], np.int64)], 0)
+    zeros = g.full(g.concat([lead, sizes[0] * sizes[1]], 0), 0, x.dtype)
+    at = g.cast(g.op("Reshape", e.x("Indices"), planes), np.int64)
+    out = g.op("ScatterElements", zeros, at, g.op("Reshape", x, planes), axis=2)
+    e.set("Out", g.op("Reshape", out, g.concat([lead, *sizes], 0)))
+
+
+@emits("spp")
+def spp(e: Emission) -> None:
+    g, x, levels = e.g, e.x("X"), []
+    sizes = e.shape("X")[2:]
+    if min(sizes) < 0:
+        e.refuse("a pyramid over an image of unknown size")
+    for level in range(int(e["pyramid_height"])):
+        bins = 2**level
+        ksize = [-(-s // bins) for s in sizes]
+        pads = [(k * bins - s + 1) // 2 for k, s in zip(ksize, sizes)]
+        if any(p >= k for p, k in zip(pads, ksize)):
+            e.refuse(f"{bins} bins of an image of {list(sizes)}: padding as large as the window")
+        attrs: dict[str, Any] = {"kernel_shape": ksize, "strides": ksize, "pads": pads * 2}
+        out = g.op("MaxPool" if e["pooling_type"] == "max" else "AveragePool", x, **attrs)
+        levels.append(g.op("Flatten", out))
+    e.set("Out", g.concat(levels, 1))
+
+
+# ---- deformable convolution ------------------------------------------------------------------------------
+def _read_at(g: Graph, x: Value, h: Value, w: Value) -> Value:
+    """x [B, C, H, W] at fractional rows and columns [B, P]: [B, C, P]; zero outside the image."""
+    height, width = g.dim(x, 2), g.dim(x, 3)
+    flat = g.op("Reshape", x, g.ints(0, 0, -1))
+    rows, columns = g.op("Floor", h), g.op("Floor", w)
+    shape = g.concat([g.slice(g.shape(x), 0, 0, 2), g.dim(h, 1)], 0)
+    total: Value | None = None
+    for dh in (0.0, 1.0):
+        for dw in (0.0, 1.0):
+            row, column = rows + dh, columns + dw
+            weight = (1.0 - g.op("Abs", h - row)) * (1.0 - g.op("Abs", w - column))
+            at_row, at_column = g.cast(row, np.int64), g.cast(column, np.int64)
+            inside = (at_row >= 0) & (at_row < height) & (at_column >= 0) & (at_column < width)
+            low = g.const(0, np.int64)
+            at_row, at_column = (
+                g.op("Max", g.op("Min", at, size - 1), low) for at, size in ((at_row, height), (at_column, width))
+            )
+            index = g.op("Expand", g.unsqueeze(at_row * width + at_column, 1), shape)
+            read = g.op("GatherElements", flat, index, axis=2) * g.unsqueeze(weight * g.cast(inside, x.dtype), 1)
+            total = read if total is None else total + read
+    assert total is not None
+    return total
+
+
+@emits("deformable_conv", "deformable_conv_v1")
+def deformable_conv(e: Emission) -> None:
+    """The patches are gathered, the rest is one product."""
+    g, x, offset, w = e.g, e.x("Input"), e.x("Offset"), e.x("Filter")
+    filters, per, kh, kw = e.shape("Filter")
+    groups, parts = int(e["groups"]), int(e["deformable_groups"])
+    strides, pads, dilations = list(e["strides"]), list(e["paddings"]), list(e["dilations"])
+    taps, n = kh * kw, g.dim(x, 0)
+    oh, ow = g.dim(offset, 2), g.dim(offset, 3)
+    moved = g.reshape(offset, n * parts, taps, 2, oh, ow)
+
+    def places(which: int, steps: Value, around: int, base: np.ndarray[Any, Any]) -> Value:
+        at = g.cast(g.arange(steps), x.dtype) * float(strides[which]) - float(pads[which])
+        shift = g.const(base.reshape(-1, 1, 1).astype(x.dtype))
+        at = g.squeeze(g.slice(moved, 2, which, which + 1), 2) + (g.unsqueeze(at, around) + shift)
+        return g.reshape(at, n * parts, -1)
+
+    rows = places(0, oh, 1, np.repeat(np.arange(kh) * dilations[0], kw))
+    columns = places(1, ow, 0, np.tile(np.arange(kw) * dilations[1], kh))
+    image = g.reshape(x, n * parts, per * groups // parts, g.dim(x, 2), g.dim(x, 3))
+    read = _read_at(g, image, rows, columns)
+    if e.op.type == "deformable_conv":
+        read = read * g.reshape(e.x("Mask"), n * parts, 1, -1)
+    read = g.reshape(read, n, groups, per * taps, oh * ow)
+    out = g.op("MatMul", g.reshape(w, 1, groups, filters // groups, per * taps), read)
+    step = int(e["im2col_step"])
+    if step > 1:  # a chunk of images whole, else every image by itself: as the operator lays it out
+        whole = g.op("Equal", g.op("Mod", n, g.const([step], np.int64)), g.const([0], np.int64)) & (n >= step)
+        chunk = g.where(whole, g.const([step], np.int64), g.const([1], np.int64))
+        out = g.transpose(g.reshape(out, n / chunk, chunk, filters, oh * ow), [0, 2, 1, 3])
+    e.set("Output", g.reshape(out, n, filters, oh, ow))
+
+
 @emits("batch_norm", "sync_batch_norm", "inplace_abn")
 def batch_norm(e: Emission) -> None:
     g, x = e.g, e.x("X")

@@ -9,7 +9,7 @@ import numpy as np
 from millstream.onnx.writer.emission import Emission, emits
 from millstream.onnx.writer.families.conv import channels_back, channels_second, spatial
 from millstream.onnx.writer.graph import Graph, Value
-from millstream.onnx.writer.segments import Segments
+from millstream.onnx.writer.segments import Segments, from_lengths
 from millstream.ops.nn._window import CHANNELS_LAST
 
 
@@ -299,3 +299,85 @@ def roi_pool(e: Emission) -> None:
     rois = g.concat([image, g.cast(e.x("ROIs"), x.dtype)], 1)
     shape = [int(e["pooled_height"]), int(e["pooled_width"])]
     e.set("Out", g.op("MaxRoiPool", x, rois, pooled_shape=shape, spatial_scale=float(e["spatial_scale"])))
+
+
+def _rounded(g: Graph, x: Value) -> Value:
+    """To the nearest whole number, halves away from zero."""
+    return g.where(x >= 0, g.op("Floor", x + 0.5), g.op("Ceil", x - 0.5))
+
+
+def _bin_ends(g: Graph, start: Value, end: Value, bins: int, size: Value) -> tuple[Value, Value]:
+    """The first and the last position of each bin between `start` and `end` [regions]: int64 [regions, bins]."""
+    step = g.op("Max", end - start, g.const(0.1, start.dtype)) / float(bins)
+    k = g.const(np.arange(bins, dtype=start.dtype).reshape(1, -1))
+    low = g.op("Floor", g.unsqueeze(step, 1) * k + g.unsqueeze(start, 1))
+    high = g.op("Ceil", g.unsqueeze(step, 1) * (k + 1.0) + g.unsqueeze(start, 1))
+    zero = g.const(0, np.int64)
+    first, last = (g.op("Max", g.op("Min", g.cast(v, np.int64), size), zero) for v in (low, high))
+    return first, last
+
+
+@emits("psroi_pool")
+def psroi_pool(e: Emission) -> None:
+    """Means out of running sums over rows and columns (in float64: differences of them are exact enough)."""
+    g, x = e.g, e.x("X")
+    scale, ph, pw, out_channels = (
+        float(e["spatial_scale"]), int(e["pooled_height"]), int(e["pooled_width"]), int(e["output_channels"])
+    )  # fmt: skip
+    image = images_of(e, "ROIs", "")
+    corner = _rounded(g, g.cast(e.x("ROIs"), x.dtype))
+    x1, y1 = (g.squeeze(g.slice(corner, 1, k, k + 1), 1) * scale for k in (0, 1))
+    x2, y2 = ((g.squeeze(g.slice(corner, 1, k, k + 1), 1) + 1.0) * scale for k in (2, 3))
+    top, bottom = _bin_ends(g, y1, y2, ph, g.dim(x, 2))
+    left, right = _bin_ends(g, x1, x2, pw, g.dim(x, 3))
+    sums = g.op("Pad", g.cast(x, np.float64), g.ints(0, 0, 1, 1, 0, 0, 0, 0))
+    for axis in (2, 3):
+        sums = g.op("CumSum", sums, g.const(axis, np.int64))
+    channel = g.const(np.arange(out_channels * ph * pw, dtype=np.int64).reshape(1, out_channels, ph, pw))
+    shape = g.ints(g.dim(image, 0), out_channels, ph, pw)
+    which = g.reshape(image, -1, 1, 1, 1)
+
+    def sum_at(rows: Value, columns: Value) -> Value:
+        places = (which, channel, g.unsqueeze(rows, 1, 3), g.unsqueeze(columns, 1, 2))
+        return g.op("GatherND", sums, g.concat([g.unsqueeze(g.op("Expand", p, shape), -1) for p in places], -1))
+
+    total = sum_at(bottom, right) - sum_at(top, right) - sum_at(bottom, left) + sum_at(top, left)
+    high, wide = (g.op("Max", b - a, g.const(0, np.int64)) for a, b in ((top, bottom), (left, right)))
+    area = g.unsqueeze(high, 1, 3) * g.unsqueeze(wide, 1, 2)
+    mean = g.cast(total / g.cast(g.op("Max", area, g.const(1, np.int64)), np.float64), x.dtype)
+    e.set("Out", g.where(area > 0, mean, g.const(0, x.dtype)))
+
+
+def _hat_integral(g: Graph, start: Value, end: Value, size: Value) -> Value:
+    """[regions, bins, size]: integrals over [start, end] of the triangle max(0, 1 - |t - i|) around each i."""
+    at = g.cast(g.arange(size), start.dtype)
+
+    def upto(t: Value) -> Value:
+        u = g.op("Clip", g.unsqueeze(t, -1) - at, g.const(-1, t.dtype), g.const(1, t.dtype))
+        rising, falling = u + 1.0, 1.0 - u
+        return g.where(u < 0, rising * rising * 0.5, 1.0 - falling * falling * 0.5)
+
+    return upto(end) - upto(start)
+
+
+@emits("prroi_pool")
+def prroi_pool(e: Emission) -> None:
+    """The integral is separable: hat_y^T X hat_x / area."""
+    g, x = e.g, e.x("X")
+    if e.has("BatchRoINums"):
+        image = Segments(g, from_lengths(g, g.cast(g.reshape(e.x("BatchRoINums"), -1), np.int64))).ids
+    else:
+        image = images_of(e, "ROIs", "")
+    rois = g.cast(e.x("ROIs"), x.dtype) * float(e["spatial_scale"])
+    x1, y1, x2, y2 = (g.slice(rois, 1, k, k + 1) for k in range(4))
+    hats, steps = [], []
+    for start, end, bins, axis in ((y1, y2, "pooled_height", 2), (x1, x2, "pooled_width", 3)):
+        count = int(e[bins])
+        step = g.op("Max", end - start, g.const(0, x.dtype)) / float(count)
+        low = start + step * g.const(np.arange(count, dtype=x.dtype).reshape(1, -1))
+        hats.append(_hat_integral(g, low, low + step, g.dim(x, axis)))
+        steps.append(step)
+    rows = g.op("MatMul", g.unsqueeze(hats[0], 1), g.gather(x, image))
+    total = g.op("MatMul", rows, g.unsqueeze(g.transpose(hats[1], [0, 2, 1]), 1))
+    area = g.reshape(steps[0] * steps[1], -1, 1, 1, 1)
+    e.set("Out", g.where(area > 0, total / g.where(area > 0, area, 1.0 + area * 0.0), g.const(0, x.dtype)))

@@ -40,6 +40,19 @@ def gather(e: Emission) -> None:
     e.set("Out", g.gather(x, g.reshape(index, -1) if e.rank("Index") != 1 else index))
 
 
+@emits("tdm_child")
+def tdm_child(e: Emission) -> None:
+    g, node, count = e.g, e.g.cast(e.x("X"), np.int64), int(e["child_nums"])
+    child = g.cast(g.slice(g.gather(e.x("TreeInfo"), node), -1, 3, 3 + count), np.int64)
+    zero = g.const(0, np.int64)
+    has = g.unsqueeze(~g.op("Equal", node, zero), -1) & ~g.op("Equal", g.slice(child, -1, 0, 1), zero)
+    child = g.where(has, child, zero)
+    item = g.squeeze(g.slice(g.gather(e.x("TreeInfo"), child), -1, 0, 1), -1)
+    leaf = has & ~g.op("Equal", item, g.const(0, item.dtype))
+    e.set("Child", g.cast(child, e.dtype()))
+    e.set("LeafMask", g.cast(leaf, e.dtype()))
+
+
 @emits("gather_nd")
 def gather_nd(e: Emission) -> None:
     e.set("Out", e.g.op("GatherND", e.x("X"), e.g.cast(e.x("Index"), np.int64)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from millstream.onnx.writer.emission import Emission, emits
 from millstream.onnx.writer.families.activation import activate
 from millstream.onnx.writer.graph import Graph, Value
@@ -83,6 +85,16 @@ def _differ(a: Sequence[int], b: Sequence[int]) -> bool:
 @emits("bmm")
 def bmm(e: Emission) -> None:
     e.set("Out", e.g.op("MatMul", e.x("X"), e.x("Y")))
+
+
+@emits("conv_shift")
+def conv_shift(e: Emission) -> None:
+    g, x, y = e.g, e.x("X"), e.x("Y")
+    rows, width = e.shape("X")[1], e.shape("Y")[1]
+    if min(rows, width) < 0:
+        e.refuse("rows of unknown width")
+    index = (np.arange(rows)[:, None] + np.arange(width) - (width - 1) // 2) % rows
+    e.set("Out", g.squeeze(g.op("MatMul", g.gather(x, index, 1), g.unsqueeze(y, 2)), 2))
 
 
 @emits("dot")
