@@ -100,7 +100,17 @@ def reduce_sum(
 def reduce_sum_grad(
     x, dout, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, in_dtype: DType = -1
 ):
-    """dX repeats dOut along the reduced dims; its dtype is `in_dtype` if that is given, else dOut's, as in Fluid."""
+    """dX repeats dOut along the reduced dims; its dtype is `in_dtype` if that is given, else dOut's, as in Fluid.
+
+    Not the derivative with `keep_dim`, `reduce_all` and one number in `dim` (what `layers.reduce_sum(x, keep_dim=True)`
+    appends): 1.8.5 then repeats dOut along that dim alone, at index 0 of the others, and leaves 0 elsewhere.
+    """
+    if reduce_all and keep_dim and len(dim) == 1 and x.dim() > 1:
+        at = [slice(0, 1)] * x.dim()
+        at[dim[0]] = slice(None)
+        dx = torch.zeros_like(x, dtype=dout.dtype)
+        dx[tuple(at)] = dout
+        return _cast(dx, in_dtype)
     return _cast(spread(dout, x, dim, reduce_all), in_dtype).expand(x.shape)
 
 

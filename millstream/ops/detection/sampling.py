@@ -248,8 +248,9 @@ def generate_proposal_labels(
     """The proposals that a second stage learns from (Ren et al. 2015; Cai and Vasconcelos 2018 for the cascade).
 
     RpnRois [., 4], GtClasses and IsCrowd int [., 1], GtBoxes [., 4] with one sequence an image, ImInfo [N, 3]. Ground truth
-    joins the proposals. Positives overlap a box by `fg_thresh` or more (at most `fg_fraction` of the batch), negatives
-    by bg_thresh_lo to bg_thresh_hi. Rois [., 4], LabelsInt32 [., 1], BboxTargets and weights [., 4 * class_nums].
+    joins the proposals of an image that has some. Positives overlap a box by `fg_thresh` or more (at most `fg_fraction` of
+    the batch), negatives by bg_thresh_lo to bg_thresh_hi. Rois [., 4], LabelsInt32 [., 1], BboxTargets and weights
+    [., 4 * class_nums].
     """
     images = info.shape[0]
     dtype = rois.values.numpy().dtype
@@ -258,6 +259,10 @@ def generate_proposal_labels(
     given = (_per_image("RpnRois", rois, images), _per_image("GtClasses", classes, images))
     more = (_per_image("IsCrowd", crowd, images), _per_image("GtBoxes", gt, images))
     for i, (proposals, kinds, flags, boxes) in enumerate(zip(*given, *more)):
+        if not len(proposals):  # nothing is learned from such an image, its ground truth included
+            for found, shape in zip(rows, ((0, 4), 0, (0, 4 * class_nums), (0, 4 * class_nums))):
+                found.append(np.zeros(shape, dtype))
+            continue
         scale = np.asarray(float(info[i, 2]), dtype)
         # in a cascade Fluid takes the first rows, as many as there are boxes, to be in the original image's scale already
         whole = len(boxes) if is_cascade_rcnn else 0
