@@ -8,11 +8,12 @@ from typing import Any
 
 from millstream.ir.program import Program
 from millstream.onnx.reader.model import OnnxModel, load
+from millstream.onnx.torch_models import from_torch
 from millstream.onnx.writer.files import export_model, write_model
 from millstream.onnx.writer.model import write
 from millstream.onnx.writer.refusals import refusals
 
-__all__ = ["OnnxModel", "export", "export_model", "load", "refusals"]
+__all__ = ["OnnxModel", "export", "export_model", "from_torch", "load", "refusals"]
 
 
 def export(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.errors import FileFormatError, MissingFileError
+from millstream.errors import FileFormatError, MissingFileError, NotSupportedError
 from millstream.onnx._require import onnx_package
 
 # TensorProto.DataType: numpy dtype, and the field that holds values when raw_data does not
@@ -42,8 +42,9 @@ class Source:
         """The numpy dtype of a TensorProto data type."""
         if number not in _TYPES:
             names = onnx_package().TensorProto.DataType
-            known = names.Name(number) if number in names.values() else str(number)
-            raise self.fail(f"{what} has data type {known}, which Programs do not have")
+            if number not in names.values() or not number:
+                raise self.fail(f"{what} has data type {number}, which ONNX does not know")
+            raise NotSupportedError(f"{self.name}: {what} has data type {names.Name(number)}, which Programs do not have")
         return np.dtype(_TYPES[number][0])
 
     def array(self, tensor: Any, what: str) -> np.ndarray[Any, Any]:
