@@ -198,10 +198,8 @@ class _Reader:
         return var
 
     def tensor(self, desc: Any, path: str) -> tuple[tuple[int, ...], VarType]:
-        dims = tuple(desc.dims)
-        if any(d < -1 for d in dims):
-            raise self.fail(f"{path}.dims", f"expected dimensions >= -1, found {list(dims)[:16]}")
-        return dims, self.element(desc.data_type, f"{path}.data_type", _ELEMENT_TYPES)
+        # Any negative dimension is an unknown one: Fluid writes products such as -1 * 8 for the rows of normalisations.
+        return tuple(desc.dims), self.element(desc.data_type, f"{path}.data_type", _ELEMENT_TYPES)
 
     def element(self, number: int, path: str, allowed: frozenset[int]) -> VarType:
         if number not in allowed:

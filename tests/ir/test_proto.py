@@ -67,6 +67,13 @@ def test_what_a_loop_says():
     assert not root.var("bare").has_shape and not root.var("bare").has_dtype
 
 
+def test_products_with_an_unknown_size():
+    """layer_norm's Mean of [-1, 8, 4] is [-8] in Fluid's files: any negative dimension is an unknown one."""
+    program = program_from_bytes(_with_var(dims=[-8, 4]))
+    assert program.global_block().vars["v"].shape == (-8, 4)
+    assert program_to_bytes(program) == _with_var(dims=[-8, 4])
+
+
 def test_a_file_of_fluid_1_1():
     """1.1 wrote the version as field 2, had no compatibility map and no need_check_feed."""
     desc = messages.BlockDesc(idx=0, parent_idx=-1)
@@ -380,7 +387,6 @@ REFUSED = {
     "var twice": (_twice(), r"blocks\[0\]\.vars\[1\]: variable 'v' is declared twice"),
     "var kind": (_with_var(kind=5), r"vars\[0\] \(v\)\.type: expected the kind of a variable, found number 5"),
     "var kind 99": (_with_var(kind=99), "found number 99"),
-    "dims": (_with_var(dims=[3, -2]), r"dims: expected dimensions >= -1, found \[3, -2\]"),
     "data type": (_with_var(data_type=16), "unknown type number 16"),
     "data type kind": (_with_var(data_type=7), "unknown type number 7"),
     "lod level": (_with_var(lod_level=-1), "expected a number of LoD levels, found -1"),
