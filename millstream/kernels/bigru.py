@@ -54,15 +54,16 @@ def _steps(weight, hidden, column, scratch, offsets, d, reverse, code_gate, code
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def from_rows(x, weights, hidden, scratch, offsets, depth, d, reverse, code_gate, code, origin):
-    """Both directions over x [rows, depth].
+def from_rows(first, last, x, weights, hidden, scratches, offsets, depth, d, reverse, code_gate, code, origin):
+    """Directions `first` to `last` - 1 (of 0 and 1) over x [rows, depth].
 
     weights: addresses (0: there is none), for each direction weight_x [depth, 3D], bias_x [3D], weight [D, 3D] in gru's
-    layout, bias [3D]; float32, C-contiguous. hidden [rows, 2D], scratch [rows + 1, 3D]. D is a multiple of the processor's
-    float32 lanes. reverse: of the first direction; the second runs the other way.
+    layout, bias [3D]; float32, C-contiguous. hidden [rows, 2D]; scratches: of each direction, [rows + 1, 3D]. D is a
+    multiple of the processor's float32 lanes. reverse: of direction 0; the other runs the other way.
     """
     total, width = offsets[len(offsets) - 1], 3 * d
-    for k in range(2):
+    for k in range(first, last):
+        scratch = scratches[k]
         sums = carray(pointer(scratch + total * width * 4), width)
         sums[:] = 0
         for slot in (4 * k + 1, 4 * k + 3):
@@ -73,15 +74,16 @@ def from_rows(x, weights, hidden, scratch, offsets, depth, d, reverse, code_gate
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def from_ids(ids, table, weights, hidden, scratch, offsets, d, reverse, code_gate, code, origin):
-    """Both directions over rows of `table` [ids, 6D], which hold the projections of the two; ids: int64 [rows], in range.
+def from_ids(first, last, ids, table, weights, hidden, scratches, offsets, d, reverse, code_gate, code, origin):
+    """Directions over rows of `table` [ids, 6D], which hold the projections of the two; ids: int64 [rows], in range.
 
     weights: for each direction weight [D, 3D], bias [3D]; else as from_rows.
     """
     total, width = offsets[len(offsets) - 1], 3 * d
     which = carray(_integers(ids), total)
-    z = carray(pointer(scratch), (total + 1, width))
-    for k in range(2):
+    for k in range(first, last):
+        scratch = scratches[k]
+        z = carray(pointer(scratch), (total + 1, width))
         for i in range(total):
             row = carray(pointer(table + (which[i] * 2 * width + k * width) * 4), width)
             z[i] = row

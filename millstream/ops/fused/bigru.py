@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from millstream.errors import EnforceNotMet
+from millstream.kernels.threads import parts, run_parts
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.fused.projected import TILED, few, projected_gru
@@ -61,10 +62,11 @@ def projected_bigru(
         one = projected_gru(x, None, wx, bias_x, wh, bias, is_reverse=is_reverse, **acts)
         two = projected_gru(x, None, wx2, bias_x2, wh2, bias2, is_reverse=not is_reverse, **acts)
         return Ragged(torch.cat([one.values, two.values], 1), x.lod)
-    hidden, scratch = torch.empty((rows, 2 * d)), torch.empty((rows + 1, 3 * d))
-    kernels.from_rows(
-        values.data_ptr(), _addresses(weights), hidden.data_ptr(), scratch.data_ptr(), offsets, depth, d, is_reverse,
-        ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
+    hidden = torch.empty((rows, 2 * d))
+    inputs = (values.data_ptr(), _addresses(weights), hidden.data_ptr())
+    _directions(
+        kernels.from_rows, rows, (depth + d) * 3 * d, d, inputs, offsets, depth, d,
+        is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
     )  # fmt: skip
     return Ragged(hidden, x.lod)
 
@@ -103,12 +105,23 @@ def embedded_bigru(
         two = _gru.run(halves[1], offsets, None, wh2, bias2, reverse=not is_reverse, **acts)
         return Ragged(torch.cat([one.hidden, two.hidden], 1), ids.lod)
     flat = flat.contiguous()
-    hidden, scratch = torch.empty((rows, 2 * d)), torch.empty((rows + 1, 3 * d))
-    kernels.from_ids(
-        flat.data_ptr(), table.data_ptr(), _addresses(weights), hidden.data_ptr(), scratch.data_ptr(), offsets, d,
+    hidden = torch.empty((rows, 2 * d))
+    inputs = (flat.data_ptr(), table.data_ptr(), _addresses(weights), hidden.data_ptr())
+    _directions(
+        kernels.from_ids, rows, 3 * d * d, d, inputs, offsets, d,
         is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
     )  # fmt: skip
     return Ragged(hidden, ids.lod)
+
+
+def _directions(kernel, rows: int, work: int, d: int, inputs: tuple[Any, ...], *rest) -> None:
+    """Both directions, `work` multiplications a row each: in two threads where that pays."""
+    scratch = torch.empty((2, rows + 1, 3 * d))
+    scratches = (scratch.data_ptr(), scratch.data_ptr() + scratch.stride(0) * 4)
+    if parts(rows * work, 2) == 2:
+        run_parts(kernel, [(k, k + 1, *inputs, scratches, *rest) for k in (0, 1)])
+    else:
+        kernel(0, 2, *inputs, scratches, *rest)
 
 
 def _plain(*tensors) -> bool:
