@@ -37,6 +37,6 @@ def test_every_pass_of_the_pipelines_is_there():
 
 def test_most_passes_fire_on_real_models():
     fired = {name for *_, counts in FIRED.values() for name in counts}
-    # these have tests of their own
+    # these fire in served_programs.py
     rare = {"set_is_test", "fuse_layer_norm", "fuse_seqpool_concat", "fuse_seqexpand_concat_fc", "fuse_attention_lstm"}
     assert set(pipelines.INFER) - fired == rare
