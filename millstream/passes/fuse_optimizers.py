@@ -1,4 +1,4 @@
-"""Updates of one kind (sgd, momentum, adam) with the same attributes and learning rate -> one operator over lists.
+"""Updates of one kind (sgd, momentum, adam, rmsprop, …) with the same attributes and rate -> one operator over lists.
 
 L2 decay (``scale`` of the parameter and ``sum`` with the gradient, which make two tensors of the parameter's size) goes
 into the update.
@@ -18,8 +18,15 @@ from millstream.passes._work import Work
 
 
 class _Kind(NamedTuple):
-    lists: tuple[str, ...]  # input slots that become lists; each has an output slot <slot>Out
-    attrs: tuple[str, ...]
+    lists: tuple[str, ...]  # input slots that become lists; each has an output slot: see _out
+    attrs: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()  # lists that are read only
+    unused: tuple[str, ...] = ()  # input slots that the operator has and does not look at
+    optional: tuple[str, ...] = ()  # of `lists`: may be missing
+    renamed: tuple[tuple[str, str], ...] = ()  # attribute -> its name in the fused operator
+
+    def names(self) -> tuple[str, ...]:
+        return (*self.lists, *self.read)
 
 
 class _Decay(NamedTuple):
@@ -29,12 +36,32 @@ class _Decay(NamedTuple):
 
 
 _KINDS = {
-    "sgd": _Kind(("Param",), ()),
+    "sgd": _Kind(("Param",)),
     "momentum": _Kind(("Param", "Velocity"), ("mu", "use_nesterov")),
     "adam": _Kind(
         ("Param", "Moment1", "Moment2", "Beta1Pow", "Beta2Pow"), ("beta1", "beta2", "epsilon")
     ),
+    "adagrad": _Kind(("Param", "Moment"), ("epsilon",)),
+    "decayed_adagrad": _Kind(("Param", "Moment"), ("decay", "epsilon")),
+    "adadelta": _Kind(("Param", "AvgSquaredGrad", "AvgSquaredUpdate"), ("rho", "epsilon")),
+    "rmsprop": _Kind(
+        ("Param", "MeanSquare", "MeanGrad", "Moment"), ("epsilon", "decay", "momentum", "centered"),
+        optional=("MeanGrad",),
+    ),
+    "ftrl": _Kind(("Param", "SquaredAccumulator", "LinearAccumulator"), ("l1", "l2", "lr_power")),
+    "adamax": _Kind(("Param", "Moment", "InfNorm"), ("beta1", "beta2", "epsilon"), read=("Beta1Pow",)),
+    "lamb": _Kind(
+        ("Param", "Moment1", "Moment2"), ("beta1", "beta2", "epsilon", "weight_decay"), unused=("Beta1Pow", "Beta2Pow"),
+        renamed=(("weight_decay", "lamb_decay"),),
+    ),
+    "lars_momentum": _Kind(("Param", "Velocity"), ("mu", "lars_coeff", "lars_weight_decay")),
 }  # fmt: skip
+_RATE = "LearningRate"
+
+
+def _out(slot: str) -> str:
+    """The output slot of an input slot."""
+    return {"SquaredAccumulator": "SquaredAccumOut", "LinearAccumulator": "LinearAccumOut"}.get(slot, slot + "Out")
 
 
 @program_pass("fuse_optimizers")
@@ -57,7 +84,7 @@ def fuse_optimizers(work: Work) -> int:
         elif found is not None:
             decays[i] = found
         rate = decays[i].rate if i in decays else 0.0
-        key = (op.type, op.input("LearningRate")[0], *(op.attr(a) for a in kind.attrs), _dtype(work, op), rate)
+        key = (op.type, _rate(uses, i, op), *(op.attr(a) for a in kind.attrs), _dtype(work, op), rate)
         groups[key].append(i)
     replaced: dict[int, Operator | None] = {}
     for key, positions in groups.items():
@@ -69,6 +96,7 @@ def fuse_optimizers(work: Work) -> int:
             continue
         replaced.update(dict.fromkeys(positions))
         replaced.update((at, None) for p in positions if p in decays for at in decays[p].positions)
+        replaced.update((at, None) for p in positions[:-1] for at in _own_rate(uses, p))
         replaced[positions[-1]] = _build(work, uses, key[0], positions, decays)
     if replaced:
         work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
@@ -83,9 +111,11 @@ def _dtype(work: Work, op: Operator) -> Any:
 
 def _why_not(work: Work, uses: Uses, op: Operator, kind: _Kind) -> str | None:
     for slot in kind.lists:
-        if op.input(slot) != op.output(slot + "Out") or len(op.input(slot)) != 1:
+        there = len(op.input(slot)) == 1 or (slot in kind.optional and not op.input(slot))
+        if op.input(slot) != op.output(_out(slot)) or not there:
             return f"{slot} is not updated in place"
-    extra = [s for s, names in op.inputs.items() if names and s not in (*kind.lists, "Grad", "LearningRate")]
+    known = (*kind.names(), *kind.unused, "Grad", _RATE)
+    extra = [s for s, names in op.inputs.items() if names and s not in known]
     if extra or op.attrs.get("lazy_mode"):
         return f"it has {', '.join(extra) or 'lazy_mode'}"
     grad = work.block._find_var_recursive(op.input("Grad")[0])
@@ -95,6 +125,27 @@ def _why_not(work: Work, uses: Uses, op: Operator, kind: _Kind) -> str | None:
     if len(set(touched)) != len(touched) or any(len(uses.writers[n]) > 1 for n in touched):
         return "it, or another operator too, updates one of its variables twice"
     return None
+
+
+def _rate(uses: Uses, at: int, op: Operator) -> tuple[Any, ...]:
+    """What tells rates apart: a rate that a parameter multiplies by a factor of its own is one for all with that factor."""
+    scaled = [uses.ops[p] for p in _own_rate(uses, at)]
+    if scaled:
+        return scaled[0].input("X")[0], scaled[0].attr("scale")
+    return tuple(op.input(_RATE))
+
+
+def _own_rate(uses: Uses, at: int) -> list[int]:
+    """The position of the `scale` that makes the rate of the update at `at`, if nobody else takes that rate."""
+    for name in uses.ops[at].inputs.get(_RATE, ()):
+        made = uses.producer(name, at)
+        if made is None or uses.ops[made].type != "scale" or uses.seen_outside(name) or uses.readers[name] != [at]:
+            continue
+        scale = uses.ops[made]
+        plain = not scale.attr("bias") and not scale.input("ScaleTensor") and len(uses.writers[name]) == 1
+        if plain and all(w < made for w in uses.writers[scale.input("X")[0]]):
+            return [made]
+    return []
 
 
 def _decay(uses: Uses, at: int, op: Operator) -> _Decay | str | None:
@@ -150,11 +201,12 @@ def _in_the_way(uses: Uses, positions: list[int], decays: dict[int, _Decay]) -> 
 def _build(work: Work, uses: Uses, kind_name: str, positions: list[int], decays: dict[int, _Decay]) -> Operator:
     kind, ops = _KINDS[kind_name], [uses.ops[p] for p in positions]
     last = ops[-1]
-    inputs = {slot: [op.input(slot)[0] for op in ops] for slot in kind.lists}
+    inputs = {slot: [n for op in ops for n in op.input(slot)] for slot in kind.names()}
     inputs["Grad"] = [decays[p].grad if p in decays else uses.ops[p].input("Grad")[0] for p in positions]
-    inputs["LearningRate"] = last.input("LearningRate")
-    outputs = {slot + "Out": list(inputs[slot]) for slot in kind.lists}
-    attrs = {a: last.attr(a) for a in kind.attrs}
+    if last.inputs.get(_RATE):
+        inputs[_RATE] = last.input(_RATE)
+    outputs = {_out(slot): list(inputs[slot]) for slot in kind.lists}
+    attrs = {dict(kind.renamed).get(a, a): last.attr(a) for a in kind.attrs}
     if positions[0] in decays:
         attrs["weight_decay"] = decays[positions[0]].rate
     assert REGISTRY.find("fused_" + kind_name) is not None

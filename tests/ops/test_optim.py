@@ -53,7 +53,9 @@ def test_formulas(seed, shape):
     d = np.sqrt((np_up + 1e-6) / (m + 1e-6)) * np_g
     close(run("adadelta", p, g, sq, up, rho=0.95, epsilon=1e-6)[0], np_p - d)
     new_up = 0.95 * np_up + 0.05 * d**2
-    in_place = run("adadelta", p, g, sq, up, rho=0.95, epsilon=1e-6, aliased=frozenset({"AvgSquaredUpdateOut"}))
+    in_place = REGISTRY.get("adadelta").kernel(
+        p, g, sq, up.clone(), rho=0.95, epsilon=1e-6, aliased=frozenset({"AvgSquaredUpdateOut"})
+    )
     close(in_place[0], np_p - np.sqrt((new_up + 1e-6) / (m + 1e-6)) * np_g)
     close(in_place[2], new_up)
     m1, m2 = 0.9 * np_a + 0.1 * np_g, 0.99 * np_sq + 0.01 * np_g**2
@@ -99,7 +101,7 @@ def test_sparse_adagrad_moves_only_its_rows():
     grad = sparse([1, 4, 1])
     p, m = run("adagrad", param, grad, moment, torch.tensor([1.0]))
     dense_p, dense_m = run("adagrad", param, grad.to_dense(), moment, torch.tensor([1.0]))
-    np.testing.assert_allclose(p, dense_p, rtol=1e-6)
+    np.testing.assert_allclose(p, dense_p, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(m, dense_m, rtol=1e-6)
     assert (p[[0, 2, 3, 5]] == 1).all()
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pass_programs import compare, types
+from pass_programs import build, compare, run, types
 
 import millstream.fluid as fluid
 
@@ -19,7 +19,25 @@ OPTIMIZERS = {
     "decayed_sgd": lambda rate: fluid.optimizer.SGD(rate, regularization=DECAY),
     "decayed_adam": lambda rate: fluid.optimizer.Adam(rate, epsilon=1e-3, regularization=DECAY),
     "adam": lambda rate: fluid.optimizer.Adam(rate, beta1=0.8, beta2=0.99, epsilon=1e-3),
+    "adagrad": lambda rate: fluid.optimizer.Adagrad(rate, epsilon=1e-3),
+    "decayed_adagrad_of_decayed": lambda rate: fluid.optimizer.Adagrad(rate, epsilon=1e-3, regularization=DECAY),
+    "decaying_adagrad": lambda rate: fluid.optimizer.DecayedAdagrad(rate, epsilon=1e-3),
+    "adadelta": lambda rate: fluid.optimizer.Adadelta(rate, epsilon=1e-3),
+    "decayed_adadelta": lambda rate: fluid.optimizer.Adadelta(rate, epsilon=1e-3, regularization=DECAY),
+    "rmsprop": lambda rate: fluid.optimizer.RMSProp(rate, epsilon=1e-3, momentum=0.5),
+    "centered": lambda rate: fluid.optimizer.RMSProp(rate, epsilon=1e-3, centered=True),
+    "decayed_rmsprop": lambda rate: fluid.optimizer.RMSProp(rate, epsilon=1e-3, regularization=DECAY),
+    "ftrl": lambda rate: fluid.optimizer.Ftrl(rate),
+    "ftrl_with_l1": lambda rate: fluid.optimizer.Ftrl(rate, l1=0.01, l2=0.1, lr_power=-0.4),
+    "adamax": lambda rate: fluid.optimizer.Adamax(rate, epsilon=1e-3),
+    "lamb": lambda rate: fluid.optimizer.Lamb(rate, epsilon=1e-3),
+    "lars": lambda rate: fluid.optimizer.LarsMomentum(rate, 0.9),
+    "decayed_lars": lambda rate: fluid.optimizer.LarsMomentum(rate, 0.9, regularization=DECAY),
 }
+KINDS = {
+    "sgd", "momentum", "adam", "adagrad", "decayed_adagrad", "adadelta", "rmsprop", "ftrl", "adamax", "lamb",
+    "lars_momentum",
+}  # fmt: skip
 
 
 def regression(dtype="float32"):
@@ -39,7 +57,7 @@ def test_training_stays(name, dtype):
     feed = {k: v.astype(dtype) for k, v in FEED.items()}
     found = types(compare(make, feed, steps=6, rtol=1e-4, atol=1e-5))
     assert sum(t.startswith("fused_") for t in found) == 1
-    assert not {"sgd", "momentum", "adam", "sum"} & set(found)  # sum: the L2 decay
+    assert not KINDS & set(found) and "sum" not in found  # sum: the L2 decay
 
 
 @pytest.mark.parametrize("seen", ["gradient", "decay", "reader"])
@@ -90,6 +108,37 @@ def test_rates_of_their_own_make_groups():
 
     found = types(compare(make, {"x": FEED["x"]}, steps=3))
     assert found.count("fused_momentum") + found.count("momentum") >= 2
+
+
+def test_one_factor_of_several_parameters_makes_one_group():
+    """Old models learn biases at twice the rate: a `scale` of the rate for each of them, of which one stays."""
+
+    def make():
+        h = fluid.data("x", [None, 6])
+        for size in (16, 8, 1):
+            h = fluid.layers.fc(h, size, act="tanh", bias_attr=fluid.ParamAttr(learning_rate=2.0))
+        loss = fluid.layers.mean(h)
+        fluid.optimizer.RMSProp(fluid.layers.exponential_decay(0.1, 2, 0.5), epsilon=1e-3).minimize(loss)
+        return [loss]
+
+    fused = types(compare(make, {"x": FEED["x"]}, steps=3, rtol=1e-4, atol=1e-5))
+    assert fused.count("fused_rmsprop") == 2 and "rmsprop" not in fused
+    main, startup, fetches = build(make)
+    plain = types(run(main, startup, {"x": FEED["x"]}, fetches, passes=())[2])
+    assert plain.count("scale") - fused.count("scale") == 2
+
+
+def test_factors_that_somebody_reads_stay():
+    def make():
+        bias = [fluid.ParamAttr(learning_rate=2.0) for _ in range(2)]
+        h = fluid.layers.fc(fluid.data("x", [None, 6]), 4, act="tanh", bias_attr=bias[0])
+        loss = fluid.layers.mean(fluid.layers.fc(h, 1, bias_attr=bias[1]))
+        fluid.optimizer.Ftrl(0.1).minimize(loss)
+        rates = {op.input("LearningRate")[0] for op in fluid.default_main_program().global_block().ops if op.type == "ftrl"}
+        return [loss, *sorted(rates)]
+
+    found = types(compare(make, {"x": FEED["x"]}, steps=3, rtol=1e-4, atol=1e-5))
+    assert found.count("ftrl") == 2 and found.count("fused_ftrl") == 1
 
 
 @pytest.mark.parametrize("lazy", [False, True])

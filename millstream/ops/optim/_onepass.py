@@ -53,3 +53,13 @@ def sgd(params: list[torch.Tensor], grads: list[torch.Tensor], rate: float, deca
         params, grads, [], weight_decay=decay, momentum=0.0, lr=rate, dampening=0.0, nesterov=False, maximize=False,
         is_first_step=False,
     )  # fmt: skip
+
+
+def adagrad(
+    params: list[torch.Tensor], grads: list[torch.Tensor], moments: list[torch.Tensor], rate: float, epsilon: float
+) -> None:
+    """moments += grads^2; params -= rate * grads / (sqrt(moments) + epsilon); all :func:`ready`."""
+    torch._fused_adagrad_(
+        params, grads, moments, [_ENDLESS] * len(params), lr=rate, lr_decay=0.0, weight_decay=0.0, eps=epsilon,
+        maximize=False,
+    )  # fmt: skip

@@ -8,7 +8,8 @@ import torch
 
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _onepass, captured
+from millstream.ops.optim import _lists, _onepass, captured
+from millstream.ops.optim._lists import own
 from millstream.ops.optim._sparse import dense, put_rows, scalar
 
 _IN_PLACE = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
@@ -76,17 +77,18 @@ def adam(
     infer="ParamOut=Param, MomentOut=Moment, InfNormOut=InfNorm", grad=False,
 )  # fmt: skip
 def adamax(
-    param, grad, lr, moment, inf_norm, beta1_pow, *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
-):
+    param, grad, lr, moment, inf_norm, beta1_pow, *,
+    beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, aliased=frozenset(),
+):  # fmt: skip
     """Kingma and Ba, 2014, section 7.1.
 
     m = b1 * m + (1 - b1) * grad; u = max(|grad|, b2 * u + epsilon); param - lr / (1 - b1^t) * m / u.
     The power of beta1 is advanced by another operator.
     """
-    grad = dense(grad)
-    moment = torch.mul(moment, beta1).add_(grad, alpha=1.0 - beta1)
-    inf_norm = torch.maximum(grad.abs(), torch.mul(inf_norm, beta2).add_(epsilon))
-    return torch.addcdiv(param, moment, inf_norm, value=-scalar(lr) / (1.0 - scalar(beta1_pow))), moment, inf_norm
+    rate = scalar(lr) / (1.0 - scalar(beta1_pow))
+    param, moment, inf_norm = own(aliased, ParamOut=param, MomentOut=moment, InfNormOut=inf_norm)
+    _lists.adamax([param], [dense(grad)], [moment], [inf_norm], [rate], beta1, beta2, epsilon)
+    return param, moment, inf_norm
 
 
 @op(
@@ -96,7 +98,7 @@ def adamax(
 )  # fmt: skip
 def lamb(
     param, grad, lr, moment1, moment2, beta1_pow, beta2_pow, *,
-    weight_decay: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-6,
+    weight_decay: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-6, aliased=frozenset(),
 ):  # fmt: skip
     """You et al., 2019 (arXiv:1904.00962).
 
@@ -104,8 +106,6 @@ def lamb(
     is 0). Every row moves. As in Fluid 1.8.5 the moments are not corrected: the powers of beta are neither used nor
     advanced.
     """
-    m1, m2 = _moments(moment1, moment2, dense(grad), beta1, beta2)
-    ratio = m1.div(m2.sqrt().add_(epsilon)).add_(param, alpha=weight_decay)
-    p_norm, r_norm = torch.linalg.vector_norm(param).item(), torch.linalg.vector_norm(ratio).item()
-    trust = p_norm / r_norm if p_norm > 0 and r_norm > 0 else 1.0
-    return torch.add(param, ratio, alpha=-scalar(lr) * trust), m1, m2
+    param, m1, m2 = own(aliased, ParamOut=param, Moment1Out=moment1, Moment2Out=moment2)
+    _lists.lamb([param], [dense(grad)], [m1], [m2], scalar(lr), weight_decay, beta1, beta2, epsilon)
+    return param, m1, m2

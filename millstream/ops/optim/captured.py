@@ -55,3 +55,23 @@ def fused_adam(
         for p, g, m1, m2, b1, b2 in zip(params, grads, moment1, moment2, beta1_pows, beta2_pows)
     ]
     return tuple(list(column) for column in zip(*rows))
+
+
+def adadelta(param, grad, squared_grad, squared_update, *, rho: float = 0.95, epsilon: float = 1e-6, aliased=frozenset()):
+    squared_grad = rho * squared_grad + (1.0 - rho) * grad * grad
+    update = torch.sqrt((squared_update + epsilon) / (squared_grad + epsilon)) * grad
+    squared_update = rho * squared_update + (1.0 - rho) * update * update
+    if "AvgSquaredUpdateOut" in aliased:
+        update = torch.sqrt((squared_update + epsilon) / (squared_grad + epsilon)) * grad
+    return param - update, squared_grad, squared_update
+
+
+def fused_adadelta(
+    params, grads, squared_grads, squared_updates, *, rho: float = 0.95, epsilon: float = 1e-6, weight_decay: float = 0.0
+):
+    own = frozenset({"AvgSquaredUpdateOut"})
+    rows = [
+        adadelta(p, g, s, u, rho=rho, epsilon=epsilon, aliased=own)
+        for p, g, s, u in zip(params, _decayed(params, grads, weight_decay), squared_grads, squared_updates)
+    ]
+    return tuple(list(column) for column in zip(*rows))

@@ -6,7 +6,8 @@ import torch
 
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _onepass, captured
+from millstream.ops.optim import _lists, _onepass, captured
+from millstream.ops.optim._lists import own
 from millstream.ops.optim._sparse import dense, scalar, searched
 
 
@@ -43,21 +44,17 @@ def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False
     infer="ParamOut=Param, VelocityOut=Velocity", grad=False,
 )  # fmt: skip
 def lars_momentum(
-    param, grad, velocity, lr, *, mu: float, lars_coeff: float = 0.001, lars_weight_decay: float = 0.0005
-):
+    param, grad, velocity, lr, *, mu: float, lars_coeff: float = 0.001, lars_weight_decay: float = 0.0005,
+    aliased=frozenset(),
+):  # fmt: skip
     """Layer-wise rate (You, Gitman, Ginsburg, 2017, arXiv:1708.03888), wd = lars_weight_decay.
 
     rate = lr * lars_coeff * ||param|| / (||grad|| + wd * ||param||); v = mu * v + rate * (grad + wd * param); param - v.
     The rate is lr itself where a norm is 0.
     """
-    grad = dense(grad)
-    rate = scalar(lr)
-    p_norm, g_norm = torch.linalg.vector_norm(param).item(), torch.linalg.vector_norm(grad).item()
-    if p_norm > 0 and g_norm > 0:
-        rate = rate * lars_coeff * p_norm / (g_norm + lars_weight_decay * p_norm)
-    step = torch.add(grad, param, alpha=lars_weight_decay)
-    velocity = torch.mul(velocity, mu).add_(step, alpha=rate)
-    return param - velocity, velocity
+    param, velocity = own(aliased, ParamOut=param, VelocityOut=velocity)
+    _lists.lars_momentum([param], [dense(grad)], [velocity], scalar(lr), mu, lars_coeff, lars_weight_decay)
+    return param, velocity
 
 
 def _shrink(prox: torch.Tensor, rate: float, l1: float, l2: float) -> torch.Tensor:
