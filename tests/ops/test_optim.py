@@ -125,7 +125,7 @@ def test_sparse_adam(lazy):
 @given(rows=st.lists(st.integers(0, 11), min_size=1, max_size=12))
 def test_rows_that_a_bisection_finds(rows):
     grad = SelectedRows(torch.tensor(rows), torch.ones(len(rows), 1), 12)
-    got = searched(grad).reshape(-1).tolist()
+    got = searched(grad).to_dense().reshape(-1).tolist()
     if len(set(rows)) < len(rows):
         found = sorted(set(rows))
     else:
@@ -191,3 +191,64 @@ def test_adagrad_in_place_is_the_same(sparse):
     assert found[0] is param and found[1] is moment
     for mine, other in zip(found, expected):
         np.testing.assert_allclose(mine, other, rtol=1e-6)
+
+
+def _state(rng, height, width):
+    """Parameter, learning rate and states of the operators below, as tensors."""
+    return {k: torch.tensor(rng.uniform(0.1, 1.0, (height, width))) for k in ("p", "a", "b", "c")}
+
+
+ROW_UPDATES = {
+    "momentum": (("p", None, "a", "lr"), {"mu": 0.9}),
+    "nesterov": (("p", None, "a", "lr"), {"mu": 0.9, "use_nesterov": True}),
+    "adam": (("p", None, "lr", "a", "b", "b1", "b2", None, None), {"beta1": 0.9, "beta2": 0.99}),
+    "adamax": (("p", None, "lr", "a", "b", "b1"), {}),
+    "rmsprop": (("p", "a", "b", "lr", None, "c"), {"centered": True, "momentum": 0.5}),
+    "ftrl": (("p", "a", "b", None, "lr"), {"l1": 0.01}),
+    "adadelta": (("p", None, "a", "b"), {}),
+    "decayed_adagrad": (("p", None, "a", "lr"), {}),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ROW_UPDATES))
+@pytest.mark.parametrize(("height", "width"), [(7, 3), (9000, 5), (5, 40000)])
+def test_rows_that_are_not_named_are_updated_with_zero(name, height, width):
+    """Pieces of a table (kernels see no whole gradient) against the whole one, in place and not."""
+    slots, attrs = ROW_UPDATES[name]
+    rng = np.random.RandomState(height)
+    rows = np.sort(rng.choice(height, min(height, 6), replace=False))
+    rows = torch.tensor(np.concatenate([rows, rows[:2]]))
+    grad = SelectedRows(rows, torch.tensor(rng.standard_normal((len(rows), width))), height)
+    scalars = {"lr": one(0.1), "b1": one(0.9), "b2": one(0.99)}
+    kernel = REGISTRY.get("momentum" if name == "nesterov" else name).kernel
+    place = slots.index(None)
+    every = frozenset({
+        "ParamOut", "VelocityOut", "Moment1Out", "Moment2Out", "MomentOut", "InfNormOut", "MeanSquareOut", "MeanGradOut",
+        "SquaredAccumOut", "LinearAccumOut", "AvgSquaredGradOut", "AvgSquaredUpdateOut",
+    })  # fmt: skip
+    state, found = _state(rng, height, width), []
+    for gradient, aliased in ((grad, frozenset()), (grad, every), (grad.to_dense(), every)):
+        if name == "adam" and not isinstance(gradient, SelectedRows):  # Fluid's sparse path has the powers advanced
+            scalars.update(b1=one(0.81), b2=one(0.9801))
+        if name == "adadelta" and not aliased:
+            aliased = frozenset({"AvgSquaredUpdateOut"})
+        values = {k: v.clone() for k, v in state.items()} | scalars
+        args = [gradient if k == place else values.get(s) for k, s in enumerate(slots)]
+        out = kernel(*args, **attrs, aliased=aliased)
+        if aliased is every:
+            assert out[0] is values["p"]
+        elif not aliased:
+            assert torch.equal(values["p"], state["p"])
+        found.append(out[:3] if len(out) > 2 else out)
+    for other in found[1:]:
+        for a, b in zip(found[0], other):
+            np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
+
+
+def test_a_row_that_the_table_does_not_have():
+    grad = SelectedRows(torch.tensor([2, 9]), torch.ones(2, 3), 7)
+    velocity, param = torch.zeros(7, 3), torch.ones(7, 3)
+    with pytest.raises(IndexError, match="row 9 of a matrix of 7 rows"):
+        own = frozenset({"ParamOut", "VelocityOut"})
+        REGISTRY.get("momentum").kernel(param, grad, velocity, one(0.1), mu=0.9, aliased=own)
+    assert not velocity.any() and (param == 1).all()

@@ -16,6 +16,7 @@ _ENDLESS = torch.tensor(1e30)
 def ready(*columns: Sequence[torch.Tensor]) -> bool:
     """Whether the kernels can take these tensors: contiguous, float32 or float64, of one shape, in main memory."""
     dtype = columns[0][0].dtype
+    # unlike columns of tensors, gradients may be SelectedRows
     if dtype is not torch.float32 and dtype is not torch.float64:
         return False
     return all(

@@ -14,8 +14,8 @@ def dense(grad: Any) -> torch.Tensor:
     return grad.to_dense() if isinstance(grad, SelectedRows) else grad
 
 
-def searched(grad: Any) -> torch.Tensor:
-    """Like :func:`dense`, with Fluid 1.8.5's search for rows.
+def searched(grad: Any) -> Any:
+    """A dense gradient as it is; of SelectedRows those that Fluid 1.8.5's search for rows finds.
 
     momentum and rmsprop look each row up by bisection. Repeated rows are merged and sorted first; rows without
     repeats are left as they are, and when these are not in order the bisection misses some: those count as zero.
@@ -26,7 +26,7 @@ def searched(grad: Any) -> torch.Tensor:
     if rows.numel() > 1 and not bool((rows[1:] > rows[:-1]).all()) and torch.unique(rows).numel() == rows.numel():
         kept = _bisected(rows)
         grad = SelectedRows(rows[kept], grad.values[kept], grad.height)
-    return grad.to_dense()
+    return grad.merged()
 
 
 def _bisected(rows: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _lists, _onepass, captured
+from millstream.ops.optim import _lists, captured
 from millstream.ops.optim._lists import own
 from millstream.ops.optim._sparse import dense, put_rows, scalar
 
@@ -61,14 +61,9 @@ def adam(
             moments = moment1.index_copy_(0, rows, m1), moment2.index_copy_(0, rows, m2)
             return param.index_copy_(0, rows, part), *moments, *pows
         return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
-    in_place = aliased >= _IN_PLACE
-    grad = dense(grad)
-    if in_place and _onepass.ready([param], [grad], [moment1], [moment2]):
-        _onepass.adam([param], [grad], [moment1], [moment2], rate, beta1, beta2, epsilon)
-        return param, moment1, moment2, *pows
-    m1, m2 = _moments(moment1, moment2, grad, beta1, beta2, in_place)
-    root = m2.sqrt().add_(epsilon)
-    return (param.addcdiv_ if in_place else param.addcdiv)(m1, root, value=-rate), m1, m2, *pows
+    param, m1, m2 = own(aliased, ParamOut=param, Moment1Out=moment1, Moment2Out=moment2)
+    _lists.adam([param], [grad], [m1], [m2], rate, beta1, beta2, epsilon)
+    return param, m1, m2, *pows
 
 
 @op(
@@ -87,7 +82,7 @@ def adamax(
     """
     rate = scalar(lr) / (1.0 - scalar(beta1_pow))
     param, moment, inf_norm = own(aliased, ParamOut=param, MomentOut=moment, InfNormOut=inf_norm)
-    _lists.adamax([param], [dense(grad)], [moment], [inf_norm], [rate], beta1, beta2, epsilon)
+    _lists.adamax([param], [grad], [moment], [inf_norm], [rate], beta1, beta2, epsilon)
     return param, moment, inf_norm
 
 

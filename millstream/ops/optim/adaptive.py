@@ -8,7 +8,7 @@ from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
 from millstream.ops.optim import _lists, captured
 from millstream.ops.optim._lists import own
-from millstream.ops.optim._sparse import dense, put_rows, scalar, searched
+from millstream.ops.optim._sparse import put_rows, scalar, searched
 
 _BOTH = frozenset({"ParamOut", "MomentOut"})
 
@@ -43,7 +43,7 @@ def adagrad(param, grad, moment, lr, *, epsilon: float = 1e-6, aliased=frozenset
 def decayed_adagrad(param, grad, moment, lr, *, decay: float = 0.95, epsilon: float = 1e-6, aliased=frozenset()):
     """moment = decay * moment + (1 - decay) * grad^2; param - lr * grad / (sqrt(moment) + epsilon)."""
     param, moment = own(aliased, ParamOut=param, MomentOut=moment)
-    _lists.decayed_adagrad([param], [dense(grad)], [moment], scalar(lr), decay, epsilon)
+    _lists.decayed_adagrad([param], [grad], [moment], scalar(lr), decay, epsilon)
     return param, moment
 
 
@@ -64,7 +64,7 @@ def adadelta(param, grad, squared_grad, squared_update, *, rho: float = 0.95, ep
     param, squared_grad, squared_update = own(
         aliased, ParamOut=param, AvgSquaredGradOut=squared_grad, AvgSquaredUpdateOut=squared_update
     )
-    _lists.adadelta([param], [dense(grad)], [squared_grad], [squared_update], rho, epsilon, new_updates)
+    _lists.adadelta([param], [grad], [squared_grad], [squared_update], rho, epsilon, new_updates)
     return param, squared_grad, squared_update
 
 
@@ -107,5 +107,5 @@ def ftrl(
     param = (l1 * sign(L) - L) / (s^-p / lr + 2 * l2) where |L| > l1, else 0.
     """
     param, squared, linear = own(aliased, ParamOut=param, SquaredAccumOut=squared, LinearAccumOut=linear)
-    _lists.ftrl([param], [dense(grad)], [squared], [linear], scalar(lr), l1, l2, lr_power)
+    _lists.ftrl([param], [grad], [squared], [linear], scalar(lr), l1, l2, lr_power)
     return param, squared, linear

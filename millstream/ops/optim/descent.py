@@ -6,7 +6,7 @@ import torch
 
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
-from millstream.ops.optim import _lists, _onepass, captured
+from millstream.ops.optim import _lists, captured
 from millstream.ops.optim._lists import own
 from millstream.ops.optim._sparse import dense, scalar, searched
 
@@ -28,15 +28,9 @@ def momentum(param, grad, velocity, lr, *, mu: float, use_nesterov: bool = False
 
     Every row moves, also those that a SelectedRows gradient does not name (see searched in _sparse.py).
     """
-    grad = searched(grad)
-    if "VelocityOut" in aliased and "ParamOut" in aliased and _onepass.ready([param], [grad], [velocity]):
-        _onepass.momentum([param], [grad], [velocity], scalar(lr), mu, use_nesterov)
-        return param, velocity
-    velocity = velocity.mul_(mu).add_(grad) if "VelocityOut" in aliased else torch.add(grad, velocity, alpha=mu)
-    step = torch.add(grad, velocity, alpha=mu) if use_nesterov else velocity
-    if "ParamOut" in aliased:
-        return param.add_(step, alpha=-scalar(lr)), velocity
-    return torch.add(param, step, alpha=-scalar(lr)), velocity
+    param, velocity = own(aliased, ParamOut=param, VelocityOut=velocity)
+    _lists.momentum([param], [searched(grad)], [velocity], scalar(lr), mu, use_nesterov)
+    return param, velocity
 
 
 @op(
