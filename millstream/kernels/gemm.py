@@ -1,8 +1,9 @@
-"""Matrix products of float32 by oneDNN where that is faster than torch.mm.
+"""Matrix products of float32 by oneDNN or by register tiles (tiles.py) where that is faster than torch.mm.
 
 torch.mm calls MKL, which leaves AVX-512 unused on AMD processors: measured there, oneDNN takes a third of the time
-(512 x 512 x 2048) and never more on Intel. oneDNN compiles code for every new shape (0.3 to 3 ms), so a number of
-rows that changes from call to call is cut into a multiple of `BLOCK` and a rest. Nothing here is differentiable.
+(512 x 512 x 2048) and never more on Intel. oneDNN compiles code for every new shape (0.3 to 3 ms); the tiles compile
+nothing, are as fast, and faster where the product runs over rows (weight gradients): they take what has more than `BLOCK`
+rows, which is where numbers of rows change from call to call. Nothing here is differentiable.
 
 A matrix of 2 to 15 columns (the last layer of a classifier) on the right is where MKL is slow: 512 x 400 x 2 takes 240 us,
 its weight gradient 300; the same product the other way round, transposed afterwards, 50 and 40.
@@ -12,12 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Any, cast
 
 import torch
 
+from millstream.kernels.threads import parts, run_parts
+
 BLOCK = 256
 LEAST = 500_000  # multiplications below which the call costs more than it saves
+MOST, DEEPEST = 1_000_000_000, 2048  # a larger or deeper product leaves the caches that the tiles count on
 NARROW = 16  # columns from which on a product is not narrow
 NARROW_FROM = 4096  # elements on the left from which on a narrow product is turned
 
@@ -63,8 +68,70 @@ def _turns(a: torch.Tensor, b: torch.Tensor) -> bool:
     return plain and not torch.is_grad_enabled() and a.is_contiguous()
 
 
-def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b for matrices [M, K] and [K, N], of which M may change from call to call."""
+@cache
+def tiles() -> ModuleType:
+    from millstream.kernels import tiles as module
+
+    return module
+
+
+@cache
+def zeros_at(n: int) -> int:
+    """The address of `n` zeros."""
+    return _zeros(n).data_ptr()
+
+
+@cache
+def _zeros(n: int) -> torch.Tensor:
+    return torch.zeros(n)
+
+
+def _in_tiles(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the register tiles take a product over or of the rows of `a` and `b` [., N]."""
+    return (
+        a.shape[0] > BLOCK
+        and b.shape[1] >= NARROW
+        and a.shape[1] > 0
+        and a.dtype is b.dtype is torch.float32
+        and a.is_cpu
+        and b.is_cpu
+        and a.stride(1) == b.stride(1) == 1
+        and type(a) is torch.Tensor
+        and not torch.is_grad_enabled()
+        and tiles().LANES <= NARROW
+    )
+
+
+def _cuts(work: int, most: int) -> list[tuple[int, int]]:
+    """(first, last) of each thread's share of `most` rows of a result."""
+    count = parts(work, most)
+    return [(most * i // count, most * (i + 1) // count) for i in range(count)]
+
+
+def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """a @ b (+ bias, one number a column) for matrices [M, K] and [K, N], of which M may change from call to call."""
+    m, (depth, n) = a.shape[0], b.shape
+    work = m * depth * n
+    if m > BLOCK and LEAST <= work <= MOST and depth <= DEEPEST and a.shape[1] == depth:
+        whole = b if b.stride(1) == 1 else b.contiguous()
+        if _in_tiles(a, whole) and (bias is None or _line(bias, n)):
+            out = torch.empty((m, n))
+            first = zeros_at(n) if bias is None else bias.data_ptr()
+            at_a, at_out, step = a.data_ptr(), out.data_ptr(), a.stride(0)
+            run_parts(tiles().many_rows_at, [
+                (at_a + i * step * 4, step, whole.data_ptr(), whole.stride(0), first, at_out + i * n * 4, last - i, depth, n)
+                for i, last in _cuts(work, m)
+            ])  # fmt: skip
+            return out
+    out = _library_product(a, b)
+    return out if bias is None else out.add_(bias)
+
+
+def _line(bias: torch.Tensor, n: int) -> bool:
+    return bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous() and bias.numel() == n
+
+
+def _library_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     m, n = a.shape[0], b.shape[1]
     if is_narrow(m, a.shape[1], n) and _turns(a, b):
         return torch.mm(a, b.t().contiguous().t()) if n < 4 else torch.mm(b.t(), a.t()).t().contiguous()
@@ -83,13 +150,20 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def product_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a.t() @ b for matrices [M, K] and [M, N], of which M may change from call to call."""
-    m = a.shape[0]
-    if is_narrow(m, a.shape[1], b.shape[1]) and _turns(a, b):
+    m, k, n = a.shape[0], a.shape[1], b.shape[1]
+    if is_narrow(m, k, n) and _turns(a, b):
         return torch.mm(b.t(), a).t().contiguous()
-    if not _fits(a, b, a.numel() * b.shape[1]):
+    work = m * k * n
+    a, b = (t if t.stride(1) == 1 else t.contiguous() for t in (a, b))
+    if work >= LEAST and m == b.shape[0] and _in_tiles(a, b):
+        out = torch.empty((k, n))
+        at_a, at_b, at_out = a.data_ptr(), b.data_ptr(), out.data_ptr()
+        run_parts(tiles().turned_at, [
+            (at_a + i * 4, a.stride(0), at_b, b.stride(0), zeros_at(n), at_out + i * n * 4, m, last - i, n)
+            for i, last in _cuts(work, k)
+        ])  # fmt: skip
+        return out
+    if m > BLOCK or not _fits(a, b, work):
         return torch.mm(a.t(), b)
     linear = cast(Callable[..., Any], _onednn())
-    a, b = a.contiguous(), b.contiguous()
-    rest = m % BLOCK if m > BLOCK else 0
-    out = linear(a[: m - rest].t(), b[: m - rest].t(), None, "none", [], "")
-    return out.addmm_(a[m - rest :].t(), b[m - rest :]) if rest else out
+    return linear(a.contiguous().t(), b.contiguous().t(), None, "none", [], "")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from types import ModuleType
 
 import torch
 
 from millstream.errors import InvalidProgramError, NotSupportedError, ShapeError
-from millstream.kernels.gemm import is_narrow, product, product_of_rows
+from millstream.kernels.gemm import is_narrow, product, product_of_rows, tiles, zeros_at
 from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
@@ -26,19 +24,6 @@ _TILES_ROWS, _TILES_TO = 64, 8_000_000
 _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
 
 
-@cache
-def _tiles() -> ModuleType:
-    from millstream.kernels import tiles as module
-
-    return module
-
-
-@cache
-def _zeros(n: int) -> tuple[torch.Tensor, int]:
-    held = torch.zeros(n)
-    return held, held.data_ptr()
-
-
 def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """a @ b + bias for matrices and a vector over the columns of b."""
     m, k = a.shape
@@ -53,10 +38,10 @@ def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> t
         plain = bias is None or (bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous())
         if plain and (bias is None or bias.numel() == n):
             out = torch.empty((m, n))
-            first = _zeros(n)[1] if bias is None else bias.data_ptr()
-            _tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
+            first = zeros_at(n) if bias is None else bias.data_ptr()
+            tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
             return out
-    return product(a, b) if bias is None else product(a, b).add_(bias)
+    return product(a, b, bias)
 
 
 def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

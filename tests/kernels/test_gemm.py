@@ -1,9 +1,11 @@
-"""Products by oneDNN agree with torch.mm for every layout, size and dtype."""
+"""Products by oneDNN and by tiles agree with torch.mm for every layout, size and dtype."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from millstream.kernels.gemm import product, product_of_rows
 
@@ -22,6 +24,35 @@ def test_products(m, dtype):
     for weight in (b, b.t().contiguous().t(), wide):
         torch.testing.assert_close(product(a, weight), a @ weight, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(product_of_rows(a, d), a.t() @ d, rtol=1e-4, atol=1e-3)
+
+
+def cut(rows, columns, way):
+    """A matrix that stands in memory by rows, within wider rows, turned, or as one row again and again."""
+    if way == "turned":
+        return torch.randn(columns, rows).t()
+    if way == "same":
+        return torch.randn(1, columns).expand(rows, columns)
+    return torch.randn(rows, columns + 7)[:, 3 : 3 + columns] if way == "within" else torch.randn(rows, columns)
+
+
+WAYS = st.sampled_from(["rows", "rows", "within", "turned", "same"])
+
+
+@settings(max_examples=120)
+@given(st.integers(257, 1100), st.integers(1, 150), st.integers(16, 170), WAYS, WAYS, st.booleans(), st.sampled_from([1, 2]))
+def test_many_rows_of_any_layout(m, k, n, way, other, biased, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            a, b, d = cut(m, k, way), cut(k, n, other), cut(m, n, other)
+            bias = torch.randn(n) if biased else None
+            got, want = product(a, b, bias), a.double() @ b.double() + (bias if biased else 0)
+            torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+            got, want = product_of_rows(a, d), a.double().t() @ d.double()
+            torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-3)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
