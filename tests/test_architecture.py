@@ -34,11 +34,13 @@ MEETING_PLACES = (
     "fluid/__init__.py",
     "fluid/compiler.py",  # names of the runtime's
     "fluid/core.py",
+    "fluid/core_facts.py",
     "fluid/data_feeder.py",  # makes the runtime's tensors out of samples
     "fluid/executor.py",  # names of the runtime's
     "fluid/install_check.py",  # builds and runs
     "fluid/lod_tensor.py",  # names of the runtime's tensors
     "fluid/parallel_executor.py",  # names of the runtime's
+    "fluid/trainer_factory.py",  # watches the runtime's scope
     "fluid/profiler.py",  # switches the runtime's recorder
     "fluid/layers/reader_io.py",  # a reader is operators and the queue they read
 )
@@ -169,7 +171,8 @@ def test_no_import_cycles():
 
 def test_no_nondescript_names():
     bad = {"utils.py", "util.py", "helper.py", "helpers.py", "base.py"}
-    assert not [n for n in MODULES if os.path.basename(n) in bad]
+    fluid = {"complex/helper.py"}  # the public name of 1.8.5
+    assert not [n for n in MODULES if os.path.basename(n) in bad and n not in fluid]
 
 
 # Files are never unpickled: whoever made one could run anything here. These modules unpickle other bytes:

@@ -108,3 +108,23 @@ def test_import_millstream_is_light_and_numba_stays_out():
         except AttributeError as error:
             assert "nothing" in str(error)
     """)
+
+
+def test_small_rooms(tmp_path, monkeypatch, capsys):
+    from millstream import sysconfig
+    from millstream.distributed.launch import launch
+    from millstream.errors import NotSupportedError
+
+    for give in (sysconfig.get_include, sysconfig.get_lib):
+        with pytest.raises(NotSupportedError, match="py_func"):
+            give()
+    script = tmp_path / "train.py"
+    script.write_text("import os, sys; print(os.environ['PADDLE_TRAINERS_NUM'], sys.argv[1:])")
+    for name in ("TRAINER_ID", "TRAINERS_NUM", "CURRENT_ENDPOINT", "TRAINER_ENDPOINTS"):
+        monkeypatch.setenv(f"PADDLE_{name}", "")
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.path", list(sys.path))
+    launch(["--started_port", "6171", str(script), "--epochs", "2"])
+    assert capsys.readouterr().out == "1 ['--epochs', '2']\n"
+    with pytest.raises(NotSupportedError, match="cpu_places"):
+        launch(["--selected_gpus=0,1", str(script)])

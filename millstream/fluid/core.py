@@ -8,6 +8,39 @@ import numpy as np
 
 from millstream.errors import EnforceNotMet, EOFException, NotSupportedError
 from millstream.fluid import eager_ops as ops
+from millstream.fluid.core_facts import (
+    EventSortingKey,
+    ProfilerState,
+    TracerOption,
+    avx_supported,
+    empty_var_name,
+    from_dlpack,
+    get_fetch_variable,
+    get_op_attrs_default_value,
+    get_pass,
+    get_variable_tensor,
+    globals,
+    grad_var_suffix,
+    has_grad_op_maker,
+    has_non_empty_grad_op_maker,
+    init_devices,
+    init_gflags,
+    init_glog,
+    is_compiled_with_brpc,
+    is_compiled_with_dist,
+    is_compiled_with_mkldnn,
+    is_profiler_enabled,
+    kControlDepVarName,
+    kEmptyVarName,
+    kGradVarSuffix,
+    kNewGradSuffix,
+    kTempVarName,
+    kZeroVarSuffix,
+    loaded_var_suffix,
+    op_support_gpu,
+    set_feed_variable,
+    set_num_threads,
+)
 from millstream.fluid.graph.node import Graph, Node
 from millstream.inference import (
     AnalysisConfig,
@@ -27,13 +60,17 @@ from millstream.inference import (
     paddle_dtype_size,
     paddle_tensor_to_bytes,
 )
+from millstream.ir.desc import BlockDesc, OpDesc, ProgramDesc
 from millstream.ir.types import AttrType, VarType, dtype_name
 from millstream.runtime import stored as _stored  # noqa: F401  (for fluid.io)
-from millstream.runtime.eager import VarBase
+from millstream.runtime.eager import BackwardStrategy, VarBase
 from millstream.runtime.feeding import LoDTensorBlockingQueue, init_lod_tensor_blocking_queue
+from millstream.runtime.lone_operator import LoneOperator
 from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
 from millstream.runtime.scope import Scope, ScopeVar, global_scope
 from millstream.runtime.tensor import LoDTensor, LoDTensorArray, SelectedRows
+
+kCPU, kCUDA, kAll, kDisabled = ProfilerState.kCPU, ProfilerState.kCUDA, ProfilerState.kAll, ProfilerState.kDisabled
 
 
 class VarDesc:
@@ -119,6 +156,7 @@ class ParallelStrategy:
         self.current_endpoint = ""
 
 
+Operator = LoneOperator
 _Scope = Scope
 Variable = ScopeVar
 Tensor = LoDTensor
@@ -127,11 +165,14 @@ __all__ = [
     "AnalysisConfig",
     "AnalysisPredictor",
     "AttrType",
+    "BackwardStrategy",
+    "BlockDesc",
     "CPUPlace",
     "CUDAPinnedPlace",
     "CUDAPlace",
     "EOFException",
     "EnforceNotMet",
+    "EventSortingKey",
     "Graph",
     "LoDTensor",
     "LoDTensorArray",
@@ -140,6 +181,8 @@ __all__ = [
     "NativeConfig",
     "NativePaddlePredictor",
     "Node",
+    "OpDesc",
+    "Operator",
     "PaddleBuf",
     "PaddleDType",
     "PaddlePassBuilder",
@@ -149,20 +192,51 @@ __all__ = [
     "ParallelStrategy",
     "PassStrategy",
     "Place",
+    "ProfilerState",
+    "ProgramDesc",
     "Scope",
     "SelectedRows",
     "Tensor",
+    "TracerOption",
     "VarBase",
     "VarDesc",
     "Variable",
     "ZeroCopyTensor",
+    "avx_supported",
     "create_paddle_predictor",
+    "empty_var_name",
+    "from_dlpack",
+    "get_fetch_variable",
+    "get_op_attrs_default_value",
+    "get_pass",
+    "get_variable_tensor",
     "global_scope",
+    "globals",
+    "grad_var_suffix",
+    "has_grad_op_maker",
+    "has_non_empty_grad_op_maker",
+    "init_devices",
+    "init_gflags",
+    "init_glog",
     "init_lod_tensor_blocking_queue",
+    "is_compiled_with_brpc",
     "is_compiled_with_cuda",
+    "is_compiled_with_dist",
+    "is_compiled_with_mkldnn",
+    "is_profiler_enabled",
+    "kControlDepVarName",
+    "kEmptyVarName",
+    "kGradVarSuffix",
+    "kNewGradSuffix",
+    "kTempVarName",
+    "kZeroVarSuffix",
+    "loaded_var_suffix",
     "op_proto_and_checker_maker",
+    "op_support_gpu",
     "ops",
     "paddle_dtype_size",
     "paddle_tensor_to_bytes",
+    "set_feed_variable",
+    "set_num_threads",
     "size_of_dtype",
 ]

@@ -8,9 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from millstream import config, version
+from millstream.config import get_flags, set_flags
 from millstream.errors import NotSupportedError, VersionError
 from millstream.fluid import unique_name
-from millstream.fluid.core import CPUPlace, CUDAPinnedPlace, CUDAPlace, is_compiled_with_cuda
+from millstream.fluid.complex_variable import ComplexVariable
+from millstream.fluid.core import (
+    CPUPlace,
+    CUDAPinnedPlace,
+    CUDAPlace,
+    is_compiled_with_cuda,
+    kControlDepVarName,
+    kZeroVarSuffix,
+)
 from millstream.fluid.graph import IrGraph, IrNode, IrOpNode, IrVarNode
 from millstream.ir.block import Block
 from millstream.ir.mode import in_dygraph_mode, tracer
@@ -30,6 +39,7 @@ from millstream.ir.variable import Parameter, Variable
 
 __all__ = [
     "Block",
+    "ComplexVariable",
     "IrGraph",
     "IrNode",
     "IrOpNode",
@@ -46,12 +56,14 @@ __all__ = [
     "default_startup_program",
     "device_guard",
     "dtype_is_floating",
+    "get_flags",
     "grad_var_name",
     "in_dygraph_mode",
     "is_compiled_with_cuda",
     "name_scope",
     "program_guard",
     "require_version",
+    "set_flags",
     "switch_main_program",
     "switch_startup_program",
     "unique_name",
@@ -60,6 +72,8 @@ __all__ = [
 GRAD_VAR_SUFFIX = GRAD_SUFFIX
 EMPTY_VAR_NAME = EMPTY_VAR
 TEMP_VAR_NAME = TEMP_VAR
+ZERO_VAR_SUFFIX = kZeroVarSuffix()
+CONTROL_DEP_VAR_PREFIX = kControlDepVarName()
 
 
 def grad_var_name(var_name: str) -> str:
@@ -80,6 +94,16 @@ def dtype_is_floating(dtype: Any) -> bool:
 def _get_var(name: str, program: Program | None = None) -> Variable:
     """The variable `name` of the global Block of `program` (the default main Program)."""
     return (default_main_program() if program is None else program).global_block().var(name)
+
+
+def _cpu_num() -> int:
+    """Places that data parallelism uses on the CPU: the environment's CPU_NUM, or 1."""
+    return config.settings().cpu_num
+
+
+def _full_name_scope() -> str:
+    """The name scope in force, as operators carry it: ``/`` outside of all."""
+    return f"/{default_main_program()._name_scope}"
 
 
 def _dygraph_tracer() -> Any:

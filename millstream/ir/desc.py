@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from millstream.ir import library, proto_write
 from millstream.ir.types import AttrType, VarType
 
 if TYPE_CHECKING:
@@ -75,8 +76,12 @@ class VarDesc:
 class OpDesc:
     """An operator's type, slots and attributes."""
 
-    def __init__(self, op: Operator) -> None:
-        self._op = op
+    def __init__(self, op: Operator | None = None) -> None:
+        if op is None:  # on its own: an operator of a Program that nobody else sees
+            from millstream.ir.program import Program
+
+            op = Program().global_block().desc.append_op()._op
+        self._op: Operator = op
 
     def type(self) -> str:
         return self._op.type
@@ -138,6 +143,36 @@ class OpDesc:
     def _block_attr_id(self, name: str) -> int:
         return self._op._block_attr_id(name)
 
+    def set_block_attr(self, name: str, block: BlockDesc) -> None:
+        self._op._set_attr(name, block._block)
+
+    def block(self) -> BlockDesc:
+        return BlockDesc(self._op.block)
+
+    def copy_from(self, other: OpDesc) -> None:
+        """Be the operator `other`: type, slots and attributes."""
+        mine, theirs = self._op, other._op
+        mine.type = theirs.type
+        mine.inputs = {slot: list(names) for slot, names in theirs.inputs.items()}
+        mine.outputs = {slot: list(names) for slot, names in theirs.outputs.items()}
+        mine._attrs = dict(theirs._attrs)
+        mine.block._touch()
+
+    def infer_shape(self, block: BlockDesc) -> None:
+        """Set shape, dtype and LoD level of the outputs, which `block` must have."""
+        found = library.installed()
+        if found is not None:
+            found.check_and_infer(self._op)
+
+    infer_var_type = infer_shape
+
+    def check_attrs(self) -> None:
+        """Nothing to do: attributes are checked where shapes are inferred."""
+
+    def serialize_to_string(self) -> bytes:
+        """The bytes of an OpDesc message."""
+        return proto_write.write_operator(self._op)
+
 
 class BlockDesc:
     """A Block's variables and operators."""
@@ -169,6 +204,23 @@ class BlockDesc:
 
     def op(self, index: int) -> OpDesc:
         return OpDesc(self._block.ops[index])
+
+    def _insert_op(self, index: int) -> OpDesc:
+        """A new operator at `index`, to be filled in."""
+        from millstream.ir.operator import Operator
+
+        made = Operator(self._block, "")
+        self._block.ops.insert(index, made)
+        self._block._touch()
+        return OpDesc(made)
+
+    def append_op(self) -> OpDesc:
+        """A new operator at the end, to be filled in."""
+        return self._insert_op(len(self._block.ops))
+
+    def _prepend_op(self) -> OpDesc:
+        """A new operator at the front, to be filled in."""
+        return self._insert_op(0)
 
     def _remove_op(self, start: int, end: int) -> None:
         del self._block.ops[start:end]
@@ -204,8 +256,23 @@ class BlockDesc:
 class ProgramDesc:
     """A Program's Blocks and its bytes."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program | ProgramDesc | bytes | None = None) -> None:
+        from millstream.ir.program import Program
+
+        self.program: Program
+        if isinstance(program, ProgramDesc):
+            self.program = program.program.clone()
+        elif isinstance(program, bytes):
+            self.program = Program.parse_from_string(program)
+        else:
+            self.program = Program() if program is None else program
+
+    def append_block(self, parent: BlockDesc) -> BlockDesc:
+        """A new Block inside `parent`."""
+        current = self.program.current_block_idx
+        made = self.program._create_block(parent.id)
+        self.program.current_block_idx = current
+        return BlockDesc(made)
 
     def num_blocks(self) -> int:
         return self.program.num_blocks

@@ -18,7 +18,13 @@ ROLE_FORWARD, ROLE_BACKWARD, ROLE_OPTIMIZE = 0, 1, 2
 ROLE_RPC, ROLE_DIST, ROLE_LR_SCHED, ROLE_LOSS = 4, 8, 16, 256
 OP_ROLE, OP_ROLE_VAR = "op_role", "op_role_var"
 # attributes of every operator, with what an operator without them means
-COMMON_ATTRS: dict[str, Any] = {OP_ROLE: ROLE_FORWARD, OP_ROLE_VAR: [], "op_namescope": "/", "op_device": "", "op_callstack": []}
+COMMON_ATTRS: dict[str, Any] = {
+    OP_ROLE: ROLE_FORWARD,
+    OP_ROLE_VAR: [],
+    "op_namescope": "/",
+    "op_device": "",
+    "op_callstack": [],
+}
 
 
 class Operator:

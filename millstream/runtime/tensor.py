@@ -250,7 +250,7 @@ def create_lod_tensor(data: Any, recursive_seq_lens: Sequence[Sequence[int]], pl
         return create_lod_tensor(flat.reshape(len(flat), -1), recursive_seq_lens, place)
     if not isinstance(data, np.ndarray):
         raise TypeError(
-            f"create_lod_tensor: data should be a numpy array, a list of lists or a LoDTensor, received {type(data).__name__}"
+            f"create_lod_tensor: data should be an array, a list of lists or a LoDTensor, received {type(data).__name__}"
         )
     tensor = LoDTensor()
     tensor.set(data, place)

@@ -6,6 +6,7 @@ from millstream.fluid.contrib import (
     layers,
     memory_usage_calc,
     mixed_precision,
+    model_stat,
     op_frequence,
     quantize,
     reader,
@@ -35,12 +36,15 @@ from millstream.fluid.contrib.layers import (
     var_conv_2d,
 )
 from millstream.fluid.contrib.memory_usage_calc import memory_usage
+from millstream.fluid.contrib.mixed_precision import AutoMixedPrecisionLists, decorate
+from millstream.fluid.contrib.model_stat import summary
 from millstream.fluid.contrib.op_frequence import op_freq_statistic
 from millstream.fluid.contrib.quantize import QuantizeTranspiler
 from millstream.fluid.contrib.reader import distributed_batch_reader
 from millstream.fluid.contrib.utils import HDFSClient, multi_download, multi_upload
 
 __all__ = [
+    "AutoMixedPrecisionLists",
     "BasicGRUUnit",
     "BasicLSTMUnit",
     "BeamSearchDecoder",
@@ -53,6 +57,7 @@ __all__ = [
     "basic_lstm",
     "ctr_metric_bundle",
     "decoder",
+    "decorate",
     "distributed_batch_reader",
     "extend_optimizer",
     "extend_with_decoupled_weight_decay",
@@ -63,6 +68,7 @@ __all__ = [
     "memory_usage",
     "memory_usage_calc",
     "mixed_precision",
+    "model_stat",
     "multi_download",
     "multi_upload",
     "multiclass_nms2",
@@ -76,6 +82,7 @@ __all__ = [
     "search_pyramid_hash",
     "sequence_topk_avg_pooling",
     "shuffle_batch",
+    "summary",
     "tdm_child",
     "tdm_sampler",
     "tree_conv",

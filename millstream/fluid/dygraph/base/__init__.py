@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from millstream.errors import InvalidProgramError
+from millstream.fluid.complex_variable import ComplexVariable
+from millstream.fluid.layers.tensor import assign
 from millstream.ir import mode, names
 from millstream.ir.mode import in_dygraph_mode
 from millstream.ir.program import Program, program_guard
+from millstream.ir.variable import Variable
 from millstream.runtime.eager import BackwardStrategy, VarBase, partial_grad, to_eager
 from millstream.runtime.place import CPUPlace, CUDAPinnedPlace, CUDAPlace
 from millstream.runtime.tensor import LoDTensor
@@ -87,16 +90,24 @@ enable_imperative = enable_dygraph
 disable_imperative = disable_dygraph
 
 
-def to_variable(value: Any, name: str | None = None, zero_copy: bool | None = None) -> VarBase:
+def to_variable(value: Any, name: str | None = None, zero_copy: bool | None = None) -> Any:
     """A numpy array as an eager variable with stop_gradient True; a variable is returned as it is.
 
+    A complex array gives a ComplexVariable. While a function is made into a Program, an array becomes a constant of it.
+
     Args:
-        value: ndarray, VarBase or LoDTensor.
+        value: ndarray, VarBase, ComplexVariable or LoDTensor.
         zero_copy: share memory with `value` (the variable is then changed with the array); a copy when None or False.
     """
+    if mode.capture() is not None and mode.tracer() is None:
+        return value if isinstance(value, Variable) else assign(np.asarray(value))
     tracer = _need_eager("to_variable")
-    if isinstance(value, VarBase):
+    if isinstance(value, (VarBase, ComplexVariable)):
         return value
+    if isinstance(value, np.ndarray) and value.dtype.kind == "c":
+        name = name if name is not None else names.generate("_generated_var")
+        real, imag = np.ascontiguousarray(value.real), np.ascontiguousarray(value.imag)
+        return ComplexVariable(to_variable(real, f"{name}.real"), to_variable(imag, f"{name}.imag"))
     if not isinstance(value, (np.ndarray, LoDTensor)):
         raise TypeError(
             f"to_variable: 'value' must be a numpy.ndarray or a Variable, received {type(value).__name__}; "

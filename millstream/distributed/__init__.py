@@ -1,0 +1,1 @@
+"""``paddle.distributed``: ``python -m paddle.distributed.launch train.py`` starts a training script."""

@@ -1,0 +1,5 @@
+"""``paddle.incubate``."""
+
+from millstream.incubate import hapi
+
+__all__ = ["hapi"]
