@@ -10,6 +10,11 @@ NAMES = {
     "executor": ["Executor", "global_scope", "scope_guard"],
     "compiler": ["BuildStrategy", "CompiledProgram", "ExecutionStrategy"],
     "parallel_executor": ["ParallelExecutor"],
+    "layers.control_flow": ["Print", "equal", "less_than", "logical_and"],
+    "layers.io": ["create_py_reader_by_data", "double_buffer", "py_reader", "read_file"],
+    "layers.loss": ["edit_distance", "warpctc"],
+    "layers.nn": ["crf_decoding", "hash", "im2sequence", "label_smooth", "roi_align", "concat", "cast"],
+    "layers.tensor": ["kron", "trace", "tril"],
     "layers.rnn": ["BeamSearchDecoder", "GRUCell", "LSTMCell", "RNNCell", "dynamic_decode", "dynamic_lstm", "rnn"],
     "layers.sequence_lod": ["sequence_conv", "sequence_pool"],
 }

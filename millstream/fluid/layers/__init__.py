@@ -440,6 +440,21 @@ importlib.import_module(f"{__name__}.rnn")
 importlib.import_module(f"{__name__}.sequence_lod")
 rnn = cells.rnn
 
+# What 1.8.5's modules hold and these don't: programs import it from there.
+_ALSO_IN = {
+    control_flow: "Print equal greater_equal greater_than less_equal less_than not_equal select_output "
+    "assign cast fill_constant logical_and logical_not logical_or",
+    io: "create_py_reader_by_data double_buffer load monkey_patch_reader_methods py_reader read_file BlockGuard",
+    loss: "edit_distance warpctc",
+    nn: "chunk_eval crf_decoding ctc_greedy_decoder deformable_roi_pooling dice_loss filter_by_instag hash im2sequence "
+    "label_smooth linear_chain_crf lod_append lod_reset log_loss prroi_pool psroi_pool roi_align roi_pool row_conv "
+    "smooth_l1 assign cast concat exp fill_constant tensor_array_to_tensor zeros",
+    tensor: "full_like kron trace tril triu",
+}
+for _module, _names in _ALSO_IN.items():
+    for _name in _names.split():
+        setattr(_module, _name, globals()[_name])
+
 __all__ = [
     *nn.__all__,
     *ops.__all__,
