@@ -80,6 +80,10 @@ class Initializer:
         receptive = int(np.prod(shape[2:]))
         return shape[1] * receptive, shape[0] * receptive
 
+    def _compute_fans(self, var: Any) -> tuple[int, int]:
+        """1.8.5's name of :meth:`_fans`, for initializers that users write."""
+        return self._fans(var)
+
     @staticmethod
     def _seed(seed: int, block: Any) -> int:
         return seed if seed else block.program.random_seed
@@ -236,7 +240,11 @@ class BilinearInitializer(Initializer):
         column, row = position % k, (position / k) % k
         weight = (1 - np.abs(column / factor - center)) * (1 - np.abs(row / factor - center))
         weight = np.broadcast_to(weight.reshape(k, k), shape)
-        return NumpyArrayInitializer(weight.astype("float32"))(param, block)
+        attrs = NumpyArrayInitializer(weight.astype("float32")).attrs(param)
+        # behind the other parameters, as Fluid does with this one initialiser
+        op = block.append_op(type="assign_value", inputs={}, outputs={"Out": param}, attrs=attrs)
+        param.op = op
+        return op
 
 
 class NumpyArrayInitializer(Initializer):
@@ -247,7 +255,8 @@ class NumpyArrayInitializer(Initializer):
             raise InvalidProgramError(f"NumpyArrayInitializer takes a numpy array, received {type(value).__name__}")
         self._value = value
 
-    def __call__(self, param: Any, block: Any) -> Operator:
+    def attrs(self, param: Any) -> dict[str, Any]:
+        """Attributes of the `assign_value` that fills `param`."""
         if self._value.size > 1024 * 1024:
             raise ValueError(
                 f"NumpyArrayInitializer: {self._value.size} values are too many to keep in a Program (limit 1048576); "
@@ -258,8 +267,10 @@ class NumpyArrayInitializer(Initializer):
             values: list[Any] = [int(v) for v in self._value.ravel()]
         else:
             kind, values = "fp32_values", [float(v) for v in self._value.ravel()]
-        attrs = {"shape": list(self._value.shape), "dtype": param.dtype, kind: values}
-        return self._prepend(block, "assign_value", param, attrs)
+        return {"shape": list(self._value.shape), "dtype": param.dtype, kind: values}
+
+    def __call__(self, param: Any, block: Any) -> Operator:
+        return self._prepend(block, "assign_value", param, self.attrs(param))
 
 
 Constant = ConstantInitializer

@@ -43,34 +43,34 @@ class _Pass:
         self.fetches = fetches
         self.period = period
         self.titles = titles
-        self.steps = 0
         self.latest: dict[str, Any] = {}
         self.error: BaseException | None = None
         self._turn = threading.Lock()
 
-    def step(self, feed: Any, extra: dict[str, Any]) -> None:
+    def step(self, feed: Any, extra: dict[str, Any], shown: bool = True) -> None:
+        """One batch; those that are `shown` count for `print_period`."""
         watched = [*self.fetches, *extra.values()]
         values = self.executor.run_raw(self.program, feed, watched, self.scope)
         with self._turn:
             for key, (value, _) in zip(extra, values[len(self.fetches) :]):
                 self.latest[key] = value.numpy().copy()
-            if self.fetches and self.steps % self.period == 0:
+            self.executor.dataset_batches += shown
+            if self.fetches and shown and self.executor.dataset_batches % self.period == 0:
                 for title, var, (value, lod) in zip(self.titles, self.fetches, values):
                     print(_line(title, var if isinstance(var, str) else var.name, value, lod), flush=True)
-            self.steps += 1
 
-    def work(self, batches: Any, extra: dict[str, Any]) -> None:
+    def work(self, batches: Any, extra: dict[str, Any], shown: bool = True) -> None:
         while self.error is None:
             with self._turn:
                 feed = next(batches, None)
             if feed is None:
                 return
-            self.step(feed, extra)
+            self.step(feed, extra, shown)
 
     def run(self, batches: Any, threads: int, extra: dict[str, Any]) -> None:
-        def guarded() -> None:
+        def guarded(k: int) -> None:
             try:
-                self.work(batches, extra)
+                self.work(batches, extra, shown=k == 0)
             except BaseException as error:
                 self.error = error
 
@@ -80,7 +80,8 @@ class _Pass:
         if threads == 1:
             self.work(batches, extra)
             return
-        team = [threading.Thread(target=guarded, daemon=True, name=f"millstream-train-{k}") for k in range(threads)]
+        names = [f"millstream-train-{k}" for k in range(threads)]
+        team = [threading.Thread(target=guarded, args=(k,), daemon=True, name=name) for k, name in enumerate(names)]
         for thread in team:
             thread.start()
         for thread in team:

@@ -48,6 +48,7 @@ class Executor:
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._rngs: WeakKeyDictionary[Program, _SeededGenerator] = WeakKeyDictionary()
         self.passes = pipelines.PLAN  # names of the passes that Plans made from now on go through
+        self.dataset_batches = 0  # of the first thread, over all datasets: `print_period` counts them
         self._closed = False
 
     # ---- running -------------------------------------------------------------------------------
@@ -136,7 +137,8 @@ class Executor:
         Args:
             thread: threads that train the same parameters without waiting for each other; 0: as the dataset has.
             debug: accepted: errors name the operator and the line in any case (fluid.profiler times operators).
-            fetch_list, fetch_info: what to print every `print_period` batches, and under which names.
+            fetch_list, fetch_info: what to print every `print_period` batches, and under which names. As in Fluid the
+                batches of the first thread count, on from call to call.
             fetch_handler: a FetchHandler, called from time to time with fetched values.
         """
         run_from_dataset(self, program, dataset, scope, thread, fetch_list, fetch_info, print_period, fetch_handler)
