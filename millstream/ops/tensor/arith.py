@@ -204,5 +204,8 @@ def clip_by_norm(x, *, max_norm: float):
 
 
 def _by_norm(x, max_norm):
+    if type(x) is torch.Tensor and x.is_cpu and not torch.is_grad_enabled():
+        norm = torch.linalg.vector_norm(x).item()
+        return x * (max_norm / norm) if norm > max_norm else x
     norm = x.square().sum().sqrt()
     return torch.where(norm > max_norm, x * (max_norm / norm), x)
