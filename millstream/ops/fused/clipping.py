@@ -12,6 +12,7 @@ from millstream.ops._values import Spec
 
 _SMALL = 32768  # elements up to which two calls for all tensors are faster than one for each
 
+
 def _factor_spec(xs, squares, *, clip_norm):
     return Spec((1,), (xs or squares)[0].dtype)
 
