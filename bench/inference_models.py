@@ -1,4 +1,4 @@
-"""The models of bench/inference.py: built through Fluid's API with random parameters, and torch modules of three of them.
+"""The models of bench/inference.py: built through Fluid's API with random parameters.
 
 Classifiers end in scores before softmax, which random parameters would saturate; detectors in boxes and scores before
 non-maximum suppression, which the engines compared with do not all have.
@@ -158,53 +158,3 @@ def request(name, batch):
     if name == "yolov3":
         found["size"] = np.full((batch, 2), size, "int32")
     return found
-
-
-# ---- torch modules of the same arithmetic --------------------------------------------------------------
-def torch_module(name):
-    """A module that computes as much as the model of that name, or None."""
-    import torch
-    from torch import nn
-
-    def unit(i, o, k, s=1, g=1, act=True):
-        parts = [nn.Conv2d(i, o, k, s, (k - 1) // 2, groups=g, bias=False), nn.BatchNorm2d(o)]
-        return nn.Sequential(*parts, *([nn.ReLU()] if act else []))
-
-    class Block(nn.Module):
-        def __init__(self, i, width, stride):
-            super().__init__()
-            self.body = nn.Sequential(unit(i, width, 1), unit(width, width, 3, stride), unit(width, width * 4, 1, act=False))
-            self.short = nn.Identity() if i == width * 4 else unit(i, width * 4, 1, stride, act=False)
-
-        def forward(self, x):
-            return torch.relu(self.body(x) + self.short(x))
-
-    if name == "resnet50":
-        parts, i = [unit(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)], 64
-        for stage, (width, depth) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
-            for block in range(depth):
-                parts.append(Block(i, width, 2 if stage and not block else 1))
-                i = width * 4
-        return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, 1000)).eval()
-    if name == "mobilenet":
-        parts, i = [unit(3, 32, 3, 2)], 32
-        for out, stride in SEPARABLE:
-            parts += [unit(i, i, 3, stride, i), unit(i, out, 1)]
-            i = out
-        return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, 1000)).eval()
-    if name == "bert":
-        layer = nn.TransformerEncoderLayer(768, 12, 3072, 0.0, "gelu", batch_first=True)
-
-        class Encoder(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.words = nn.Embedding(BERT["vocabulary"], 768)
-                self.places = nn.Parameter(torch.zeros(1, BERT["length"], 768))
-                self.norm = nn.LayerNorm(768)
-                self.layers = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
-
-            def forward(self, ids, mask):
-                return self.layers(self.norm(self.words(ids) + self.places))
-
-        return Encoder().eval()
-    return None

@@ -24,6 +24,10 @@ TOLERANCE = 1e-3
 """Largest difference from the native results, relative to the largest of them, at which a float32 engine is right."""
 SIGNATURES = 8
 """Kinds of inputs that are measured; later ones get the choice of the most similar."""
+TURNS, SLOW_TURNS = 5, 3
+"""Turns that the candidates take when they are measured; of runs that take half the time there is for one, one each."""
+BEHIND = 1.5
+"""A candidate whose best run takes so many times the leader's is not measured any further."""
 Request = tuple[list[torch.Tensor], list[LoD]]
 Signature = tuple[tuple[Any, ...], ...]
 
@@ -233,27 +237,36 @@ class Candidates:
 
 
 def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: float) -> dict[str, float]:
-    """Milliseconds of a run by name; the forms take turns, about `seconds` each.
+    """Milliseconds of a run by name; the forms, which have run already, take turns, about `seconds` each.
 
-    The lower quartile: what else the machine does only ever adds time.
+    The lower quartile: what else the machine does only ever adds time. The first run of a turn is not counted: it finds
+    the caches, and the threads, of the form before it (long runs do not feel that). Forms that are far behind drop out.
     """
-    times: dict[str, list[float]] = {name: [] for name in forms}
     clock = time.perf_counter
-    pace = {}
-    for name, form in forms.items():
-        for _ in range(2):
-            form.run(*request, ctx)
+
+    def timed(form: Form) -> float:
         start = clock()
         form.run(*request, ctx)
-        pace[name] = clock() - start
-    rounds = 5
-    for _ in range(rounds):
-        for name, form in forms.items():
-            for _ in range(max(1, min(200, int(seconds / rounds / max(pace[name], 1e-6))))):
-                start = clock()
+        return clock() - start
+
+    times = {name: [min(timed(form) for _ in range(2))] for name, form in forms.items()}
+    left = dict(forms)
+    slow = min(found[0] for found in times.values()) > seconds / 2
+    for _ in range(SLOW_TURNS if slow else TURNS):
+        best = min(_quartile(times[name]) for name in left)
+        left = {name: form for name, form in left.items() if min(times[name]) < BEHIND * best}
+        if len(left) == 1:
+            break
+        for name, form in left.items():
+            if not slow:
                 form.run(*request, ctx)
-                times[name].append(clock() - start)
-    return {name: statistics.quantiles(found, n=4)[0] * 1e3 for name, found in times.items()}
+            count = 1 if slow else max(2, min(200, int(seconds / TURNS / max(times[name][0], 1e-6))))
+            times[name] += [timed(form) for _ in range(count)]
+    return {name: _quartile(found) * 1e3 for name, found in times.items()}
+
+
+def _quartile(times: list[float]) -> float:
+    return statistics.quantiles(times, n=4)[0] if len(times) > 3 else min(times)
 
 
 def _own(results: list[Result]) -> list[Result]:

@@ -74,7 +74,9 @@ def from_path(
 ) -> Model:  # fmt: skip
     """The Model in a directory that save_inference_model wrote, whichever names its files have."""
     if not os.path.exists(path):
-        raise MissingFileError(f"millstream.load: there is no {path!r}")
+        raise MissingFileError(f"millstream.load: there is no {path!r}{_state_hint(path)}")
+    if path.endswith((".pdparams", ".pdopt")):
+        raise FileFormatError(f"millstream.load: {path!r} holds parameters and no Program{_STATE}")
     if os.path.isfile(path):
         folder, model_filename = os.path.split(path)
     else:
@@ -84,11 +86,24 @@ def from_path(
     model = Model(program_from_bytes(read_program(source), source), source, device, profile, optimize, pass_names)
     variables = model.persistables()
     if params is None:
+        _check_separate(folder, prog, [v.name for v in variables])
         values = stored.read_separate(folder, variables, device)
     else:
         values = stored.read_combined(open_parameters(os.path.join(folder, params)), variables, device)
     stored.assign(model.scope, values)
     return model
+
+
+def _check_separate(folder: str, prog: str, names: list[str]) -> None:
+    """Raise a MissingFileError that says what to do where no parameter has a file of its own."""
+    missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
+    if missing and len(missing) == len(names):
+        others = {n for n in os.listdir(folder or ".") if n != prog}
+        raise MissingFileError(
+            f"millstream.load: {folder!r} has no file for any of the {len(names)} parameters of {prog} "
+            f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}), it holds {_some(others)}. If they are in one "
+            f"file, name it: params_filename=…"
+        )
 
 
 def from_onnx(
@@ -119,6 +134,8 @@ def _names(folder: str, prog: str | None, params: str | None) -> tuple[str, str 
         return prog, params
     if prog is not None:
         stem = prog.removesuffix(".pdmodel")
+        if prog != stem and stem + ".pdiparams" not in inside and stem + ".pdparams" in inside:
+            raise FileFormatError(f"millstream.load: {os.path.join(folder, prog)!r} is no model to serve{_STATE}")
         paired = [p for p in (stem + ".pdiparams",) if prog != stem and p in inside]
         paired += [p for m, p in PAIRS if m == prog and p in inside]
         return prog, paired[0] if paired else None
@@ -126,6 +143,8 @@ def _names(folder: str, prog: str | None, params: str | None) -> tuple[str, str 
     found: list[tuple[str, str | None]] = [(s + ".pdmodel", s + ".pdiparams") for s in stems if s + ".pdiparams" in inside]
     if not found:
         found = [(m, params or p) for m, p in PAIRS if m in inside and (p is None or p in inside)]
+    if not found and any(n.endswith((".pdparams", ".pdmodel")) for n in inside):
+        raise MissingFileError(f"millstream.load: {folder!r} holds {_some(inside)}, no model to serve{_STATE}")
     if not found:
         raise MissingFileError(
             f"millstream.load: {folder!r} holds no model that is known by its name ({_some(inside)}); a directory of "
@@ -135,6 +154,18 @@ def _names(folder: str, prog: str | None, params: str | None) -> tuple[str, str 
         names = ", ".join(stems)
         raise FileFormatError(f"millstream.load: {folder!r} holds several models ({names}); say which: model_filename=…")
     return found[0]
+
+
+_STATE = (
+    ": files of fluid.save, fluid.save_dygraph (.pdparams, .pdopt, .pdmodel) are for training further. Load them "
+    "(fluid.load, fluid.load_dygraph) where the network is built, then write fluid.io.save_inference_model, or "
+    "dygraph.TracedLayer.save_inference_model"
+)
+
+
+def _state_hint(path: str) -> str:
+    """What to say of a prefix of the files that fluid.save wrote."""
+    return _STATE if any(os.path.isfile(path + end) for end in (".pdparams", ".pdmodel")) else ""
 
 
 def _some(names: set[str]) -> str:

@@ -82,6 +82,8 @@ class Inputs:
     def _any(self, var: Variable, value: Any) -> tuple[torch.Tensor, LoD]:
         if isinstance(value, (str, bytes)) or value is None:
             raise FeedError(f"input {var.describe()}: expected an array, received {type(value).__name__}")
+        if isinstance(value, np.ndarray) and not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
         lod = None
         if var.lod_level and not isinstance(value, LoDTensor):
             value, lod = _flattened(var, value)
@@ -95,7 +97,9 @@ class Inputs:
             raise FeedError(f"input {var.describe()}: expected an array, received {type(value).__name__}")
         t = _fitting(var, t)
         if var.has_shape and t.dim() != len(var.shape):
-            raise FeedError(f"input {var.describe()}: received rank {t.dim()} (shape {list(t.shape)})")
+            one = "; a batch of one is x[None]" if t.dim() == len(var.shape) - 1 and var.shape[0] < 0 else ""
+            what = f"expected rank {len(var.shape)}, received rank {t.dim()} (shape {list(t.shape)})"
+            raise FeedError(f"input {var.describe()}: {what}{one}")
         lod = given_lod if lod is None else lod
         if lod:
             check_lod(var.name, lod, t.shape[0] if t.dim() else 0)
@@ -153,7 +157,8 @@ def _flattened(var: Variable, value: Any) -> tuple[Any, LoD]:
             f"input {var.describe()}: each sequence must be an array of [length, {', '.join(map(str, tail))}], "
             f"received {shapes}"
         ) from None
-    if var.has_dtype and flat.dtype.kind in "iuf" and not all(isinstance(item, np.ndarray) for item in level):
+    arrays = bool(level) and all(isinstance(item, np.ndarray) for item in level)
+    if var.has_dtype and flat.dtype.kind in "iuf" and not arrays:
         flat = flat.astype(dtype_name(var.dtype)) if flat.size == 0 or flat.dtype.kind == _kind(var) else flat
     return flat, lod_from_lengths(lengths)
 

@@ -255,12 +255,13 @@ def load(
 
     Raises:
         MissingFileError, FileFormatError: files missing or damaged. NotSupportedError: an engine is not here, or takes
-        nothing of the model. AccuracyError: max_error does not hold. ValueError: an argument is wrong.
+        nothing of the model. AccuracyError: max_error does not hold. ValueError, TypeError: an argument is wrong.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load: expected the path of a saved model, received {type(path).__name__}")
+    _check_numbers(threads, memory_limit, max_error)
     if precision not in PRECISIONS:
         raise ValueError(f"load: precision must be one of {', '.join(PRECISIONS)}, received {precision!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"load: threads must be at least 1, received {threads}")
     if precision != "float32" and (calibration is None or max_error is None):
         raise ValueError(
             f"load: precision={precision!r} changes results: give calibration=[inputs, …] and max_error=…, the largest "
@@ -281,6 +282,17 @@ def load(
             engine = next(iter(fixed))
     candidates = Candidates(model, engine, options, fixed=fixed, remember=remember)
     return LoadedModel(model, candidates, threads, memory_limit, errors)
+
+
+def _check_numbers(threads: Any, memory_limit: Any, max_error: Any) -> None:
+    """TypeError, ValueError: what is no number, or not above 0."""
+    for name, limit in (("threads", threads), ("memory_limit", memory_limit)):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer))):
+            raise TypeError(f"load: {name} must be a whole number, received {limit!r}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"load: {name} must be at least 1, received {limit}")
+    if max_error is not None and (not isinstance(max_error, (int, float, np.floating)) or not max_error > 0):
+        raise ValueError(f"load: max_error must be a number above 0, received {max_error!r}")
 
 
 def _pass_names(passes: Iterable[str] | None, optimize: bool) -> tuple[str, ...]:

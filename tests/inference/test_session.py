@@ -77,7 +77,7 @@ def test_two_levels(tmp_path, save_model):
         (lambda x: {}, "missing: x"),
         (lambda x: {"y": x}, r"missing: x; unknown: y"),
         (lambda x: {"x": x, "y": x}, "unknown: y"),
-        (lambda x: {"x": x[0]}, "received rank 3"),
+        (lambda x: {"x": x[0]}, r"expected rank 4, received rank 3.*x\[None\]"),
         (lambda x: {"x": x[:, :2]}, r"dimension 1 must be 3, received 2"),
         (lambda x: {"x": x.astype("int64")}, r"received int64.*astype\('float32'\)"),
         (lambda x: {"x": None}, "received NoneType"),
@@ -101,18 +101,51 @@ def test_wrong_arguments(image_model, tmp_path):
         ({"precision": "int4"}, ValueError, "int4"),
         ({"precision": "int8"}, ValueError, "calibration"),
         ({"threads": 0}, ValueError, "at least 1"),
+        ({"threads": "two"}, TypeError, "whole number, received 'two'"),
+        ({"memory_limit": -5}, ValueError, "at least 1, received -5"),
+        ({"precision": "bfloat16", "calibration": [], "max_error": "x"}, ValueError, "max_error must be a number"),
         ({"model_filename": "nope"}, MissingFileError, "no file 'nope'"),
     ]:
         with pytest.raises(error, match=text):
             millstream.load(image_model, **arguments)
     with pytest.raises(MissingFileError, match="there is no"):
         millstream.load(tmp_path / "nowhere")
+    with pytest.raises(TypeError, match="received NoneType"):
+        millstream.load(None)
     (tmp_path / "readme.txt").write_text("nothing")
     with pytest.raises(MissingFileError, match=r"readme\.txt"):
         millstream.load(tmp_path)
     (tmp_path / "__model__").write_bytes(b"nothing")
     with pytest.raises(FileFormatError, match="__model__"):
         millstream.load(tmp_path)
+
+
+def test_files_that_are_for_training(tmp_path):
+    """What fluid.save writes has no inputs and results: the error says how a model to serve is written."""
+    program, startup = fluid.Program(), fluid.Program()
+    with fluid.program_guard(program, startup), fluid.scope_guard(fluid.Scope()):
+        fluid.layers.fc(fluid.data("x", [None, 3]), 2)
+        fluid.Executor().run(startup)
+        fluid.save(program, str(tmp_path / "m"))
+    for path in ("", "m", "m.pdmodel", "m.pdparams"):
+        with pytest.raises((MissingFileError, FileFormatError), match=r"save_inference_model"):
+            millstream.load(tmp_path / path)
+
+
+def test_parameters_in_a_file_of_another_name(image_model, image, tmp_path):
+    exe = fluid.Executor()
+    with fluid.scope_guard(fluid.Scope()):
+        program, feeds, targets = fluid.io.load_inference_model(image_model, exe)
+        fluid.io.save_inference_model(str(tmp_path), feeds, targets, exe, program, "net.pb", "weights")
+    with pytest.raises(MissingFileError, match=r"it holds weights.*params_filename"):
+        millstream.load(tmp_path, model_filename="net.pb")
+    millstream.load(tmp_path, model_filename="net.pb", params_filename="weights")(image)
+
+
+def test_arrays_of_other_byte_order_and_no_sequences(image_model, text_model, image):
+    model = millstream.load(image_model)
+    assert np.array_equal(model(image.astype(">f4")), model(image))
+    assert millstream.load(text_model).run([], WIDE[:0])[0].shape[0] == 0
 
 
 def test_names_of_files(image_model, image, tmp_path):
