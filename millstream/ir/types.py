@@ -39,6 +39,8 @@ class VarType(IntEnum):
     def __str__(self) -> str:
         return f"VarType.{self.name}"
 
+    __repr__ = __str__
+
 
 class AttrType(IntEnum):
     """``framework.proto AttrType``."""
@@ -58,6 +60,8 @@ class AttrType(IntEnum):
 
     def __str__(self) -> str:
         return f"AttrType.{self.name}"
+
+    __repr__ = __str__
 
 
 _NAME_TO_TYPE = {

@@ -84,6 +84,7 @@ class VarBase:
     _declared_dtype: VarType = VarType.FP32
     _declared_shape: tuple[int, ...] = ()
     _stop_gradient = True
+    _swept: Any = None  # the value whose graph backward() has freed
     _cleared = False  # clear_gradient() was called on a dense gradient: it reads as zeros
     _lod: LoD = NO_LOD
     _ivar: Any = None
@@ -257,11 +258,13 @@ class VarBase:
         """Gradients of this variable (of ones of its shape) with respect to all that it came from.
 
         As in Fluid 1.8 a new gradient replaces an earlier one, and without anything to differentiate nothing happens
-        (a warning says so). The graph is freed unless `retain_graph`.
+        (a warning says so). The graph is freed unless `retain_graph`; a second call then does nothing.
         """
         if backward_strategy is not None and not isinstance(backward_strategy, BackwardStrategy):
             raise TypeError(f"backward: 'backward_strategy' must be a BackwardStrategy, received {backward_strategy!r}")
         t = self.tensor
+        if self._swept is t:
+            return
         if not t.requires_grad:
             warnings.warn(
                 f"backward: {self.describe()} depends on nothing that needs a gradient: every input has stop_gradient "
@@ -291,6 +294,8 @@ class VarBase:
             for leaf, old in held:
                 if leaf.grad is None:
                     leaf.grad = old
+        if not retain_graph and not t.is_leaf:
+            self._swept = t
 
     def _grad(self) -> Any:
         """The gradient as a tensor or SelectedRows, or None."""
@@ -445,6 +450,10 @@ def partial_grad(
     for var in (*outputs, *inputs):
         if not (isinstance(var._ivar, torch.Tensor) and var._ivar.requires_grad):
             raise InvalidProgramError(f"grad: {var.describe()} has stop_gradient True: there is no gradient")
+    if not allow_unused:
+        for var in inputs:
+            if any(var is blocked for blocked in no_grad_vars):
+                raise InvalidProgramError(f"grad: {var.describe()} is in no_grad_vars too: there is no gradient")
     blocked = [v._ivar.register_hook(torch.zeros_like) for v in no_grad_vars if v._ivar.requires_grad]
     seeds = [torch.ones_like(v._ivar) if g is None else g.tensor for v, g in zip(outputs, grad_outputs)]
     for var, seed in zip(outputs, seeds):
@@ -468,7 +477,9 @@ def partial_grad(
             hook.remove()
     results: list[VarBase | None] = []
     for var, g in zip(inputs, found):
-        if g is None and not allow_unused:
+        if any(var is blocked for blocked in no_grad_vars):
+            g = None
+        elif g is None and not allow_unused:
             raise InvalidProgramError(
                 f"grad: the outputs do not depend on {var.describe()}; set allow_unused=True to get None for it"
             )

@@ -57,6 +57,7 @@ class Layer:
     """
 
     training: bool
+    _built = False
 
     def __init__(self, name_scope: str | None = None, dtype: Any = VarType.FP32) -> None:
         prefix = _snake_case(type(self).__name__) if name_scope is None else name_scope
@@ -241,7 +242,13 @@ class Layer:
         """Call ``hook(layer, inputs, outputs)`` after forward(); what it returns, if not None, replaces the outputs."""
         return _register(self._forward_post_hooks, hook)
 
+    def _build_once(self, *args: Any, **kwargs: Any) -> None:
+        """For subclasses: called with the inputs of the first call, before forward()."""
+
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+        if not self._built and type(self)._build_once is not Layer._build_once:
+            self._build_once(*inputs, **kwargs)
+        object.__setattr__(self, "_built", True)
         if self._forward_pre_hooks:
             for hook in list(self._forward_pre_hooks.values()):
                 changed = hook(self, inputs)

@@ -232,8 +232,13 @@ def _plus_one(var: Any) -> Any:
 
 
 def getitem(self: Any, item: Any) -> Any:
-    """Part of a tensor: ints (dimension dropped), slices with steps, "...", and int Variables of shape [1]."""
+    """Part of a tensor: ints (dimension dropped), slices with steps, "...", and int Variables of shape [1].
+
+    In eager mode ints keep their dimension where some slice has a step, as in 1.8.5.
+    """
     index = _parse(self, item)
+    if mode.tracer() is not None and (index.reversed or any(s != 1 for s in index.steps)):
+        index.dropped = []  # as in 1.8.5: beside a step, ints keep their dimension in eager mode
     out = self
     if index.axes:
         out = _sliced(self, index)

@@ -138,8 +138,10 @@ def test_backward_twice():
     y = layers.square(x)
     y.backward(retain_graph=True)
     y.backward()
+    y.backward()  # nothing is left of the graph, and nothing happens, as in 1.8.5
+    np.testing.assert_allclose(x.gradient(), [2.0])
     with pytest.raises(OperatorError, match="retain_graph"):
-        y.backward()
+        (y * 2).backward()
     with pytest.raises(TypeError, match="BackwardStrategy"):
         layers.square(x).backward(3)
 
@@ -249,3 +251,33 @@ def test_layers_with_states_of_their_own():
     weight = layers.create_parameter([6, 4], "float32", name="transitions")
     assert layers.crf_decoding(scores, fluid.ParamAttr(name="transitions")).shape == [1, 1]
     assert weight.name == "transitions"
+
+
+def test_ints_beside_a_step_keep_their_dimension():
+    x = var(np.arange(24).reshape(2, 3, 4).astype("float32"))
+    assert x[0, ::2].shape == [1, 2, 4] and x[1, ::2, 1].numpy().ravel().tolist() == [13, 21]
+    assert x[0, 1].shape == [4] and x[::-1, 0].shape == [2, 1, 4]
+    assert str([x.dtype]) == "[VarType.FP32]"
+
+
+def test_a_variable_cannot_be_asked_for_and_excluded():
+    x = var([1.0], grad=True)
+    with pytest.raises(RuntimeError, match="no_grad_vars"):
+        dy.grad(x * 2, x, no_grad_vars=[x])
+    assert dy.grad(x * 2, x, no_grad_vars=[x], allow_unused=True) == [None]
+
+
+def test_layers_of_1_5_build_at_the_first_call():
+    class Lazy(dy.Layer):
+        def _build_once(self, x):
+            self.w = self.create_parameter([x.shape[-1], 2])
+
+        def forward(self, x):
+            return layers.matmul(x, self.w)
+
+    net = Lazy()
+    assert net.parameters() == []
+    net(var(np.ones((2, 3), "float32")))
+    first = net.w
+    net(var(np.ones((2, 3), "float32")))
+    assert net.w is first and [p.name for p in net.parameters()] == ["lazy_0.w_0"]

@@ -293,3 +293,31 @@ def test_schedule(name):
     exe.run(fluid.default_startup_program())
     got = [float(exe.run(fetch_list=[rate])[0][0]) for _ in STEPS]
     np.testing.assert_allclose(got, formula(STEPS), rtol=1e-5, atol=1e-7)
+
+
+def test_clips_and_initializers_that_users_write():
+    class Half(fluid.clip.GradientClipBase):
+        def _static_clip(self, params_grads):
+            return [(p, fluid.layers.scale(g, 0.5)) for p, g in params_grads]
+
+    class Ramp(fluid.initializer.Initializer):
+        def __call__(self, var, block):
+            fan_in, _ = self._compute_fans(var)
+            values = [float(v) / fan_in for v in range(4)]
+            attrs = {"shape": list(var.shape), "dtype": var.dtype, "fp32_values": values}
+            return block._prepend_op(type="assign_value", outputs={"Out": [var]}, attrs=attrs)
+
+    x = fluid.data("x", [None, 4])
+    loss = fluid.layers.mean(fluid.layers.fc(x, 1, param_attr=fluid.ParamAttr(name="w", initializer=Ramp()), bias_attr=False))
+    fluid.optimizer.SGD(1.0, grad_clip=Half()).minimize(loss)
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    exe.run(feed={"x": np.ones((2, 4), "float32")}, fetch_list=[loss])
+    w = np.array(fluid.global_scope().find_var("w").get_tensor()).ravel()
+    np.testing.assert_allclose(w, np.arange(4) / 4 - 0.5)
+
+    class Nothing(fluid.clip.GradientClipBase):
+        pass
+
+    with pytest.raises(NotImplementedError, match="_static_clip"):
+        fluid.optimizer.SGD(1.0, grad_clip=Nothing()).minimize(loss)
