@@ -452,7 +452,7 @@ def partial_grad(
             raise InvalidProgramError(f"grad: {var.describe()} has stop_gradient True: there is no gradient")
     if not allow_unused:
         for var in inputs:
-            if any(var is blocked for blocked in no_grad_vars):
+            if any(var is excluded for excluded in no_grad_vars):
                 raise InvalidProgramError(f"grad: {var.describe()} is in no_grad_vars too: there is no gradient")
     blocked = [v._ivar.register_hook(torch.zeros_like) for v in no_grad_vars if v._ivar.requires_grad]
     seeds = [torch.ones_like(v._ivar) if g is None else g.tensor for v, g in zip(outputs, grad_outputs)]
@@ -477,9 +477,10 @@ def partial_grad(
             hook.remove()
     results: list[VarBase | None] = []
     for var, g in zip(inputs, found):
-        if any(var is blocked for blocked in no_grad_vars):
-            g = None
-        elif g is None and not allow_unused:
+        if any(var is excluded for excluded in no_grad_vars):
+            results.append(None)
+            continue
+        if g is None and not allow_unused:
             raise InvalidProgramError(
                 f"grad: the outputs do not depend on {var.describe()}; set allow_unused=True to get None for it"
             )

@@ -308,7 +308,8 @@ def test_clips_and_initializers_that_users_write():
             return block._prepend_op(type="assign_value", outputs={"Out": [var]}, attrs=attrs)
 
     x = fluid.data("x", [None, 4])
-    loss = fluid.layers.mean(fluid.layers.fc(x, 1, param_attr=fluid.ParamAttr(name="w", initializer=Ramp()), bias_attr=False))
+    weight = fluid.ParamAttr(name="w", initializer=Ramp())
+    loss = fluid.layers.mean(fluid.layers.fc(x, 1, param_attr=weight, bias_attr=False))
     fluid.optimizer.SGD(1.0, grad_clip=Half()).minimize(loss)
     exe = fluid.Executor(fluid.CPUPlace())
     exe.run(fluid.default_startup_program())
