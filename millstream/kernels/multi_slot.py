@@ -142,10 +142,15 @@ def starts_of(counts, is_float, starts):
 
 
 @njit(cache=True, nogil=True)
-def gather(values, starts, counts, out):
-    """The values of one slot of some rows, one row after another."""
-    at = 0
-    for row in range(len(starts)):
-        for k in range(counts[row]):
-            out[at] = values[starts[row] + k]
-            at += 1
+def gather(ints, floats, starts, counts, is_float, out_ints, out_floats, places):
+    """Lay the values of some rows out slot by slot: those of slot k from places[k] on, which moves behind them."""
+    for row in range(counts.shape[0]):
+        for slot in range(counts.shape[1]):
+            at, start = places[slot], starts[row, slot]
+            if is_float[slot]:
+                for k in range(counts[row, slot]):
+                    out_floats[at + k] = floats[start + k]
+            else:
+                for k in range(counts[row, slot]):
+                    out_ints[at + k] = ints[start + k]
+            places[slot] = at + counts[row, slot]

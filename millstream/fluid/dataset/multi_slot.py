@@ -109,14 +109,6 @@ class Samples:
         """The lines of a slice or of an array of numbers, in this order; values are shared."""
         return Samples(self.counts[which], self.starts[which], self.ints, self.floats)
 
-    def values(self, slot: int, spec: SlotSpec) -> np.ndarray:
-        """The values of one slot, line after line."""
-        source = self.floats if spec.kind == "float" else self.ints
-        counts = np.ascontiguousarray(self.counts[:, slot])
-        out = np.empty(int(counts.sum()), source.dtype)
-        _kernels().gather(source, np.ascontiguousarray(self.starts[:, slot]), counts, out)
-        return out
-
 
 def joined(parts: Sequence[Samples], slots: Sequence[SlotSpec]) -> Samples:
     """The lines of all parts, one part after another."""
@@ -218,27 +210,38 @@ def _one(record: Record, is_float: np.ndarray) -> Samples:
     return _samples(counts, is_float, ints, floats)
 
 
+def _by_slot(samples: Sequence[Samples], is_float: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(counts [lines, slots], the values of each slot, line after line) of all samples; slots share two arrays."""
+    counts = samples[0].counts if len(samples) == 1 else np.concatenate([s.counts for s in samples])
+    totals = counts.sum(0, dtype=np.int64)
+    ends = np.where(is_float, np.cumsum(totals * is_float), np.cumsum(totals * ~is_float))
+    ints = np.empty(int(totals[~is_float].sum()), np.int64)
+    floats = np.empty(int(totals[is_float].sum()), np.float32)
+    places = ends - totals
+    for s in samples:
+        _kernels().gather(s.ints, s.floats, s.starts, s.counts, is_float, ints, floats, places)
+    bounds = zip(is_float.tolist(), (ends - totals).tolist(), ends.tolist())
+    return counts, [(floats if wanted else ints)[start:end] for wanted, start, end in bounds]
+
+
 def as_feed(samples: Sequence[Samples], slots: Sequence[SlotSpec], columns: Sequence[int]) -> dict[str, LoDTensor]:
     """The feed of a batch: `columns` are the slots that are used."""
+    counts, by_slot = _by_slot(samples, _is_float(slots))
     feed: dict[str, Any] = {}
     for k in columns:
-        slot = slots[k]
-        counts = np.concatenate([s.counts[:, k] for s in samples])
-        parts = [s.values(k, slot) for s in samples]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        slot, values = slots[k], by_slot[k]
         tensor = LoDTensor()
         if slot.dense:
-            inner = list(slot.shape[1:])
             try:
-                values = values.reshape([len(counts), *inner])
+                values = values.reshape(len(counts), *slot.shape[1:])
             except ValueError:
-                sizes = np.unique(counts).tolist()
+                sizes = np.unique(counts[:, k]).tolist()
                 raise FileFormatError(
                     f"slot {slot.name}: its variable has shape {list(slot.shape)}, the lines have {sizes} values"
                 ) from None
             tensor.set(values, zero_copy=True)
         else:
             tensor.set(values.reshape(-1, 1), zero_copy=True)
-            tensor._lod = (np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),)
+            tensor._lod = (np.concatenate([[0], np.cumsum(counts[:, k], dtype=np.int64)]),)
         feed[slot.name] = tensor
     return feed
