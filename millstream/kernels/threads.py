@@ -22,6 +22,28 @@ def parts(work: int, most: int) -> int:
     return max(1, min(torch.get_num_threads(), most, work // WORTH + 1))
 
 
+class Shares:
+    """The cores split over `workers` threads that each run torch's loops: :meth:`take` in a worker, :meth:`restore` here.
+
+    torch keeps the number of its threads for each thread. A new one would take all cores, and workers would wait for each
+    other; threads that are started later take the number that was set last, whoever set it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.all = torch.get_num_threads()
+        self.each = max(1, self.all // workers)
+
+    def take(self) -> None:
+        """In a worker: use one share."""
+        if self.each != self.all:
+            torch.set_num_threads(self.each)
+
+    def restore(self) -> None:
+        """In the thread that started the workers: later threads may use all cores."""
+        if self.each != self.all:
+            torch.set_num_threads(self.all)
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="millstream-kernel")

@@ -23,6 +23,7 @@ from millstream.ir import walk
 from millstream.ir.operator import OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import VarType
+from millstream.kernels.threads import Shares
 from millstream.ops._values import NO_LOD, LoD, SelectedRows
 from millstream.runtime.executor import Executor, as_result, fetch_names
 from millstream.runtime.place import CPUPlace, CUDAPlace
@@ -277,7 +278,8 @@ class _Replicas:
         self.capture = compiled._build_strategy.enable_compiler
         self.scopes = [scope] + [_shadow(scope, self.compute) for _ in range(n - 1)]
         threads = compiled._exec_strategy.num_threads or n
-        self.pool = ThreadPoolExecutor(min(n, threads))
+        self.shares = Shares(min(n, threads))
+        self.pool = ThreadPoolExecutor(min(n, threads), initializer=self.shares.take)
 
     def run(self, feeds: Sequence[Mapping[str, Any]], fetches: list[str]) -> list[list[tuple[Any, LoD]]]:
         """One step; per place, (value, LoD) of every fetch."""
@@ -291,9 +293,10 @@ class _Replicas:
             for feed, scope in zip(feeds, self.scopes)
         ]
         results = [dict(zip(asked, job.result())) for job in jobs]
+        self.shares.restore()
         if self.update.global_block().ops:
             scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
-            feed = {g: self._average([r[g][0] for r in results], scale) for g in self.grads}
+            feed = dict(zip(self.grads, _averages([[r[g][0] for g in self.grads] for r in results], scale)))
             self.executor.run_raw(self.update, feed, [], self.scope, capture=self.capture)
         late = [n for n in fetches if n not in early]
         if late:
@@ -316,15 +319,28 @@ class _Replicas:
             given.append({**batch, **feed})
         return given
 
-    @staticmethod
-    def _average(grads: list[Any], scale: float) -> Any:
-        if isinstance(grads[0], SelectedRows):
-            rows = torch.cat([g.rows for g in grads])
-            return SelectedRows(rows, torch.cat([g.values for g in grads]) * scale, grads[0].height)
-        total = grads[0]
-        for g in grads[1:]:
-            total = total + g
-        return total * scale
+
+def _averages(places: list[list[Any]], scale: float) -> list[Any]:
+    """`scale` times the sums of the gradients of all places; dense ones make one new tensor each."""
+    found: list[Any] = list(places[0])
+    dense = [k for k, g in enumerate(found) if not isinstance(g, SelectedRows)]
+    if dense:
+        columns = [[grads[k] for k in dense] for grads in places]
+        totals = list(torch._foreach_add(columns[0], columns[1])) if len(columns) > 1 else columns[0]
+        for column in columns[2:]:
+            torch._foreach_add_(totals, column)
+        if scale != 1.0:  # with one place the totals are that place's own values
+            if len(columns) > 1:
+                torch._foreach_mul_(totals, scale)
+            else:
+                totals = list(torch._foreach_mul(totals, scale))
+        for k, total in zip(dense, totals):
+            found[k] = total
+    for k, g in enumerate(found):
+        if isinstance(g, SelectedRows):
+            rows = torch.cat([grads[k].rows for grads in places])
+            found[k] = SelectedRows(rows, torch.cat([grads[k].values for grads in places]).mul_(scale), g.height)
+    return found
 
 
 def _parameter_gradients(program: Program) -> list[str]:

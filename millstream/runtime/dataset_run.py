@@ -8,6 +8,7 @@ from typing import Any
 
 from millstream.errors import InvalidProgramError
 from millstream.ir.program import Program, default_main_program
+from millstream.kernels.threads import Shares
 from millstream.ops._values import LoD
 from millstream.runtime.scope import Scope, global_scope
 from millstream.runtime.tensor import LoDTensor
@@ -68,7 +69,10 @@ class _Pass:
             self.step(feed, extra, shown)
 
     def run(self, batches: Any, threads: int, extra: dict[str, Any]) -> None:
+        shares = Shares(threads)
+
         def guarded(k: int) -> None:
+            shares.take()
             try:
                 self.work(batches, extra, shown=k == 0)
             except BaseException as error:
@@ -86,6 +90,7 @@ class _Pass:
             thread.start()
         for thread in team:
             thread.join()
+        shares.restore()
         if self.error is not None:
             raise self.error
 

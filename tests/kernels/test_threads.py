@@ -55,3 +55,27 @@ def test_a_forked_process_starts_threads_of_its_own():
     process.start()
     process.join(20)
     assert process.exitcode == 0 and sorted([results.get(), results.get()]) == [1, 2]
+
+
+def test_workers_share_the_cores():
+    before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(4)
+        for workers, each in ((2, 2), (3, 1), (8, 1)):
+            shares = threads.Shares(workers)
+            team = [
+                threading.Thread(target=lambda s=shares: (s.take(), seen.append(torch.get_num_threads())))
+                for _ in range(workers)
+            ]
+            for worker in team:
+                worker.start()
+                worker.join()
+            shares.restore()
+            assert set(seen) == {each} and torch.get_num_threads() == 4
+            later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            later.start()
+            later.join()
+            assert seen.pop() == 4
+            seen.clear()
+    finally:
+        torch.set_num_threads(before)
