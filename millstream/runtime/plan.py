@@ -18,6 +18,7 @@ from millstream.ops._values import LoD, SelectedRows
 from millstream.runtime.capture import Capture, CapturingEmitter
 from millstream.runtime.liveness import live_ops
 from millstream.runtime.lower import Code, Options, lower_body, lower_global
+from millstream.runtime.memory import first_run
 from millstream.runtime.place import CPUPlace, CUDAPlace, Place
 from millstream.runtime.scope import Scope, ScopeVar
 from millstream.runtime.tensor import LoDTensor
@@ -135,6 +136,7 @@ class Plan:
             emitter = CapturingEmitter(block, self.options, self._make_body, self.capture)
         self.code = lower_global(block, feeds, fetches, scope, self.options, self._make_body, emitter)
         self.function = _compile(self.code, "step")
+        self._ran = False
         self._bound: tuple[Scope, int, tuple[Any, ...], tuple[ScopeVar, ...]] | None = None
 
     def _make_body(self, block: Block, known_lods: set[str], tape: bool, exports: list[str]) -> Body:
@@ -185,7 +187,11 @@ class Plan:
         tensors, variables = self.bind(ctx.scope)
         try:
             with torch.no_grad():
-                return self.function(feed, feed_lods, tensors, variables, ctx)
+                if self._ran:
+                    return self.function(feed, feed_lods, tensors, variables, ctx)
+                self._ran = True
+                with first_run():
+                    return self.function(feed, feed_lods, tensors, variables, ctx)
         except (StopIteration, KeyboardInterrupt):
             raise
         except Exception as error:
