@@ -1,0 +1,45 @@
+"""Slopes in float64 of operators that no golden case has: those that passes make, cudnn_lstm, sync_batch_norm."""
+
+import numpy as np
+import pytest
+from one_op import numeric_grad_check
+
+
+def f(*shape):
+    return np.random.RandomState(sum(shape)).randn(*shape)
+
+
+def _norm(**more):
+    return {"X": f(3, 2, 2, 2), "Scale": f(2) + 2, "Bias": f(2), "Mean": np.zeros(2), "Variance": np.ones(2), **more}
+
+
+STATISTICS = ("Y", "MeanOut", "VarianceOut", "SavedMean", "SavedVariance")
+LSTM = {"Input": f(3, 2, 2), "InitH": f(2, 2, 1), "InitC": f(2, 2, 1) / 2, "W": f(2 * (4 * 3 + 8))}
+# name -> (operator, operands, attributes, outputs, what is differentiated)
+FORMS = {
+    "batch_norm_relu": ("batch_norm_relu", _norm(), {}, STATISTICS, ("X", "Scale", "Bias")),
+    "batch_norm_relu (with a sum)": (
+        "batch_norm_relu", _norm(Residual=f(3, 2, 2, 2) / 3), {}, STATISTICS, ("X", "Scale", "Bias", "Residual"),
+    ),
+    "batch_norm_relu (channels last)": (
+        "batch_norm_relu", {**_norm(), "X": f(3, 2, 4, 2)}, {"data_layout": "NHWC"}, STATISTICS, ("X", "Scale", "Bias"),
+    ),
+    "sync_batch_norm": ("sync_batch_norm", _norm(), {}, STATISTICS, ("X", "Scale", "Bias")),
+    "cudnn_lstm": (
+        "cudnn_lstm", LSTM, {"hidden_size": 1, "input_size": 2, "is_bidirec": True}, ("Out", "last_h", "last_c"), tuple(LSTM),
+    ),
+    "softmax_cross_entropy": (
+        "softmax_cross_entropy", {"X": f(3, 4), "Label": np.array([[1], [3], [0]])}, {}, ("Softmax", "Y"), ("X",),
+    ),
+    "rows_to_steps": ("rows_to_steps", {"X": f(6, 2), "Like": f(3, 2, 1)}, {}, ("Out",), ("X",)),
+    "lookup_concat": (
+        "lookup_concat", {"W": [f(5, 2)], "Ids": [np.array([[1], [4], [1]])], "X": [f(3, 2)]},
+        {"tables": [0], "order": [0, -1], "sparse": [0]}, ("Out",), ("W", "X"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_gradient_is_the_slope(name):
+    op, ins, attrs, outs, wrt = FORMS[name]
+    numeric_grad_check(op, ins, attrs, outs, wrt=wrt, of="Y" if "Y" in outs else outs[0])
