@@ -143,8 +143,6 @@ class Finder:
                 self._writes_array(i, op)
             else:
                 self.loop.body.append(op)
-        refuse_unless(self.loop.steps, "it has no step input")
-        refuse_unless(self.ranked in self.loop.steps.values(), "the rank table is not that of a step input")
         for name in raw:
             readers = self.inner.readers[name]
             refuse_unless(all(self.block.ops[r].type == "shrink_rnn_memory" for r in readers), "a state is read whole")

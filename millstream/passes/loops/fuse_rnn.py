@@ -59,8 +59,11 @@ class _Rewrite:
 
     def apply(self) -> None:
         loop = self.finder.find()
+        refuse_unless(loop.steps, "it has no step input")
         if loop.shape is not None:
             self._flatten(loop)
+        elif isinstance(self.finder, Finder):
+            refuse_unless(self.finder.ranked in loop.steps.values(), "the rank table is not that of a step input")
         before, core, behind = self._split(loop)
         for op in before:
             self._hoist(op)

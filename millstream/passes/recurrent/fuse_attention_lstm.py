@@ -12,11 +12,12 @@ from millstream.ir.operator import Operator
 from millstream.passes._pass import program_pass
 from millstream.passes._pattern import Input, Node, Pattern, constant, either, maybe, node, value
 from millstream.passes._rule import Match, body_match
-from millstream.passes._uses import Uses
 from millstream.passes._work import Work
-from millstream.passes.recurrent._dynamic_rnn import FRAME, DynamicRNN, dynamic_rnn
+from millstream.passes.loops._find import Finder, Loop, Refused
 
 NAME = "fuse_attention_lstm"
+FRAME = frozenset({"read_from_array", "shrink_rnn_memory", "write_to_array", "increment", "less_than"})
+"""Types of the operators in a DynamicRNN's Block that move values in and out, or count its steps."""
 
 
 # ---- the step ------------------------------------------------------------------------------------------
@@ -91,12 +92,14 @@ def _one(work: Work) -> bool:
     for at, loop in enumerate(block.ops):
         if loop.type != "while" or not any(op.type == "sequence_softmax" for op in loop.sub_blocks()[0].ops):
             continue
-        rnn = dynamic_rnn(work, uses, at)
-        if isinstance(rnn, str):
-            work.refuse(NAME, loop, rnn)
+        finder = Finder(work, uses, at)
+        try:
+            rnn = finder.find()
+        except Refused as why_not:
+            work.refuse(NAME, loop, str(why_not))
             continue
-        match = body_match(work, rnn.body, _WHOLE, FRAME) or body_match(work, rnn.body, _APART, FRAME)
-        why = "its step is not an LSTM over a mean of the sequence" if match is None else _why_not(work, uses, rnn, match)
+        match = body_match(work, finder.block, _WHOLE, FRAME) or body_match(work, finder.block, _APART, FRAME)
+        why = "its step is not an LSTM over a mean of the sequence" if match is None else _why_not(work, finder, match)
         if match is None or why is not None:
             work.refuse(NAME, loop, why or "")
             continue
@@ -105,14 +108,13 @@ def _one(work: Work) -> bool:
     return False
 
 
-def _replace(work: Work, rnn: DynamicRNN, match: Match) -> None:
-    gathers = {id(op) for _, op in rnn.results}
+def _replace(work: Work, rnn: Loop, match: Match) -> None:
     made = _build(work, rnn, match)
     ops: list[Operator] = []
-    for op in work.block.ops:
-        if op is rnn.loop:
+    for at, op in enumerate(work.block.ops):
+        if op is rnn.operator:
             ops += made
-        elif id(op) not in gathers:
+        elif at not in rnn.gone:
             ops.append(op)
     work.block.ops = ops
     work.program._touch()
@@ -126,33 +128,25 @@ def _new(match: Match) -> tuple[str, str]:
     return match["hidden"].output("Out")[0], match["new"].output("Out")[0]
 
 
-def _why_not(work: Work, uses: Uses, rnn: DynamicRNN, match: Match) -> str | None:
-    names, (hidden, cell) = match.names, _new(match)
-    if uses.has_gradient(rnn.loop):
+def _why_not(work: Work, finder: Finder, match: Match) -> str | None:
+    rnn, names, (hidden, cell) = finder.loop, match.names, _new(match)
+    if rnn.grad_at is not None:
         return "there is a gradient of while"
-    if {(s.before, s.after) for s in rnn.states} != {(names["hidden"], hidden), (names["cell"], cell)}:
+    if {(m.read, m.becomes) for m in rnn.memories} != {(names["hidden"], hidden), (names["cell"], cell)}:
         return "it carries other states than hidden and cell"
-    if any(name not in (hidden, cell) for name, _ in rnn.results) or len({n for n, _ in rnn.results}) < len(rnn.results):
+    left = [name for name, _ in rnn.outputs]
+    if any(name not in (hidden, cell) for name in left) or len(set(left)) < len(left):
         return "it leaves other results than hidden and cell, each once"
     whole = rnn.statics.get(names["rows"])
-    if whole is None or whole != rnn.sequence:
+    if whole is None or whole != finder.ranked:
         return "it does not walk through the sequence that the attention sees"
     outer = work.block._var_recursive(whole)
     if outer.lod_level != 1 or len(outer.shape) != 2:
         return f"{whole!r} has {outer.lod_level} LoD levels and {len(outer.shape)} dims, not 1 and 2"
-    for state in rnn.states:
-        if not state.in_order and _filled(uses, state.start) is None:
-            return f"the first value of {state.before!r} is not in the order of the sequences"
+    for memory in rnn.memories:
+        if memory.ranked:
+            return f"the first value of {memory.read!r} is not in the order of the sequences"
     return _settings_differ(match) or _unknown(work, match)
-
-
-def _filled(uses: Uses, name: str) -> float | None:
-    """The number that every element of `name` is, or None."""
-    writers = uses.writers[name]
-    op = uses.ops[writers[0]] if len(writers) == 1 else None
-    if op is None or op.type != "fill_constant_batch_size_like":
-        return None
-    return float(op.attr("value"))
 
 
 def _settings_differ(match: Match) -> str | None:
@@ -241,34 +235,33 @@ def _gates(work: Work, match: Match) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(weights, 1), torch.cat(biases).reshape(1, -1)
 
 
-def _build(work: Work, rnn: DynamicRNN, match: Match) -> list[Operator]:
-    names, block, uses = match.names, work.block, work.uses(work.block)
+def _build(work: Work, rnn: Loop, match: Match) -> list[Operator]:
+    names, block = match.names, work.block
+    sequence = rnn.statics[names["rows"]]
     weight, bias = _gates(work, match)
     stored = {"AttentionWeight": _weight(work, match, "score", False), "LSTMWeight": weight, "LSTMBias": bias}
     for slot, leaf in (("AttentionBias", "b_score"), ("AttentionScalar", "scalar"), ("AttentionScalarBias", "b_scalar")):
         if leaf in names:
             stored[slot] = _held(work, names[leaf]).reshape(1, 1)
     inputs = {slot: [work.store(f"{NAME}.{slot}", held)] for slot, held in stored.items()}
-    inputs["X"] = [rnn.sequence]
+    inputs["X"] = [sequence]
     made = []
     for slot, leaf in (("C0", "cell"), ("H0", "hidden")):
-        state = next(s for s in rnn.states if s.before == names[leaf])
-        filled = None if state.in_order else _filled(uses, state.start)
-        if filled is None:
-            inputs[slot] = [state.start]
-        elif slot == "C0" or filled:
-            start = work.declare(block, state.start)
-            attrs = {"shape": [-1, _widths(match)[1]], "value": filled, "dtype": block.vars[start].dtype}
-            fill = Operator(
-                block, "fill_constant_batch_size_like", {"Input": [rnn.sequence]}, {"Out": [start]}, attrs, rnn.loop.site
-            )
-            made.append(fill)
+        first = next(m.init for m in rnn.memories if m.read == names[leaf])
+        if isinstance(first, str):
+            inputs[slot] = [first]
+        elif slot == "C0" or first:
+            shape = (-1, _widths(match)[1])
+            start = work.declare(block, sequence, shape=shape, lod_level=0)
+            attrs = {"shape": list(shape), "value": first, "dtype": block.vars[start].dtype}
+            slots = {"Input": [sequence]}, {"Out": [start]}
+            made.append(Operator(block, "fill_constant_batch_size_like", *slots, attrs, rnn.operator.site))
             inputs[slot] = [start]
-    results = {name: op.output("Out")[0] for name, op in rnn.results}
+    results = dict(rnn.outputs)
     outputs = {}
     for slot, new in zip(("Hidden", "Cell"), _new(match)):
         outputs[slot] = [results[new] if new in results else work.declare(block, next(iter(results.values())))]
     for slot in ("AttentionedX", "AttentionFCOut", "LSTMX", "LSTMOUT"):
-        outputs[slot] = [work.declare(block, rnn.sequence, lod_level=0)]
-    made.append(Operator(block, "attention_lstm", inputs, outputs, {}, rnn.loop.site))
+        outputs[slot] = [work.declare(block, sequence, lod_level=0)]
+    made.append(Operator(block, "attention_lstm", inputs, outputs, {}, rnn.operator.site))
     return made
