@@ -63,7 +63,7 @@ ROWS = {
     ),
     "fused_elementwise": (
         {"X": [f(3, 4), g(3, 4)]}, {},
-        {"steps": ["elementwise_add", "relu"], "operands": [1, -1], "axes": [-1, -1], "first": [0.0, 0.0], "second": [0.0, 0.0]},
+        {"steps": ["elementwise_add", "relu"], "operands": [1, -1], "axes": [-1, -1], "first": [0.0] * 2, "second": [0.0] * 2},
         ("Out",),
     ),
 }  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_row_alone_is_its_row_in_the_batch(name):
 @pytest.mark.parametrize("name", sorted(SEQUENCES))
 def test_a_sequence_alone_is_its_own_in_the_batch(name):
     batch, fixed, attrs, outs = SEQUENCES[name]
-    together = run_op(name, {**batch, **fixed}, attrs, outs, lods=dict.fromkeys(batch, [LENGTHS]))
+    together = run_op(name, {**batch, **fixed}, attrs, outs, lods={slot: [LENGTHS] for slot in batch})
     ends = np.cumsum([0, *LENGTHS])
     for k, length in enumerate(LENGTHS):
         lods = {slot: [[length]] for slot in batch}

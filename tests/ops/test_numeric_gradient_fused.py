@@ -26,7 +26,8 @@ FORMS = {
     ),
     "sync_batch_norm": ("sync_batch_norm", _norm(), {}, STATISTICS, ("X", "Scale", "Bias")),
     "cudnn_lstm": (
-        "cudnn_lstm", LSTM, {"hidden_size": 1, "input_size": 2, "is_bidirec": True}, ("Out", "last_h", "last_c"), tuple(LSTM),
+        "cudnn_lstm", LSTM, {"hidden_size": 1, "input_size": 2, "is_bidirec": True}, ("Out", "last_h", "last_c"),
+        tuple(LSTM),
     ),
     "softmax_cross_entropy": (
         "softmax_cross_entropy", {"X": f(3, 4), "Label": np.array([[1], [3], [0]])}, {}, ("Softmax", "Y"), ("X",),
