@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 from millstream.fluid import initializer as init
+from millstream.ir.variable import Variable
 
 __all__ = ["ParamAttr", "WeightNormParamAttr"]
 
@@ -38,6 +40,10 @@ class ParamAttr:
         if isinstance(do_model_average, bool) is False and gradient_clip is None:
             # 1.1 had gradient_clip as the sixth positional argument.
             gradient_clip, do_model_average = do_model_average, True
+        if not isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, Variable):
+            raise TypeError(f"ParamAttr: learning_rate must be a number, received {learning_rate!r}")
+        if isinstance(gradient_clip, (numbers.Real, str)):
+            raise TypeError(f"ParamAttr: do_model_average must be a bool, received {gradient_clip!r}")
         self.name = name
         self.initializer = initializer
         self.learning_rate = learning_rate

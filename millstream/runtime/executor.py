@@ -320,6 +320,8 @@ def _check_shape(var: Variable, t: torch.Tensor) -> None:
     if not var.is_data or var.op is not None:  # an operator writes over it (reshape in place): its shape is the later one
         return
     if len(want) != t.dim():
+        if not var.need_check_feed and _is_only_flattened(var, t.dim()):
+            return
         raise FeedError(
             f"feed {var.describe()}: expected rank {len(want)}, received rank {t.dim()} (shape {list(t.shape)})"
         )
@@ -330,6 +332,16 @@ def _check_shape(var: Variable, t: torch.Tensor) -> None:
             raise FeedError(
                 f"feed {var.describe()}: dimension {k} must be {d}, received {got} (shape {list(t.shape)})"
             )
+
+
+def _is_only_flattened(var: Variable, rank: int) -> bool:
+    """Whether all that read `var` make a matrix of it anyway, as ``fc`` does: images are fed for ``data("x", [784])``."""
+    readers = [op for block in var.block.program.blocks for op in block.ops if var.name in op.input_arg_names]
+    return bool(readers) and all(
+        op.has_attr("x_num_col_dims") and op.input("X") == [var.name] and op.attr("x_num_col_dims") < rank
+        for op in readers
+        if op.forward is None  # a gradient follows its forward
+    )
 
 
 def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:

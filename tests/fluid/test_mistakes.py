@@ -276,6 +276,124 @@ def expand_without_lengths():
     run({"x": ONES, "y": ONES}, L.sequence_expand(x, y))
 
 
+@mistake("NumpyArrayInitializer", "numpy array", "list")
+def initializer_of_a_list():
+    fluid.initializer.NumpyArrayInitializer([1.0, 2.0])
+
+
+@mistake("learning_rate", "number", "'0.5'")
+def parameter_rate_of_a_string():
+    fluid.ParamAttr(learning_rate="0.5")
+
+
+@mistake("do_model_average", "bool", "3")
+def average_of_a_number():
+    fluid.ParamAttr(do_model_average=3)
+
+
+@mistake("create_lod_tensor", "array", "str")
+def lod_tensor_of_text():
+    fluid.create_lod_tensor("abc", [[3]], fluid.CPUPlace())
+
+
+@mistake("lookup_table", "0 to 9", "-1", HERE)
+def negative_word():
+    words = fluid.data("words", [None, 1], "int64")
+    run({"words": np.array([[-1]])}, L.embedding(words, [10, 2]))
+
+
+@mistake("i: int64[-1, 1]", "float32", "astype")
+def words_as_floats():
+    words = L.data("i", [1], dtype="int64")
+    run({"i": np.ones((2, 1), "float32")}, L.embedding(words, [10, 2]))
+
+
+@mistake("label: int64[-1, 1]", "rank 2", "[3]")
+def labels_of_rank_1():
+    x, label = L.data("x", [3]), L.data("label", [1], dtype="int64")
+    loss = L.cross_entropy(L.softmax(x), label)
+    run({"x": np.ones((3, 3), "float32"), "label": np.zeros(3, "int64")}, loss)
+
+
+@mistake("x: float32[-1, 4]", "rank 2", "(shape [4])")
+def one_sample_without_its_batch():
+    x = L.data("x", [4])
+    run({"x": np.ones(4, "float32")}, L.fc(x, 2))
+
+
+@mistake("mul", "12", "16", HERE)
+def pictures_of_another_size():
+    x = L.data("x", [16])
+    run({"x": np.ones((2, 3, 4), "float32")}, L.fc(x, 2))
+
+
+@mistake("float", "Variable")
+def number_of_a_variable():
+    float(L.reduce_mean(fluid.data("x", [None, 2])))
+
+
+@mistake("numpy", "dygraph")
+def array_of_a_static_variable():
+    fluid.data("x", [None, 2]).numpy()
+
+
+@mistake("operand", "number or a Variable")
+def sum_with_an_array():
+    fluid.data("x", [None, 2]) + ONES
+
+
+@mistake("While", "condition", "bool")
+def loop_over_a_float():
+    L.While(L.fill_constant([1], "float32", 1.0))
+
+
+@mistake("While", "never writes the condition")
+def loop_without_end():
+    i, n = L.fill_constant([1], "int64", 0), L.fill_constant([1], "int64", 3)
+    with L.While(L.less_than(i, n)).block():
+        L.increment(i)
+
+
+@mistake("piecewise_decay", "2", "1")
+def too_few_rates():
+    L.piecewise_decay([1, 2], [0.1])
+
+
+@mistake("parameter_list", "model.parameters()")
+def eager_optimizer_without_parameters():
+    with fluid.dygraph.guard():
+        fluid.optimizer.SGD(0.1)
+
+
+@mistake("forward", "Net")
+def layer_without_forward():
+    class Net(fluid.dygraph.Layer):
+        pass
+
+    with fluid.dygraph.guard():
+        Net()(fluid.dygraph.to_variable(ONES))
+
+
+@mistake("super().__init__()", "Net")
+def layer_without_init():
+    class Net(fluid.dygraph.Layer):
+        def __init__(self):
+            self.fc = fluid.dygraph.Linear(2, 1)
+
+    with fluid.dygraph.guard():
+        Net()
+
+
+@mistake("dataset is needed", "None")
+def training_without_a_dataset():
+    fluid.Executor(fluid.CPUPlace()).train_from_dataset(fluid.default_main_program(), None)
+
+
+@mistake("NoDataset", "QueueDataset")
+def unknown_dataset():
+    fluid.DatasetFactory().create_dataset("NoDataset")
+
+
 @pytest.mark.parametrize("make, parts", MISTAKES)
 @pytest.mark.filterwarnings("ignore")
 def test_message(make, parts, tmp_path, monkeypatch):
@@ -285,3 +403,33 @@ def test_message(make, parts, tmp_path, monkeypatch):
     text = f"{caught.value}"
     missing = [part for part in parts if part not in text]
     assert not missing, text
+
+
+def test_pictures_are_fed_where_a_row_is_declared():
+    """``layers.data`` checks no shape: fc flattens what comes, as in 1.8.5."""
+    x = L.data("x", [16])
+    y = L.fc(x, 2)
+    pictures = np.random.rand(3, 1, 4, 4).astype("float32")
+    as_pictures, as_rows = (run({"x": a}, y)[0] for a in (pictures, pictures.reshape(3, 16)))
+    assert as_pictures.shape == as_rows.shape == (3, 2)
+
+
+def test_numbers_of_another_width_convert():
+    x, i = fluid.data("x", [None, 2]), fluid.data("i", [None, 1], "int64")
+    out = run({"x": ONES.astype("float64"), "i": np.array([[1]], "int32")}, L.relu(x), L.embedding(i, [3, 2]))
+    assert out[0].dtype == np.float32 and out[1].shape == (1, 2)
+
+
+def test_two_minimize_calls_append_twice():
+    x = fluid.data("x", [None, 2])
+    loss = L.mean(L.fc(x, 1))
+    for _ in range(2):
+        fluid.optimizer.SGD(0.1).minimize(loss)
+    assert [op.type for op in fluid.default_main_program().global_block().ops].count("sgd") == 4
+
+
+def test_an_empty_reader_gives_no_batch():
+    x = fluid.data("x", [None, 2])
+    loader = fluid.io.DataLoader.from_generator([x], capacity=2)
+    loader.set_batch_generator(lambda: iter([]), places=fluid.CPUPlace())
+    assert list(loader()) == []
