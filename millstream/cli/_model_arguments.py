@@ -45,11 +45,12 @@ def named(items: list[str], what: str, model: LoadedModel) -> dict[str, str]:
     for item in items:
         name, mark, text = item.partition("=")
         if not mark or name not in inputs:
-            if len(inputs) != 1:
-                raise FeedError(f"--{what} {item}: say for which input: name=…; the model's inputs are {', '.join(inputs)}")
-            name, text = inputs[0], item if not mark else text
+            there = f"the model's input{'s are' if len(inputs) != 1 else ' is'} {', '.join(inputs)}"
             if mark:
-                raise FeedError(f"--{what} {item}: the model has no input of that name; its input is {inputs[0]}")
+                raise FeedError(f"--{what} {item}: the model has no input {name!r}; {there}")
+            if len(inputs) != 1:
+                raise FeedError(f"--{what} {item}: say for which input: name=…; {there}")
+            name, text = inputs[0], item
         if name in found:
             raise FeedError(f"--{what}: {name} is given twice")
         found[name] = text

@@ -34,12 +34,19 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from millstream.inference.session import load
+
     if arguments.seconds <= 0:
         raise ValueError(f"--seconds must be positive, received {arguments.seconds}")
     wanted = _engines(arguments.engine or ["all"])
     if len(wanted) == 1:
         rows = [_measured(arguments, wanted[0])]
     else:
+        model = load(
+            arguments.model, model_filename=arguments.model_filename, params_filename=arguments.params_filename,
+        )  # fmt: skip
+        _request(model, arguments)  # what is wrong with the arguments is said once, before processes start
+        del model
         rows = [_in_its_own_process(arguments, name) for name in wanted]
     if arguments.json:
         print(json.dumps(rows))

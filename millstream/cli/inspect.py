@@ -23,12 +23,12 @@ def _run(arguments: argparse.Namespace) -> int:
     import torch
 
     from millstream.files.atomic import write_bytes
-    from millstream.inference.loading import from_path
+    from millstream.inference.session import open_model
     from millstream.passes.report import Report
 
     names = _names(arguments.passes or "infer")
     path = arguments.model
-    model = from_path(path, arguments.model_filename, arguments.params_filename, torch.device("cpu"), False, True)
+    model = open_model(path, arguments.model_filename, arguments.params_filename, torch.device("cpu"))
     report = Report(model.program, model.optimized(model.program, names))
     name = os.path.basename(os.path.abspath(path))
     out = arguments.out or f"{name}.html"

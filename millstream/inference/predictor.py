@@ -58,8 +58,15 @@ class PaddlePredictor:
     def run(self, inputs: Sequence[PaddleTensor]) -> list[PaddleTensor]:
         """Compute the results for `inputs`, which stand in the order of the model's feeds (or carry their names).
 
-        Raises FeedError: their number, names, dtypes, ranks or LoDs are not what the model takes.
+        Raises FeedError: their number, names, dtypes, ranks or LoDs are not what the model takes. TypeError: they are no
+        PaddleTensors.
         """
+        if not isinstance(inputs, (list, tuple)) or not all(isinstance(t, PaddleTensor) for t in inputs):
+            kinds = [type(t).__name__ for t in inputs] if isinstance(inputs, (list, tuple)) else type(inputs).__name__
+            raise TypeError(
+                f"predictor: run takes a list of PaddleTensors, received {kinds}; wrap arrays by PaddleTensor(array), or "
+                "give them to millstream.load(dir).run(array)"
+            )
         values, lods = [], []
         for i, tensor in enumerate(self._ordered(inputs) if self._by_name else self._counted(inputs)):
             t = torch.from_numpy(tensor._value())

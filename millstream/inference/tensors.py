@@ -261,10 +261,13 @@ class ZeroCopyTensor:
     def reshape(self, shape: Sequence[int]) -> None:
         """Give an input this shape; its contents are then to be copied in."""
         self._need_input("reshape")
+        sizes = list(shape) if isinstance(shape, (list, tuple, np.ndarray)) else None
+        if sizes is None or not all(isinstance(d, (int, np.integer)) and d >= 0 for d in sizes):
+            raise TypeError(f"ZeroCopyTensor.reshape: expected a list of sizes for {self._name!r}, received {shape!r}")
         held = self._owner._inputs[self._index]
         dtype = torch.float32 if held is None else held[0].dtype
-        if held is None or list(held[0].shape) != list(shape):
-            self._owner._inputs[self._index] = (torch.empty(list(shape), dtype=dtype), NO_LOD)
+        if held is None or list(held[0].shape) != sizes:
+            self._owner._inputs[self._index] = (torch.empty(sizes, dtype=dtype), NO_LOD)
 
     def copy_from_cpu(self, data: np.ndarray) -> None:
         """Copy an array (float32, int64, int32) in; shape and dtype become the array's, a LoD set before stays."""
@@ -279,6 +282,9 @@ class ZeroCopyTensor:
     def set_lod(self, lod: Sequence[Sequence[int]]) -> None:
         """Set the offsets of an input, outermost level first."""
         self._need_input("set_lod")
+        if not isinstance(lod, (list, tuple)) or not all(isinstance(level, (list, tuple, np.ndarray)) for level in lod):
+            what = f"expected offsets such as [[0, 2, 5]] for {self._name!r}, received {lod!r}"
+            raise TypeError(f"ZeroCopyTensor.set_lod: {what}")
         held = self._owner._inputs[self._index]
         value = torch.empty(0) if held is None else held[0]
         self._owner._inputs[self._index] = (value, lod_from_offsets(lod))

@@ -47,3 +47,9 @@ def test_unknown_pass_and_missing_model(model, tmp_path, capsys):
     assert "there is no pass 'nothing_known'" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err and not (tmp_path / "p.html").exists()
+
+
+def test_onnx_files_too(model, tmp_path, capsys):
+    assert main(["export", str(model), "--to", "onnx", "--out", str(tmp_path / "m.onnx")]) == 0
+    assert main(["inspect", str(tmp_path / "m.onnx"), "--out", str(tmp_path / "p.html")]) == 0
+    assert "operators:" in capsys.readouterr().out

@@ -98,7 +98,7 @@ def test_run_model_with_sequences(ragged, x_file, tmp_path, capsys):
     [
         (["run-model", "DENSE"], "missing: x"),
         (["run-model", "DENSE", "--input", "nowhere.npy"], "there is no file 'nowhere.npy'"),
-        (["run-model", "DENSE", "--input", "y=FILE"], "no input of that name; its input is x"),
+        (["run-model", "DENSE", "--input", "y=FILE"], "the model has no input 'y'; the model's input is x"),
         (["run-model", "DENSE", "--input", "FILE", "--input", "x=FILE"], "x is given twice"),
         (["run-model", "DENSE", "--input", "TEXT"], "not an array file"),
         (["run-model", "DENSE", "--input", "WRONG"], "dimension 1 must be 4, received 5"),
@@ -108,6 +108,8 @@ def test_run_model_with_sequences(ragged, x_file, tmp_path, capsys):
         (["run-model", "DENSE", "--engine", "cuda", "--input", "FILE"], "CUDAExecutionProvider"),
         (["export", "DENSE", "--to", "onnx", "--out", "OUT", "--opset", "3"], "opset must be one of"),
         (["bench-model", "DENSE", "--seconds", "0"], "must be positive"),
+        (["bench-model", "DENSE", "--shape", "x=a"], "expected numbers with commas"),
+        (["run-model", "RAGGED", "--input", "y=FILE"], "the model has no input 'y'; the model's inputs are x, w"),
     ],
 )
 def test_errors_are_one_message(dense, ragged, x_file, tmp_path, capsys, arguments, text):

@@ -98,6 +98,10 @@ def test_zero_copy(saved):
         made.zero_copy_run()
     with pytest.raises(EnforceNotMet, match="zero_copy_run first"):
         out.copy_to_cpu()
+    with pytest.raises(TypeError, match="list of sizes for 'x', received 'a'"):
+        x.reshape("a")
+    with pytest.raises(TypeError, match="offsets such as"):
+        x.set_lod("x")
     x.reshape([2, 4])
     x.copy_from_cpu(X)
     w.copy_from_cpu(W)
@@ -164,6 +168,9 @@ def test_refused_inputs(predictor):
         core.PaddleTensor([1.0, 2.0])
     with pytest.raises(TypeError, match="dtype object"):
         core.PaddleTensor(np.array([None]))
+    for arrays in ([X, W], X, {"x": x, "w": w}):
+        with pytest.raises(TypeError, match="list of PaddleTensors"):
+            predictor.run(arrays)
     x.shape = [3, 3]
     with pytest.raises(FeedError, match="do not make shape"):
         predictor.run([x, w])
