@@ -63,7 +63,8 @@ ROWS = {
     ),
     "fused_elementwise": (
         {"X": [f(3, 4), g(3, 4)]}, {},
-        {"steps": ["elementwise_add", "relu"], "operands": [1, -1], "axes": [-1, -1], "first": [0.0] * 2, "second": [0.0] * 2},
+        {"steps": ["elementwise_add", "relu"],
+         "operands": [1, -1], "axes": [-1, -1], "first": [0.0] * 2, "second": [0.0] * 2},
         ("Out",),
     ),
 }  # fmt: skip
