@@ -1,4 +1,4 @@
-"""``millstream run script.py …`` runs a Fluid program unmodified."""
+"""``millstream run script.py …`` runs a Fluid program unmodified, with names that Python and numpy had then."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.module and not os.path.exists(program):
         sys.stderr.write(f"millstream run: can't open file {program!r}: no such file\n")
         return 2
+    from millstream.cli import bygone  # here: it imports numpy
+
     paddle_alias.install()
+    bygone.restore()
     sys.argv[:] = [program, *arguments.arguments]
     try:
         if arguments.module:
