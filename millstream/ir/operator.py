@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from millstream.ir.desc import OpDesc
 
 ROLE_FORWARD, ROLE_BACKWARD, ROLE_OPTIMIZE = 0, 1, 2
+_PLAIN = frozenset({bool, int, float, str})  # types of attributes that are no Blocks
 ROLE_RPC, ROLE_DIST, ROLE_LR_SCHED, ROLE_LOSS = 4, 8, 16, 256
 OP_ROLE, OP_ROLE_VAR = "op_role", "op_role_var"
 # attributes of every operator, with what an operator without them means
@@ -167,10 +168,12 @@ class Operator:
         """Blocks held in attributes, in attribute order."""
         found: list[Block] = []
         for value in self._attrs.values():
+            if type(value) in _PLAIN:
+                continue
             if hasattr(value, "idx"):
                 found.append(value)
-            elif isinstance(value, (list, tuple)):
-                found.extend(v for v in value if hasattr(v, "idx"))
+            elif isinstance(value, (list, tuple)) and value and hasattr(value[0], "idx"):
+                found.extend(value)
         return found
 
     @property

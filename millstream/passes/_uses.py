@@ -25,20 +25,27 @@ class Uses:
         self.ops = block.ops
         self.keep = keep
         self._forwards: set[int] = set()
-        self._graded: set[str] = set()
+        self._gradients_read: list[str] = []
+        self._graded: set[str] | None = None
         for i, op in enumerate(block.ops):
-            reads = walk.reads_of(op)
+            holds = op.sub_blocks()
+            reads = walk.reads_of(op) if holds else op.input_arg_names
             for name in dict.fromkeys(reads):
                 self.readers[name].append(i)
-            for name in dict.fromkeys(walk.writes_of(op)):
+                if "@GRAD" in name:
+                    self._gradients_read.append(name)
+            for name in dict.fromkeys(walk.writes_of(op) if holds else op.output_arg_names):
                 self.writers[name].append(i)
             if op.forward is not None:
                 self._forwards.add(id(op.forward))
-            self._graded.update(g for n in reads if "@GRAD" in n for g in (strip_grad(n), forward_name(n)))
 
     def has_gradient(self, op: Operator) -> bool:
         """Whether an operator computes the gradient of `op`."""
-        return id(op) in self._forwards or any(n in self._graded for n in op.output_arg_names)
+        if id(op) in self._forwards:
+            return True
+        if self._graded is None:
+            self._graded = {g for n in dict.fromkeys(self._gradients_read) for g in (strip_grad(n), forward_name(n))}
+        return any(n in self._graded for n in op.output_arg_names)
 
     def written_between(self, names: Iterable[str], first: int, last: int) -> str | None:
         """A variable of `names` that an operator after `first` and before `last` writes, or None."""

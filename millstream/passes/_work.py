@@ -47,6 +47,7 @@ class Work:
     done: list[tuple[str, int]] = field(default_factory=list)
     refused: list[tuple[str, Operator, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    _held: tuple[list[Operator], Uses] | None = field(default=None, repr=False)
 
     @property
     def block(self) -> Block:
@@ -65,7 +66,10 @@ class Work:
     def uses(self, block: Block) -> Uses:
         """Who reads and writes what in `block`, with what must keep its value there."""
         if block is self.block:
-            return Uses(block, self.keep)
+            # Most passes change nothing; sub-Blocks, whose operators count as their holder's, only change in whole Programs.
+            if self._held is None or self.whole or self._held[0] != block.ops:
+                self._held = list(block.ops), Uses(block, self.keep)
+            return self._held[1]
         return Uses(block, frozenset(n for op in self._holders(block) for n in exported(op)))
 
     def _holders(self, block: Block) -> list[Operator]:

@@ -67,7 +67,7 @@ def _out(slot: str) -> str:
 @program_pass("fuse_optimizers")
 def fuse_optimizers(work: Work) -> int:
     """Group the updates; the new operator stands where the last of its group stood."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     decays: dict[int, _Decay] = {}
     for i, op in enumerate(work.block.ops):

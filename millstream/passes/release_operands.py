@@ -9,7 +9,6 @@ from __future__ import annotations
 from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
-from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
 _TYPES = frozenset({"elementwise_add_grad", "elementwise_sub_grad"})
@@ -19,7 +18,7 @@ _TYPES = frozenset({"elementwise_add_grad", "elementwise_sub_grad"})
 def release_operands(work: Work) -> int:
     """X of such a gradient becomes Out@GRAD; returns how many."""
     changes = 0
-    uses = Uses(work.block)
+    uses = work.uses(work.block)
     ops = list(work.block.ops)
     for i, op in enumerate(ops):
         if op.type not in _TYPES or not op.input("Out@GRAD") or op.input("X") == op.input("Out@GRAD"):

@@ -35,7 +35,7 @@ def fuse_rnn(work: Work) -> int:
     """Rewrite every DynamicRNN and StaticRNN that the row machine can run; returns how many."""
     changes = 0
     for op in [op for op in work.block.ops if op.type in _FINDERS]:
-        uses = Uses(work.block, work.keep)
+        uses = work.uses(work.block)
         try:
             finder = _FINDERS[op.type](work, uses, next(i for i, o in enumerate(work.block.ops) if o is op))
             _Rewrite(work, uses, finder).apply()

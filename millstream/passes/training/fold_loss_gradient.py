@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from millstream.ir.operator import OP_ROLE, Operator
 from millstream.passes._pass import program_pass
-from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
 
 @program_pass("fold_loss_gradient")
 def fold_loss_gradient(work: Work) -> int:
     """Returns how many pairs were replaced."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     replaced: dict[int, Operator | None] = {}
     for at, op in enumerate(uses.ops):
         if op.type != "mean_grad":

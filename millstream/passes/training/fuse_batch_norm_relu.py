@@ -43,7 +43,7 @@ class _Place:
 @program_pass(_NAME)
 def fuse_batch_norm_relu(work: Work) -> int:
     """Returns how many places were fused."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     replaced: dict[int, Operator | None] = {}
     changes = 0
     for at, op in enumerate(uses.ops):

@@ -31,7 +31,7 @@ class _Norm(NamedTuple):
 @program_pass(_NAME)
 def fuse_clipping(work: Work) -> int:
     """Returns how many operators were made."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     replaced: dict[int, Operator | None] = {}
     for at, op in enumerate(uses.ops):
         if op.type != "elementwise_div":

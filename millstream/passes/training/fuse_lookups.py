@@ -40,7 +40,7 @@ class _Place:
 @program_pass(_NAME)
 def fuse_lookups(work: Work) -> int:
     """Returns how many concats took their lookups in."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     replaced: dict[int, Operator | None] = {}
     shorter: dict[int, Operator] = {}
     changes = 0

@@ -27,7 +27,7 @@ class _Place(NamedTuple):
 @program_pass(_NAME)
 def fuse_softmax_cross_entropy(work: Work) -> int:
     """Returns how many losses were fused."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     replaced: dict[int, Operator | None] = {}
     changes = 0
     for at, op in enumerate(uses.ops):

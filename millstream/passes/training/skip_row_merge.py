@@ -5,14 +5,13 @@ from __future__ import annotations
 from millstream.ir.operator import OP_ROLE, Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
-from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
 
 @program_pass("skip_row_merge")
 def skip_row_merge(work: Work) -> int:
     """Returns how many sums were replaced."""
-    uses = Uses(work.block, work.keep)
+    uses = work.uses(work.block)
     changes = 0
     ops = list(uses.ops)
     for at, op in enumerate(uses.ops):
