@@ -47,6 +47,7 @@ class Work:
     done: list[tuple[str, int]] = field(default_factory=list)
     refused: list[tuple[str, Operator, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    _once: set[tuple[str, int]] = field(default_factory=set, repr=False)  # what `refuse` has seen
     _held: tuple[list[Operator], Uses] | None = field(default=None, repr=False)
 
     @property
@@ -77,7 +78,8 @@ class Work:
 
     def refuse(self, name: str, op: Operator, why: str) -> None:
         """Keep why pass `name` left `op` as it is, once."""
-        if not any(n == name and o is op for n, o, _ in self.refused):
+        if (name, id(op)) not in self._once:
+            self._once.add((name, id(op)))
             self.refused.append((name, op, why))
 
     # ---- values ----------------------------------------------------------------------------------
