@@ -17,6 +17,7 @@ from millstream.errors import MillstreamError, NotSupportedError
 from millstream.inference import choices, engines
 from millstream.inference.model import Form, Model, Result
 from millstream.inference.partition import Partition, partition
+from millstream.inference.whole import whole, worth_a_try
 from millstream.ops._values import LoD
 from millstream.runtime.plan import Context
 
@@ -133,15 +134,16 @@ class Candidates:
                     found = self._choose(signature, (values, lods), ctx)
         return found.form
 
-    def failed(self, form: Form, values: list[torch.Tensor], lods: list[LoD], error: Exception) -> bool:
-        """Whether the native Form takes over from one that failed at work ("auto" only)."""
-        if self.engine != "auto" or form is self.model.native:
-            return False
+    def replaces(self) -> bool:
+        """Whether the native Form takes over from one that fails at work ("auto" only)."""
+        return self.engine == "auto"
+
+    def failed(self, form: Form, values: list[torch.Tensor], lods: list[LoD], error: Exception) -> None:
+        """The native Form takes over for inputs of this kind from one that failed at work."""
         signature = signature_of(values, lods)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         warnings.warn(f"{form.name} failed for inputs {_text(signature)}, native takes over: {reason}", stacklevel=4)
         self.choices[signature] = Choice(signature, self.model.native, rejected={form.name: reason})
-        return True
 
     # ---- making forms ------------------------------------------------------------------------
     def _one(self) -> Form:
@@ -150,7 +152,11 @@ class Candidates:
         with self._lock:
             made = self.partitions.get(self.engine)
             if made is None:
-                made = self.partitions[self.engine] = partition(self.model, self.engine, self.options)
+                made = partition(self.model, self.engine, self.options)
+                if made.form is None and worth_a_try(self.model):
+                    altogether = whole(self.model, self.engine, self.options)
+                    made = altogether if altogether.form is not None else made
+                self.partitions[self.engine] = made
         if made.form is None:
             raise NotSupportedError(f"engine {self.engine!r} takes no part of the model:\n{made.explain()}")
         return made.form
@@ -163,7 +169,9 @@ class Candidates:
         for choice in self.choices.values():  # an engine that another kind of inputs uses
             if choice.form.name == name:
                 return choice.form
-        made = self.partitions[name] = partition(self.model, name, self.options)
+        engine, _, all_of_it = name.partition(" ")
+        cut = whole if all_of_it else partition
+        made = self.partitions[name] = cut(self.model, engine, self.options)
         if made.form is None:
             raise NotSupportedError("it takes no part of the model: " + made.explain().replace("\n", "; "))
         return made.form
@@ -173,6 +181,8 @@ class Candidates:
             found = [n for n in ("onnxruntime", "openvino") if engines.why_not(n) is None]
         else:
             found = [n for n in ("cuda", "tensorrt") if engines.why_not(n) is None]
+        if not self.fixed and "onnxruntime" in found and worth_a_try(self.model):
+            found.append("onnxruntime whole")
         return ["native", *found, *(n for n in self.fixed if n not in ("native", *found))]
 
     # ---- choosing ----------------------------------------------------------------------------

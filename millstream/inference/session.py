@@ -93,12 +93,15 @@ class LoadedModel:
             direct = form.direct
             if direct is None:
                 return form.run(values, lods, ctx)
-            found = direct.run([array_of(v) for v in values])
-            return [(y, NO_LOD) for y in found] if direct.keeps else [(y.copy(), NO_LOD) for y in found]
+            arrays = direct.run([array_of(v) for v in values])
+            return [(y, NO_LOD) for y in arrays] if direct.keeps else [(y.copy(), NO_LOD) for y in arrays]
         except (EnforceNotMet, RuntimeError, ValueError) as error:
-            if not self._candidates.failed(form, values, lods, error):
+            native = self._model.native
+            if form is native or not self._candidates.replaces():
                 raise
-            return self._model.native.run(values, lods, ctx)
+            found = native.run(values, lods, ctx)  # what fails here too is the request's fault, not the engine's
+            self._candidates.failed(form, values, lods, error)
+            return found
 
     def _context(self) -> Context:
         """This thread's state."""

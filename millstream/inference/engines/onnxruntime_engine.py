@@ -6,6 +6,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from millstream.errors import EnforceNotMet
 from millstream.inference.engines._engine import Array, Compiled, Options
 
 
@@ -68,7 +69,10 @@ def _session(model: bytes, inputs: list[str], outputs: list[str], options: Optio
     run = session.run
 
     def call(xs: list[Array]) -> list[Array]:
-        found: list[Array] = run(outputs, {name: xs[i] for name, i in zip(kept, positions)})
+        try:
+            found: list[Array] = run(outputs, {name: xs[i] for name, i in zip(kept, positions)})
+        except Exception as error:  # its own classes have no common one but Exception
+            raise EnforceNotMet(f"onnxruntime: {error}") from error
         return found
 
     return call

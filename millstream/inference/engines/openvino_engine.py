@@ -7,6 +7,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from millstream.errors import EnforceNotMet
 from millstream.inference.engines._engine import Array, Compiled, Options
 
 STATIC = 4  # shapes to compile for; each has weights of its own
@@ -63,7 +64,10 @@ class _Compiled:
     def __call__(self, xs: list[Array]) -> list[Array]:
         arrays = [xs[i] for i in self._positions]
         request = self._request(tuple([a.shape for a in arrays]))
-        found = request.infer(arrays, share_inputs=True, share_outputs=True)
+        try:
+            found = request.infer(arrays, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EnforceNotMet(f"openvino: {error}") from error
         values = list(found.values())
         return [values[i] for i in self._outputs]
 

@@ -154,7 +154,8 @@ class Writer:
         for part, out in [(value, name), *((v, lod_name(name, k)) for k, v in enumerate(self.env.lod(name)))]:
             made = self.graph.identity(part, self._output_name(out))
             rank = part.shape or (self.program.global_block().var(name).shape if part is value else (-1,))
-            dims = [d if d > 0 else f"{out}_{i}" for i, d in enumerate(rank)]
+            # a variable without dims is one whose shape nobody knows: a tensor has at least one
+            dims = [d if d > 0 else f"{out}_{i}" for i, d in enumerate(rank)] or None
             outs.append(self.graph.info(made, dims))
         return outs
 

@@ -1,0 +1,107 @@
+"""A whole Program on one engine: sequences as offsets, loops, beam search inside of it."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import millstream
+import millstream.fluid as fluid
+from millstream.errors import MillstreamError, OperatorError
+from millstream.inference import engines
+from millstream.inference import whole as room
+
+if engines.why_not("onnxruntime") is not None:
+    pytest.skip("onnxruntime is not installed", allow_module_level=True)
+
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [os.path.join(TESTS, r) for r in ("programs", "passes", "oracle")]
+
+from inference_models import family  # noqa: E402
+from inference_models import save as save_family  # noqa: E402
+
+OPTIONS = engines.Options(threads=1)
+
+
+def form_of(folder):
+    """(model, its WholeForm)."""
+    model = millstream.load(folder)
+    return model, room.whole(model._model, "onnxruntime", OPTIONS).form
+
+
+def run(model, form, given):
+    values, lods = model._read.values(model._read.named(given))
+    return form.run(values, lods, model._context())
+
+
+@pytest.mark.filterwarnings("ignore:save_inference_model")
+@pytest.mark.parametrize("name", ["text/rnn_search", "text/bigru_crf", "text/sentiment-bilstm"])
+def test_families(tmp_path, name):
+    with fluid.scope_guard(fluid.Scope()):
+        feed = save_family(str(tmp_path), *family(name))
+    model, form = form_of(str(tmp_path))
+    want = model.run(feed)
+    for (value, lod), expected in zip(run(model, form, feed), want.values()):
+        np.testing.assert_allclose(value.numpy(), np.array(expected), rtol=1e-4, atol=1e-5)
+        assert value.numpy().dtype == np.array(expected).dtype
+        assert [list(level) for level in lod] == (expected.lod() if hasattr(expected, "lod") else [])
+
+
+def test_other_numbers_of_sequences_and_levels(text_model):
+    model, form = form_of(text_model)
+    for words in ([[1, 2, 3], [4]], [[5]], [[1], [2], [3, 4, 5]]):
+        given = {"words": words, "wide": np.random.rand(len(words), 4).astype("float32")}
+        (dense, none), (rows, lod) = run(model, form, given)
+        want = list(model.run(given).values())
+        np.testing.assert_allclose(dense.numpy(), want[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(rows.numpy(), np.array(want[1]), rtol=1e-6)
+        assert not none and [list(level) for level in lod] == want[1].lod()
+    values, _ = model._read.values(model._read.named(given))
+    with pytest.raises(MillstreamError, match="'words' has 0 LoD levels, 1 are declared"):
+        form.run(values, [(), ()], model._context())
+
+
+def test_auto_measures_it_with_the_others(text_model):
+    model = millstream.load(text_model, engine="auto", remember=False)
+    model._candidates._seconds = 0.01
+    given = {"words": [[1, 2, 3], [4]], "wide": np.ones((2, 4), "float32")}
+    model.run(given)
+    (choice,) = model._candidates.choices.values()
+    assert "onnxruntime whole" in choice.milliseconds and "onnxruntime whole: 1" in model.explain()
+
+
+def test_an_engine_that_takes_no_part_takes_all(tmp_path):
+    with fluid.scope_guard(fluid.Scope()):
+        feed = save_family(str(tmp_path), *family("text/bigru_crf"))
+    model = millstream.load(str(tmp_path), engine="onnxruntime")
+    assert model.engine_for(feed) == "onnxruntime whole"
+    for got, want in zip(model.run(feed).values(), millstream.load(str(tmp_path)).run(feed).values()):
+        np.testing.assert_array_equal(np.array(got), np.array(want))
+
+
+def test_what_can_not_go_altogether(tmp_path, save_model, image_model):
+    def counts():
+        x = fluid.data("x", [None, 2], lod_level=1)
+        calls = fluid.layers.create_global_var([1], 0.0, "float32", persistable=True)
+        return ["x"], [fluid.layers.sequence_pool(x, "sum") + fluid.layers.increment(calls)]
+
+    model = millstream.load(save_model(tmp_path / "counts", counts))
+    made = room.whole(model._model, "onnxruntime", OPTIONS)
+    assert made.form is None and "changes from run to run" in made.explain()
+    assert not room.worth_a_try(millstream.load(image_model)._model)
+
+
+def test_a_bad_request_does_not_cost_the_engine(text_model):
+    """What fails natively too is the request's fault: its error is the native one, and the engine stays."""
+    model = millstream.load(text_model, engine="auto", remember=False)
+    model._candidates._seconds = 0.01
+    good = {"words": [[1, 2, 3], [4]], "wide": np.ones((2, 4), "float32")}
+    values, lods = model._read.values(model._read.named(good))
+    kind = room.whole(model._model, "onnxruntime", OPTIONS).form
+    model.run(good)
+    (choice,) = model._candidates.choices.values()
+    choice.form = kind
+    with pytest.raises(OperatorError, match="out of range"):
+        model.run({**good, "words": [[1, 2, 99], [4]]})
+    assert model._candidates.form(values, lods, model._context()) is kind
