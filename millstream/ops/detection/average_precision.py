@@ -11,14 +11,15 @@ from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.detection.boxes import overlap
+from millstream.ops.tensor._dims import fit
 
 _Hits = dict[int, list[tuple[float, int]]]  # class -> (score, 1 or 0) in the order seen
 
 
 def _infer(found: Spec, label: Spec, *_: Spec, class_num, ap_type, **__: Any) -> tuple[Spec | None, ...]:
-    if len(found.shape) != 2 or found.shape[1] != 6:
+    if len(found.shape) != 2 or not fit(found.shape[1], 6):
         raise ShapeError(f"DetectRes must have shape [detections, 6], received {list(found.shape)}")
-    if len(label.shape) != 2 or label.shape[1] not in (5, 6):
+    if len(label.shape) != 2 or label.shape[1] not in (5, 6, -1):
         raise ShapeError(f"Label must have shape [boxes, 5] or [boxes, 6], received {list(label.shape)}")
     if ap_type not in ("integral", "11point"):
         raise AttributeTypeError(f"ap_type must be integral or 11point, received {ap_type!r}")

@@ -7,6 +7,7 @@ import torch
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.tensor._dims import fit
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor, extra: float) -> torch.Tensor:
@@ -38,14 +39,14 @@ def iou_similarity(x, y, *, box_normalized: bool = True):
 
 # ---- box_coder -----------------------------------------------------------------------------------------
 def _infer_coder(prior: Spec, var: Spec | None, target: Spec, *, code_type, box_normalized, axis, variance) -> Spec:
-    if len(prior.shape) != 2 or prior.shape[1] != 4:
+    if len(prior.shape) != 2 or not fit(prior.shape[1], 4):
         raise ShapeError(f"PriorBox must have shape [priors, 4], received {list(prior.shape)}")
-    if var is not None and var.shape[-1] != 4:
+    if var is not None and not fit(var.shape[-1], 4):
         raise ShapeError(f"PriorBoxVar must have shape [priors, 4], received {list(var.shape)}")
     if variance and len(variance) != 4:
         raise AttributeTypeError(f"variance must have 4 numbers, received {variance}")
     if code_type == "encode_center_size":
-        if len(target.shape) != 2 or target.shape[1] != 4:
+        if len(target.shape) != 2 or not fit(target.shape[1], 4):
             raise ShapeError(f"TargetBox must have shape [boxes, 4] to encode, received {list(target.shape)}")
         return Spec((target.shape[0], prior.shape[0], 4), target.dtype, target.lod_level)
     if code_type != "decode_center_size":
@@ -110,7 +111,7 @@ def box_coder(
 
 # ---- box_clip ------------------------------------------------------------------------------------------
 def _infer_clip(x: Spec, info: Spec) -> Spec:
-    if not x.shape or x.shape[-1] != 4 or len(info.shape) != 2 or info.shape[1] != 3:
+    if not x.shape or not fit(x.shape[-1], 4) or len(info.shape) != 2 or not fit(info.shape[1], 3):
         raise ShapeError(f"Input must end in 4 and ImInfo be [N, 3], received {list(x.shape)} and {list(info.shape)}")
     return x
 
@@ -139,9 +140,9 @@ def box_clip(x, info):
 
 # ---- box_decoder_and_assign ----------------------------------------------------------------------------
 def _infer_decoder(prior: Spec, var: Spec | None, target: Spec, score: Spec, *, box_clip) -> tuple[Spec, Spec]:
-    if len(prior.shape) != 2 or prior.shape[1] != 4:
+    if len(prior.shape) != 2 or not fit(prior.shape[1], 4):
         raise ShapeError(f"PriorBox must have shape [boxes, 4], received {list(prior.shape)}")
-    if len(target.shape) != 2 or len(score.shape) != 2 or target.shape[1] != 4 * score.shape[1]:
+    if len(target.shape) != 2 or len(score.shape) != 2 or not fit(target.shape[1], 4 * score.shape[1]):
         raise ShapeError(
             f"TargetBox must be [boxes, 4 * classes] and BoxScore [boxes, classes], "
             f"received {list(target.shape)} and {list(score.shape)}"

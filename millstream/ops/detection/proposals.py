@@ -13,6 +13,7 @@ from millstream.ir.types import VarType
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.detection.nms import Found, emit, join, loops
+from millstream.ops.tensor._dims import fit
 
 _MOST_GROWTH = math.log(1000.0 / 16.0)
 
@@ -135,7 +136,7 @@ def collect_fpn_proposals(rois, scores, *, post_nms_topN: int):
 
 
 def _infer_distribute(rois: Spec, *, min_level, max_level, refer_level, refer_scale) -> tuple[list[Spec], Spec]:
-    if len(rois.shape) != 2 or rois.shape[1] != 4:
+    if len(rois.shape) != 2 or not fit(rois.shape[1], 4):
         raise ShapeError(f"FpnRois must have shape [boxes, 4], received {list(rois.shape)}")
     if max_level < min_level:
         raise ShapeError(f"max_level must be at least min_level, received {max_level} and {min_level}")
@@ -176,7 +177,8 @@ def _infer_retinanet(boxes: list[Spec], scores: list[Spec], anchors: list[Spec],
             f"BBoxes, Scores and Anchors must be as many, received {len(boxes)}, {len(scores)} and {len(anchors)}"
         )
     for b, s, a in zip(boxes, scores, anchors):
-        if len(b.shape) != 3 or len(s.shape) != 3 or len(a.shape) != 2 or b.shape[2] != 4 or a.shape[1] != 4:
+        ranks = len(b.shape), len(s.shape), len(a.shape)
+        if ranks != (3, 3, 2) or not (fit(b.shape[2], 4) and fit(a.shape[1], 4)):
             raise ShapeError(
                 f"a level must be BBoxes [N, M, 4], Scores [N, M, C] and Anchors [M, 4], "
                 f"received {list(b.shape)}, {list(s.shape)} and {list(a.shape)}"

@@ -8,6 +8,7 @@ from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._broadcast import align, broadcast_shape
 from millstream.ops._opdef import op
 from millstream.ops.matmul import fc
+from millstream.ops.tensor._dims import fit
 
 BINARY = ("elementwise_add", "elementwise_mul")
 UNARY = ("scale", "relu", "tanh", "sigmoid")
@@ -59,7 +60,7 @@ def _repeated_spec(x, ws, biases):
         if len(w.shape) != 2 or (width >= 0 and w.shape[0] >= 0 and w.shape[0] != width):
             raise ShapeError(f"each W must fit the layer before it, of width {width}, received {list(w.shape)}")
         width = w.shape[1]
-        if b.shape[-1] != width:
+        if not fit(b.shape[-1], width):
             raise ShapeError(f"Bias must be [{width}] for W {list(w.shape)}, received {list(b.shape)}")
         outs.append(x.like(shape=(rows, width)))
     return outs[:-1], outs[-1]

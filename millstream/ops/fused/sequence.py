@@ -81,7 +81,7 @@ def _seqconv_spec(x, weight, bias, *, contextLength, contextStart, contextStride
         x, None, weight, paddingTrainable=False, contextLength=contextLength, contextStart=contextStart,
         contextStride=contextStride,
     )
-    if tuple(bias.shape) not in ((1, weight.shape[1]), (weight.shape[1],)):
+    if len(bias.shape) not in (1, 2) or not all(map(fit, bias.shape, (1, weight.shape[1])[-len(bias.shape) :])):
         raise ShapeError(f"Bias must be [1, {weight.shape[1]}], received {list(bias.shape)}")
     return out, Spec((x.shape[0], weight.shape[0]), x.dtype)
 

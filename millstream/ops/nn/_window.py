@@ -137,8 +137,8 @@ def check_per_channel(x: Spec, c: int, given: Sequence[tuple[str, Spec | None]])
 
 
 def conv_size(size: int, k: int, pair: tuple[int, int], stride: int, dilation: int) -> int:
-    """Number of window positions along one dimension; -1 when `size` is unknown."""
-    if size < 0:
+    """Number of window positions along one dimension; -1 when `size` or `k` is unknown."""
+    if size < 0 or k < 0:
         return -1
     out = (size + pair[0] + pair[1] - (dilation * (k - 1) + 1)) // stride + 1
     if out <= 0:

@@ -24,10 +24,10 @@ def _infer(x: Spec, offset: Spec, *rest: Spec, strides, paddings, dilations, gro
             f"filters divisible by groups, received Input {list(x.shape)}"
         )
     out = [conv_size(*a) for a in zip(x.shape[2:], w.shape[2:], explicit_pairs(paddings, 2), strides, dilations)]
-    taps = w.shape[2] * w.shape[3] * deformable_groups
+    taps = w.shape[2] * w.shape[3] * deformable_groups if min(w.shape[2:]) >= 0 else -1
     given = [("Offset", offset, 2 * taps)] + ([("Mask", rest[0], taps)] if len(rest) > 1 else [])
     for name, s, channels in given:
-        if len(s.shape) != 4 or (s.shape[1] >= 0 and s.shape[1] != channels):
+        if len(s.shape) != 4 or (min(s.shape[1], channels) >= 0 and s.shape[1] != channels):
             raise ShapeError(
                 f"{name} must have shape [N, {channels}, {out[0]}, {out[1]}] for Filter {list(w.shape)} and "
                 f"deformable_groups {deformable_groups}, received {list(s.shape)}"

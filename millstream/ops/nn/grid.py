@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.tensor._dims import fit
 
 
 def _infer_affine_grid(theta: Spec, output_shape_tensor: Spec | None, *, output_shape) -> Spec:
@@ -51,7 +52,7 @@ def affine_grid_grad(shape_tensor, dout, *, output_shape: list[int] = []):
 
 
 def _infer_grid_sampler(x: Spec, grid: Spec) -> Spec:
-    if len(x.shape) != 4 or len(grid.shape) != 4 or grid.shape[3] != 2:
+    if len(x.shape) != 4 or len(grid.shape) != 4 or not fit(grid.shape[3], 2):
         raise ShapeError(f"X must be [N, C, H, W] and Grid [N, H, W, 2], received {list(x.shape)} and {list(grid.shape)}")
     if x.shape[0] >= 0 and grid.shape[0] >= 0 and x.shape[0] != grid.shape[0]:
         raise ShapeError(f"X and Grid must have one batch size, received {list(x.shape)} and {list(grid.shape)}")

@@ -7,6 +7,7 @@ import torch
 from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.tensor._dims import fit
 
 
 def _infer(nodes: Spec, edges: Spec, w: Spec, *, max_depth) -> Spec:
@@ -15,7 +16,7 @@ def _infer(nodes: Spec, edges: Spec, w: Spec, *, max_depth) -> Spec:
             f"NodesVector and EdgeSet must have 3 dimensions and Filter 4, received {list(nodes.shape)}, "
             f"{list(edges.shape)} and {list(w.shape)}"
         )
-    if w.shape[1] != 3 or min(edges.shape[2], 2) not in (-1, 2) or edges.shape[2] > 2:
+    if not fit(w.shape[1], 3) or not fit(edges.shape[2], 2):
         raise ShapeError(f"Filter must be [F, 3, O, M] and EdgeSet [N, E, 2], received {list(w.shape)}, {list(edges.shape)}")
     if min(nodes.shape[2], w.shape[0]) >= 0 and nodes.shape[2] != w.shape[0]:
         raise ShapeError(f"Filter {list(w.shape)} must start with the width of NodesVector {list(nodes.shape)}")

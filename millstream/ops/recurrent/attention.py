@@ -31,8 +31,8 @@ def _spec(
     need(len(x.shape) == 2 and len(c0.shape) == 2, "X must be [rows, M] and C0 [sequences, D]", x, c0)
     m, d = x.shape[1], c0.shape[1]
     need(h0 is None or fits(h0.shape, -1, d), f"H0 must be [sequences, {d}]", h0)
-    need(fits(aw.shape, m + d, 1), f"AttentionWeight must be [M + D, 1] = [{m + d}, 1]", aw)
-    need(fits(lw.shape, d + m, 4 * d), f"LSTMWeight must be [D + M, 4D] = [{d + m}, {4 * d}]", lw)
+    need(fits(aw.shape, m + d if min(m, d) >= 0 else -1, 1), f"AttentionWeight must be [M + D, 1] = [{m + d}, 1]", aw)
+    need(fits(lw.shape, d + m if min(m, d) >= 0 else -1, 4 * d), f"LSTMWeight must be [D + M, 4D] = [{d + m}, {4 * d}]", lw)
     need(fits(lb.shape, 1, 4 * d), f"LSTMBias must be [1, {4 * d}]", lb)
     for one in (ab, scalar, scalar_bias):
         need(one is None or fits(one.shape, 1, 1), "attention biases and scalars must be [1, 1]", one)

@@ -249,7 +249,7 @@ def _positions(count, width, like):
 
 def _position_spec(x, *, alpha, beta):
     width = x.shape[-1]
-    if len(x.shape) not in (2, 3) or width % 2:
+    if len(x.shape) not in (2, 3) or (width >= 0 and width % 2):
         raise ShapeError(f"add_position_encoding: X must be [n, length, even width] or [rows, even width]; {list(x.shape)}")
     return x
 
