@@ -258,7 +258,7 @@ def _infer_transpose(
     for i, (size, k, pair, s, d) in enumerate(zip(sizes, w.shape[2:], pairs, strides, dilations)):
         least = (size - 1) * s - pair[0] - pair[1] + d * (k - 1) + 1
         if output_size:
-            if size >= 0 and not least <= output_size[i] < least + s:
+            if min(size, k) >= 0 and not least <= output_size[i] < least + s:
                 raise ShapeError(f"output_size[{i}] must be in [{least}, {least + s}), received {output_size[i]}")
             out.append(output_size[i])
         else:
