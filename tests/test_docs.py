@@ -70,10 +70,6 @@ WITHOUT = {
     r"monkey_patch_reader_methods$": "done at import",
     r"layers\.(append_LARS|batch|double_buffer|open_files|open_recordio_file|ParallelDo|Preprocessor|random_data_generator|shuffle)$":
         "of 1.1, replaced in 1.8.5",
-    r"contrib\.(rank_attention|search_pyramid_hash)$": "not written yet: large tables as inputs",
-    r"(backward\.(ProgramStats|serialize_op_decs)|BatchedTensorProvider|evaluator\.(ChunkEvaluator|Evaluator)|select_output)$":
-        "not written yet: parts that programs do not call",
-    r"(get_inference_program|reader\.(Fake|PipeReader))$": "not written yet: of 1.1",
 }
 
 

@@ -20,8 +20,11 @@ print(client.is_exist("/data"))
 print(fluid.contrib.multi_download(client, "/data", "here", trainer_id=0, trainers=2))
 fluid.contrib.multi_upload(client, "/data", "here")  # all files in the folder
 #: contrib.BasicLSTMUnit
-unit = fluid.contrib.BasicLSTMUnit("unit", hidden_size=2, param_attr=half, bias_attr=zero)
-print(type(unit).__name__)
+with fluid.dygraph.guard():
+    unit = fluid.contrib.BasicLSTMUnit("unit", hidden_size=2, param_attr=half, bias_attr=zero)
+    x, h, c = (fluid.dygraph.to_variable(np.full([1, 2], v, "float32")) for v in (1.0, 0.0, 0.0))
+    for state in unit(x, h, c):
+        print(state.numpy().round(4).tolist())
 #: contrib.layers.basic_lstm
 x = data(np.ones((1, 3, 2)))
 out, last_h, last_c = fluid.contrib.layers.basic_lstm(x, None, None, hidden_size=4, num_layers=2, bidirectional=True)
@@ -98,7 +101,10 @@ x = data(np.ones((2, 3, 2)))  # [batch, steps, width]
 outputs, last = fluid.contrib.basic_gru(x, None, hidden_size=4, param_attr=fluid.ParamAttr(initializer=zero), bias_attr=fluid.ParamAttr(initializer=zero))
 print(outputs.shape, last.shape)
 show(last)
-print(issubclass(fluid.contrib.BasicGRUUnit, fluid.dygraph.Layer))  # one step of it
+with fluid.dygraph.guard():  # one step of it
+    unit = fluid.contrib.BasicGRUUnit("unit", hidden_size=4, dtype="float32")
+    h = fluid.dygraph.to_variable(np.zeros([2, 4], "float32"))
+    print(unit(fluid.dygraph.to_variable(np.ones([2, 2], "float32")), h).shape)
 #: contrib.fused_embedding_seq_pool
 table = fluid.initializer.NumpyArrayInitializer(np.arange(8.0, dtype="float32").reshape(4, 2))
 words = data([[1], [3], [2]], lengths=[[2, 1]])
@@ -142,12 +148,14 @@ decayed(learning_rate=0.0, weight_decay=0.1).minimize(layers.mean(y))
 show(y)
 show(fluid.default_main_program().global_block().var("w"))
 decay = fluid.contrib.extend_optimizer.extend_optimizer_with_weight_decay.DecoupledWeightDecay
-print(issubclass(decayed, decay))
+print([kind.__name__ for kind in decayed.__mro__ if kind is decay])  # what it adds to the optimizer
 #: contrib.mixed_precision.AutoMixedPrecisionLists, contrib.mixed_precision.decorator.OptimizerWithMixedPrecision
 lists = fluid.contrib.mixed_precision.AutoMixedPrecisionLists(custom_white_list={"scale"}, custom_black_list={"mul"})
 print("scale" in lists.white_list, "mul" in lists.white_list)
 optimizer = fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.1), amp_lists=lists, init_loss_scaling=8.0)
-print(isinstance(optimizer, fluid.contrib.mixed_precision.decorator.OptimizerWithMixedPrecision))
+print(type(optimizer) is fluid.contrib.mixed_precision.decorator.OptimizerWithMixedPrecision)
+optimizer.minimize(layers.mean(layers.fc(data([[1.0, 2.0]]), 1, param_attr=one)))
+show(optimizer.get_loss_scaling())
 #: contrib.mixed_precision.fp16_utils.rewrite_program, contrib.mixed_precision.fp16_utils.find_true_prev_op, contrib.mixed_precision.fp16_utils.find_true_post_op
 x = data([[1.0, 2.0]])
 y = layers.relu(layers.fc(x, 1, bias_attr=False))
@@ -157,3 +165,25 @@ print(fluid.contrib.mixed_precision.fp16_utils.find_true_prev_op(ops, ops[-1], o
 print([op.type for op in fluid.contrib.mixed_precision.fp16_utils.find_true_post_op(ops, ops[0], ops[0].output("Out")[0])])
 fluid.contrib.mixed_precision.fp16_utils.rewrite_program(program, fluid.contrib.mixed_precision.AutoMixedPrecisionLists())
 print([op.type for op in program.global_block().ops])
+#: contrib.layers.search_pyramid_hash
+words = fluid.layers.cast(data([[3], [5], [7]], lengths=[[3]]), "int32")
+rows = fluid.contrib.layers.search_pyramid_hash(
+    words, num_emb=4, space_len=100, pyramid_layer=3, rand_len=4, drop_out_percent=0.0, is_training=False, use_filter=False,
+    white_list_len=0, black_list_len=0, seed=1, lr=0.1, param_attr=fluid.ParamAttr(initializer=half),
+)
+show(rows)  # a row for each n-gram: two of two words, one of three
+#: contrib.layers.rank_attention
+try:
+    fluid.contrib.layers.rank_attention(data([[1.0, 2.0]]), data([[1, 1, 0]]), [4, 3], fluid.ParamAttr())
+except NotImplementedError:
+    print("for GPUs only, in 1.8.5 too")
+#: contrib.summary, contrib.model_stat.summary
+picture = fluid.data("picture", [None, 1, 8, 8])
+layers.fc(fluid.nets.simple_img_conv_pool(picture, num_filters=4, filter_size=3, pool_size=2, pool_stride=2, act="relu"), 10)
+fluid.contrib.summary(fluid.default_main_program())
+#: contrib.AutoMixedPrecisionLists, contrib.decorate
+lists = fluid.contrib.AutoMixedPrecisionLists(custom_white_list=["relu"], custom_black_list=["mul"])
+loss = layers.mean(layers.fc(data([[1.0, 2.0]]), 1))
+optimizer = fluid.contrib.decorate(fluid.optimizer.SGD(0.1), lists)
+optimizer.minimize(loss)
+print([op.type for op in fluid.default_main_program().global_block().ops if op.type in ("cast", "mul")])  # mul stays float32

@@ -213,19 +213,24 @@ print(fluid.dygraph.enabled())
 with fluid.dygraph.guard():
     layer = fluid.dygraph.Linear(2, 1, param_attr=one)
     hook = layer.register_forward_post_hook(lambda layer, inputs, output: output * 10.0)
-    print(isinstance(hook, fluid.dygraph.layers.HookRemoveHelper), layer(ones(1, 2)).numpy().tolist())
+    print(type(hook) is fluid.dygraph.layers.HookRemoveHelper, layer(ones(1, 2)).numpy().tolist())
     hook.remove()
     print(layer(ones(1, 2)).numpy().tolist())
 #: dygraph.tracer.Tracer
 with fluid.dygraph.guard():
     tracer = fluid.framework._dygraph_tracer()  # runs the operators of this mode
-    print(isinstance(tracer, fluid.dygraph.tracer.Tracer))
+    x = fluid.dygraph.to_variable(np.array([-1.0, 2.0], "float32"))
+    out = tracer.new_variable(None, "float32")
+    tracer.trace_op("relu", {"X": x}, {"Out": out}, {})
+    print(type(tracer) is fluid.dygraph.tracer.Tracer, out.numpy().tolist())
 print(fluid.framework._dygraph_tracer())
 #: dygraph.layer_object_helper.LayerObjectHelper
 with fluid.dygraph.guard():
     layer = fluid.dygraph.Linear(2, 1, act="relu")
     helper = layer._helper  # makes the parameters and activations of a Layer
-    print(isinstance(helper, fluid.dygraph.layer_object_helper.LayerObjectHelper))
+    print(type(helper) is fluid.dygraph.layer_object_helper.LayerObjectHelper)
+    w = helper.create_parameter(fluid.ParamAttr(initializer=one), [2], "float32")
+    print(w.name, helper.append_activation(w * -1.0, act="relu").numpy().tolist())
 #: dygraph.math_op_patch.monkey_patch_math_varbase
 fluid.dygraph.math_op_patch.monkey_patch_math_varbase()  # done when fluid is imported; again changes nothing
 with fluid.dygraph.guard():

@@ -110,3 +110,9 @@ with layers.control_flow.BlockGuard(program):  # what is appended here is of a B
     layers.fill_constant([1], "float32", 1.0)
     print(program.current_block().idx, program.current_block().parent_idx)
 print(program.num_blocks, program.current_block().idx)
+#: layers.select_output
+x = data([1.0, 2.0])
+block = fluid.default_main_program().current_block()
+ways = [block.create_var(name="way%d" % k, dtype="float32", shape=[2]) for k in range(2)]
+layers.select_output(x, ways, layers.fill_constant([1], "int32", 1))
+show(ways[1])

@@ -39,6 +39,33 @@ evaluator.reset(exe)
 exe.run(feed=feed)
 average, wrong = evaluator.eval(exe)
 print(average.item(), wrong.item())
+#: evaluator.ChunkEvaluator
+found, label = data([[0], [1], [4], [2]], lengths=[[4]]), data([[0], [1], [4], [4]], lengths=[[4]])  # B-0 I-0 O B-1, or O
+evaluator = fluid.evaluator.ChunkEvaluator(found, label, chunk_scheme="IOB", num_chunk_types=2)
+exe = fluid.Executor(fluid.CPUPlace())
+exe.run(fluid.default_startup_program())
+evaluator.reset(exe)
+exe.run(feed=feed)
+print([round(value.item(), 4) for value in evaluator.eval(exe)])  # precision, recall, F1
+#: evaluator.Evaluator
+class Rows(fluid.evaluator.Evaluator):
+    """Counts rows over all runs."""
+
+    def __init__(self, input):
+        super(Rows, self).__init__("rows")
+        self.total = self._create_state(suffix="total", dtype="int32", shape=[1])
+        layers.sums([self.total, layers.slice(layers.shape(input), axes=[0], starts=[0], ends=[1])], out=self.total)
+
+    def eval(self, executor, eval_program=None):
+        return fluid.executor._fetch_var(self.total.name)
+
+evaluator = Rows(data([[1.0], [2.0], [3.0]]))
+exe = fluid.Executor(fluid.CPUPlace())
+exe.run(fluid.default_startup_program())
+evaluator.reset(exe)
+for _ in range(2):
+    exe.run(feed=feed)
+print(evaluator.eval(exe).tolist())
 #: average.WeightedAverage
 average = fluid.average.WeightedAverage()
 average.add(value=2.0, weight=1)

@@ -64,3 +64,44 @@ losses.append(1, 0.25)
 print(losses.step, losses.value)
 losses.reset()
 print(losses.step)
+#: paddle.reader.Fake
+slow = lambda: iter([[1.0], [2.0]])
+print(list(paddle.reader.Fake()(slow, data_num=3)()))
+#: paddle.reader.PipeReader
+with open("lines.txt", "w") as out:
+    out.write("one\ntwo\n")
+print(list(paddle.reader.PipeReader("cat lines.txt").get_line()))
+#: paddle.complex.elementwise_add, paddle.complex.elementwise_sub, paddle.complex.elementwise_mul, paddle.complex.elementwise_div
+with fluid.dygraph.guard():
+    x, y = (fluid.dygraph.to_variable(np.array([v], "complex64")) for v in (1 + 2j, 3 - 1j))
+    for function in ("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div"):
+        print(function, getattr(paddle.complex, function)(x, y).numpy().round(4).tolist())
+#: paddle.complex.matmul, paddle.complex.kron, paddle.complex.trace, paddle.complex.sum, paddle.complex.reshape, paddle.complex.transpose
+with fluid.dygraph.guard():
+    x = fluid.dygraph.to_variable(np.array([[1, 1j], [2, 0]], "complex64"))
+    print(paddle.complex.matmul(x, x).numpy().tolist(), paddle.complex.trace(x).numpy().tolist())
+    print(paddle.complex.kron(x, x).shape, paddle.complex.sum(x, dim=1).numpy().tolist())
+    print(paddle.complex.reshape(x, [4]).numpy().tolist(), paddle.complex.transpose(x, [1, 0]).numpy().tolist())
+#: paddle.incubate.hapi.vision.BrightnessTransform, paddle.incubate.hapi.vision.ContrastTransform, paddle.incubate.hapi.vision.SaturationTransform, paddle.incubate.hapi.vision.HueTransform
+np.random.seed(0)
+image = np.array([[[10, 100, 200]]], "uint8")  # blue, green, red
+for name in ("BrightnessTransform", "ContrastTransform", "SaturationTransform", "HueTransform"):
+    print(name, getattr(paddle.incubate.hapi.vision, name)(0.4)(image).ravel().tolist())
+#: paddle.incubate.hapi.vision.ColorJitter
+jitter = paddle.incubate.hapi.vision.ColorJitter(brightness=0.4, hue=0.1)
+print(jitter(np.zeros([2, 2, 3], "uint8")).shape, len(jitter.transforms))
+#: paddle.incubate.hapi.distributed.DistributedBatchSampler
+sampler = paddle.incubate.hapi.distributed.DistributedBatchSampler(range(5), batch_size=2, shuffle=True)
+print(list(sampler), len(sampler))
+#: paddle.sysconfig.get_include, paddle.sysconfig.get_lib
+for find in (paddle.sysconfig.get_include, paddle.sysconfig.get_lib):
+    try:
+        find()
+    except NotImplementedError:
+        print("no C++ here")
+#: fluid.framework.ComplexVariable
+real, imag = fluid.data("real", [None, 2]), fluid.data("imag", [None, 2])
+x = fluid.framework.ComplexVariable(real, imag)  # of a Program's variables too
+square = paddle.complex.elementwise_mul(x, x)
+ones = np.ones((1, 2), "float32")
+print(square.dtype, fluid.Executor(fluid.CPUPlace()).run(feed={"real": ones, "imag": 2 * ones}, fetch_list=[square.real, square.imag]))

@@ -253,3 +253,72 @@ with fluid.initializer.init_on_cpu():  # of 1.1
 print(fluid.initializer.force_init_on_cpu())
 #: optimizer.Optimizer
 print(issubclass(fluid.optimizer.SGD, fluid.optimizer.Optimizer), fluid.optimizer.Optimizer.__name__)
+#: data_feeder.BatchedTensorProvider
+x, y = fluid.data("x", [None, 2]), fluid.data("y", [None, 1], "int64")
+samples = lambda: (([i, i + 1.0], [i]) for i in range(3))
+provider = fluid.data_feeder.BatchedTensorProvider([x, y], fluid.CPUPlace(), batch_size=2, generator=samples, drop_last=False)
+for pixels, labels in provider():
+    print(np.array(pixels).tolist(), np.array(labels).tolist())
+#: backward.ProgramStats
+h = layers.relu(data([[1.0]]))
+layers.mean(layers.tanh(h))
+block = fluid.default_main_program().global_block()
+stats = fluid.backward.ProgramStats(block, block.ops)
+stats.build_stats()
+print(stats.writers(h.name), stats.readers(h.name), stats.is_subgraph([h.name], ["mean_0.tmp_0"]))
+#: backward.serialize_op_decs
+layers.relu(data([[1.0]]))
+print(fluid.backward.serialize_op_decs(fluid.default_main_program().global_block().ops[0].desc).splitlines()[:4])
+#: io.get_inference_program
+x = fluid.data("x", [None, 2])
+y = layers.fc(x, 1)
+loss = layers.mean(layers.square(layers.dropout(y, 0.5)))
+fluid.optimizer.SGD(0.1).minimize(loss)
+print([op.type for op in fluid.io.get_inference_program([y]).global_block().ops])
+#: op.Operator
+scope = fluid.core.Scope()
+scope.var("x").get_tensor().set(np.array([1.0, 2.0], "float32"), fluid.CPUPlace())
+operator = fluid.op.Operator("scale", X="x", Out="y", scale=3.0)  # outside of any Program
+operator.run(scope, fluid.CPUPlace())
+print(operator, np.array(scope.find_var("y").get_tensor()).tolist())
+#: core.ProgramDesc
+desc = fluid.core.ProgramDesc()
+op = desc.block(0).append_op()
+op.set_type("relu")
+op.set_input("X", ["x"])
+op.set_output("Out", ["y"])
+for name in (b"x", b"y"):
+    desc.block(0).var(name).set_shape([2])
+op.infer_shape(desc.block(0))
+program = fluid.Program.parse_from_string(desc.serialize_to_string())
+print(fluid.Executor(fluid.CPUPlace()).run(program, feed={"x": np.array([-1.0, 2.0], "float32")}, fetch_list=["y"])[0].tolist())
+#: graphviz.Graph
+graph = fluid.graphviz.Graph("net", rankdir="TB")
+graph.edge(graph.node("x", "arg"), graph.node("relu", "op", shape="box"))
+print(graph.code().splitlines()[0], len(graph.edges))
+#: annotations.deprecated
+@fluid.annotations.deprecated(since="1.8", instead="newer")
+def older(x):
+    """Doubles."""
+    return 2 * x
+
+print(older(2), older.__doc__.splitlines()[-1].strip())
+#: layers.layer_function_generator.generate_layer_fn
+from millstream.fluid.layers.layer_function_generator import generate_layer_fn
+
+show(generate_layer_fn("elementwise_mul")(x=data([2.0]), y=data([3.0]), axis=-1))
+#: executor.as_numpy, executor.FetchHandler
+tensor = fluid.LoDTensor()
+tensor.set(np.array([1.0], "float32"), fluid.CPUPlace())
+print(fluid.executor.as_numpy([tensor, tensor]))
+
+class Watch(fluid.executor.FetchHandler):
+    """Called every period_secs seconds while Executor.train_from_dataset(fetch_handler=…) runs."""
+
+    def handler(self, res_dict):
+        print(res_dict)
+
+print(Watch({"loss": data([1.0])}, period_secs=10).period_secs)
+#: distribute_lookup_table.find_distributed_lookup_table
+layers.embedding(data([[1]]), [10, 3], is_sparse=True, is_distributed=True, param_attr="table")
+print(fluid.distribute_lookup_table.find_distributed_lookup_table(fluid.default_main_program()))

@@ -12,6 +12,6 @@ __all__ = ["ProgramStats", "append_backward", "calc_gradient", "gradients", "ser
 
 def serialize_op_decs(op_desc: Any) -> str:
     """The operator as text, for debugging."""
-    return str(op_desc.to_string())
+    return str(getattr(op_desc, "_op", op_desc).to_string())
 
 

@@ -13,6 +13,7 @@ from millstream.fluid.layers import (
     device,
     distributions,
     io,
+    layer_function_generator,
     learning_rate_scheduler,
     loss,
     metric_op,
