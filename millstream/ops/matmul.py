@@ -309,7 +309,7 @@ def _addmm_spec(given: Spec, x: Spec, y: Spec, **attrs: object) -> Spec:
     return x.like(shape=shape)
 
 
-@op("addmm", slots="Input, X, Y -> Out", infer=_addmm_spec, lod="Input")
+@op("addmm", slots="Input, X, Y -> Out", infer=_addmm_spec, lod="Input", flops=_flops.added_product)
 def addmm(given, x, y, *, Alpha: float = 1.0, Beta: float = 1.0):
     """Alpha * X Y + Beta * Input: [M, K], [K, N] and an Input that broadcasts to [M, N]."""
     return torch.addmm(given, x, y, beta=Beta, alpha=Alpha)

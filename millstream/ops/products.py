@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import ShapeError
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 
@@ -154,7 +155,8 @@ def _bilinear_spec(x: Spec, y: Spec, w: Spec, bias: Spec | None) -> Spec:
     return x.like(shape=(x.shape[0], w.shape[0]))
 
 
-@op("bilinear_tensor_product", slots="X, Y, Weight, Bias? -> Out", infer=_bilinear_spec, lod="X")
+@op("bilinear_tensor_product", slots="X, Y, Weight, Bias? -> Out", infer=_bilinear_spec, lod="X",
+    flops=_flops.bilinear)  # fmt: skip
 def bilinear_tensor_product(x, y, w, bias):
     """Out[n, k] = X[n] Weight[k] Y[n]^T + Bias[k]: X [B, M], Y [B, N], Weight [K, M, N], Bias [1, K]."""
     k, m, n = w.shape

@@ -12,6 +12,7 @@ import pytest
 
 import millstream.fluid as fluid
 from millstream.fluid import layers as L
+from millstream.ops import REGISTRY
 from millstream.runtime import profiler
 from millstream.runtime.profiler.costs import Peaks, measure_peaks, measured_peaks
 from millstream.runtime.profiler.page import page
@@ -77,6 +78,60 @@ def test_recurrent_and_looked_up():
     kind = "lookup_table" if "lookup_table" in found else "lookup_table_v2"
     assert found[kind].bytes == 2 * (7 * 4 * 4) + 7 * 8  # rows out of the table and into the result, and ids
     assert found["gru"].flops == 2 * 7 * 4 * 12 and found["gru_grad"].flops == 2 * found["gru"].flops
+
+
+def test_recurrent_operators_of_other_kinds():
+    x = fluid.data("x", [5, 3, 8])
+    x.stop_gradient = False
+    states = [L.fill_constant([2, 3, 6], "float32", 0.0) for _ in range(2)]
+    out, *_ = L.lstm(x, *states, 5, 6, 2)
+    found = costs(recorded({"x": np.ones((5, 3, 8), "float32")}, L.mean(out), optimizer=fluid.optimizer.SGD(0.1)))
+    weights = 4 * 6 * (8 + 6) + 4 * 6 * (6 + 6)
+    assert found["cudnn_lstm"].flops == 2 * (5 * 3) * weights
+    assert found["cudnn_lstm_grad"].flops == 2 * found["cudnn_lstm"].flops
+
+
+def test_a_loop_of_rows():
+    x, rnn = fluid.data("x", [None, 8], lod_level=1), L.DynamicRNN()
+    with rnn.block():
+        step, memory = rnn.step_input(x), rnn.memory(shape=[6], value=0.0)
+        hidden = L.fc([step, memory], 6, act="tanh")
+        rnn.update_memory(memory, hidden)
+        rnn.output(hidden)
+    rows = fluid.create_lod_tensor(np.ones((7, 8), "float32"), [[4, 3]], None)
+    loss = L.mean(L.sequence_pool(rnn(), "last"))
+    found = costs(recorded({"x": rows}, loss, optimizer=fluid.optimizer.SGD(0.1)))
+    assert found["row_loop"].flops == 7 * (2 * 6 * 6 + 3 * 6)  # a product with the state, two sums, tanh
+    assert found["row_loop_grad"].flops > found["row_loop"].flops
+
+
+SHAPES = {  # operator: (inputs, outputs, attributes, operations)
+    "lstm_unit": ({"X": [(3, 8)], "C_prev": [(3, 2)]}, {"C": [(3, 2)]}, {}, 60),
+    "packed_conv2d": ({"Filter": [(6, 2, 3, 3)]}, {"Output": [(2, 6, 7, 7)]}, {}, 2 * (2 * 6 * 7 * 7) * (2 * 3 * 3)),
+    "fused_attention": ({"Q": [(2, 5, 8)], "K": [(2, 7, 8)], "V": [(2, 7, 4)]}, {}, {}, 2 * 2 * 5 * 7 * (8 + 4)),
+    "fusion_repeated_fc_relu": ({"X": [(5, 8)], "W": [(8, 4), (4, 2)]}, {}, {}, 2 * 5 * (8 * 4 + 4 * 2)),
+    "fusion_squared_mat_sub": ({"X": [(5, 8)], "Y": [(8, 4)]}, {"Out": [(5, 4)]}, {}, 2 * (2 * 5 * 8 * 4)),
+    "sequence_conv": ({"X": [(7, 4)], "Filter": [(12, 6)]}, {"Out": [(7, 6)]}, {}, 2 * 7 * 12 * 6),
+    "fusion_seqexpand_concat_fc": ({"X": [(7, 4), (2, 3)], "FCWeight": [(7, 5)]}, {}, {}, 2 * 5 * (7 * 4 + 2 * 3)),
+    "addmm": ({"X": [(5, 8)], "Y": [(8, 4)]}, {"Out": [(5, 4)]}, {}, 2 * 5 * 8 * 4),
+    "bilinear_tensor_product": ({"X": [(5, 8)], "Weight": [(3, 8, 4)]}, {}, {}, 2 * 5 * (3 * 8 * 4)),
+    "fusion_gru": ({"X": [(7, 4)], "WeightX": [(4, 9)], "WeightH": [(3, 9)]}, {}, {}, 2 * 7 * (4 * 9 + 3 * 9)),
+    "fused_embedding_fc_lstm": ({"Ids": [(7, 1)], "WeightH": [(3, 12)]}, {}, {}, 2 * 7 * (3 * 12)),
+    "projected_bigru": (
+        {"X": [(7, 4)], "WeightX": [(4, 9)], "WeightH": [(3, 9)], "WeightX2": [(4, 9)], "WeightH2": [(3, 9)]}, {}, {},
+        2 * (2 * 7 * (4 * 9 + 3 * 9)),
+    ),
+    "attention_lstm": (
+        {"X": [(6, 4)], "C0": [(2, 3)], "AttentionWeight": [(7, 1)], "LSTMWeight": [(7, 12)]}, {}, {},
+        2 * 6 * (7 + 7 * 12 + 3 * 4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_operations_by_shapes(name):
+    ins, outs, attrs, operations = SHAPES[name]
+    assert REGISTRY.get(name).extra["flops"](ins, outs, attrs) == operations
 
 
 def test_matmul_counts_the_inner_dimension():

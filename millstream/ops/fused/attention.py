@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from millstream.errors import ShapeError
+from millstream.ops import _flops
 from millstream.ops._opdef import Longs, op
 from millstream.ops._values import Spec
 
@@ -29,7 +30,8 @@ def _attention_spec(q, k, v, mask, *, scale, heads):
     return q.like(shape=(*q.shape[:-1], v.shape[-1]))
 
 
-@op("fused_attention", slots="Q, K, V, Mask? -> Out", infer=_attention_spec, lod="Q", grad=False)
+@op("fused_attention", slots="Q, K, V, Mask? -> Out", infer=_attention_spec, lod="Q", grad=False,
+    flops=_flops.attention)  # fmt: skip
 def fused_attention(q, k, v, mask, *, scale: float = 1.0, heads: int = 0):
     """softmax(scale * Q K^T + Mask) V over the last two dims (Vaswani et al. 2017, arXiv:1706.03762).
 

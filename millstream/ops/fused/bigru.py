@@ -12,6 +12,7 @@ import torch
 
 from millstream.errors import EnforceNotMet
 from millstream.kernels.threads import parts, run_parts
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.fused.projected import TILED, few, projected_gru
@@ -41,7 +42,7 @@ def _rows_spec(
 @op(
     "projected_bigru",
     slots="X#, WeightX, BiasX?, WeightH, Bias?, WeightX2, BiasX2?, WeightH2, Bias2? -> Hidden#",
-    infer=_rows_spec, grad=False,
+    infer=_rows_spec, grad=False, flops=_flops.projected_both_ways,
 )  # fmt: skip
 def projected_bigru(
     x, wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2, *, activation: str = "tanh", gate_activation: str = "sigmoid",
@@ -81,6 +82,7 @@ def _ids_spec(ids, table, wh, bias, wh2, bias2, *, activation, gate_activation, 
 
 @op(
     "embedded_bigru", slots="Ids#, Table, WeightH, Bias?, WeightH2, Bias2? -> Hidden#", infer=_ids_spec, grad=False,
+    flops=_flops.embedded_recurrence,
 )  # fmt: skip
 def embedded_bigru(
     ids, table, wh, bias, wh2, bias2, *, activation: str = "tanh", gate_activation: str = "sigmoid",

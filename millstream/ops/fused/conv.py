@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from millstream.errors import AttributeTypeError
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops.nn.conv import _conv2d, _infer_conv
 
@@ -56,7 +57,8 @@ def _takes(x, w, bias, residual, strides, paddings, dilations, groups) -> bool:
     return residual is None or (residual.dtype is torch.float32 and tuple(residual.shape) == (n, out, *result))
 
 
-@op("packed_conv2d", slots="Input, Filter, Bias?, ResidualData? -> Output", infer=_spec, lod="Input", grad=False)
+@op("packed_conv2d", slots="Input, Filter, Bias?, ResidualData? -> Output", infer=_spec, lod="Input", grad=False,
+    flops=_flops.convolution)  # fmt: skip
 def packed_conv2d(
     x, w, bias, residual, *, strides: list[int], paddings: list[int], dilations: list[int], groups: int = 1,
     activation: str = "", number: float = 0.0, reuse: bool = False, state,

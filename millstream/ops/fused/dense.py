@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ops import _flops
 from millstream.ops._broadcast import align, broadcast_shape
 from millstream.ops._opdef import op
 from millstream.ops.matmul import fc
@@ -66,7 +67,8 @@ def _repeated_spec(x, ws, biases):
     return outs[:-1], outs[-1]
 
 
-@op("fusion_repeated_fc_relu", slots="X, W*, Bias* -> ReluOut*~, Out", infer=_repeated_spec, lod="Out=X", grad=False)
+@op("fusion_repeated_fc_relu", slots="X, W*, Bias* -> ReluOut*~, Out", infer=_repeated_spec, lod="Out=X", grad=False,
+    flops=_flops.repeated_layers)  # fmt: skip
 def fusion_repeated_fc_relu(x, ws, biases):
     """relu(… relu(X W_0 + b_0) … W_n + b_n); ReluOut: the results before the last."""
     outs = []
@@ -85,6 +87,7 @@ def _squared_spec(x, y, *, scalar):
 
 @op(
     "fusion_squared_mat_sub", slots="X, Y -> SquaredX~, SquaredY~, SquaredXY~, Out", infer=_squared_spec, grad=False,
+    flops=_flops.squared_products,
 )
 def fusion_squared_mat_sub(x, y, *, scalar: float = 1.0):
     """((X Y)^2 - X^2 Y^2) * scalar, squares elementwise: the pairwise term of factorization machines (Rendle 2010)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from millstream.errors import EnforceNotMet, ShapeError
 from millstream.kernels.gemm import product
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 from millstream.ops.recurrent import gru as _gru
@@ -34,7 +35,7 @@ def _gru_spec(x, h0, wx, wh, bias, *, activation, gate_activation, is_reverse, u
 
 @op(
     "fusion_gru", slots="X#, H0?, WeightX, WeightH, Bias? -> ReorderedH0~, XX#~, BatchedInput~, BatchedOut~, Hidden#",
-    infer=_gru_spec, grad=False,
+    infer=_gru_spec, grad=False, flops=_flops.projected_input,
 )
 def fusion_gru(
     x, h0, wx, wh, bias, *, activation: str = "tanh", gate_activation: str = "sigmoid", is_reverse: bool = False,
@@ -73,7 +74,7 @@ def _lstm_spec(
     "fusion_lstm",
     slots="X#, WeightX, WeightH, Bias, H0?, C0? -> Hidden#, Cell#, XX#~, BatchedInput~, BatchedHidden~, BatchedCell~,"
     " ReorderedH0~, ReorderedC0~, CheckedCell~",
-    infer=_lstm_spec, grad=False,
+    infer=_lstm_spec, grad=False, flops=_flops.projected_input,
 )
 def fusion_lstm(
     x, wx, wh, bias, h0, c0, *, use_peepholes: bool = True, is_reverse: bool = False, use_seq: bool = True,
@@ -110,7 +111,7 @@ def _embedding_spec(
     "fused_embedding_fc_lstm",
     slots="Ids#, Embeddings, WeightH, Bias, H0?, C0? -> Hidden#, Cell#, XX#~, BatchedInput~, BatchedHidden~,"
     " BatchedCell~, ReorderedH0~, ReorderedC0~",
-    infer=_embedding_spec, grad=False,
+    infer=_embedding_spec, grad=False, flops=_flops.embedded_recurrence,
 )
 def fused_embedding_fc_lstm(
     ids, table, wh, bias, h0, c0, *, use_peepholes: bool = True, is_reverse: bool = False, use_seq: bool = True,

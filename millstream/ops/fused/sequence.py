@@ -7,6 +7,7 @@ import torch
 
 from millstream.errors import AttributeTypeError, EnforceNotMet, NotSupportedError, ShapeError
 from millstream.ir.types import VarType
+from millstream.ops import _flops
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import Ragged, SelectedRows, Spec
 from millstream.ops.sequence._lod import index, one_level
@@ -86,7 +87,8 @@ def _seqconv_spec(x, weight, bias, *, contextLength, contextStart, contextStride
     return out, Spec((x.shape[0], weight.shape[0]), x.dtype)
 
 
-@op("fusion_seqconv_eltadd_relu", slots="X#, Filter, Bias -> Out#, ColMat~", infer=_seqconv_spec, grad=False)
+@op("fusion_seqconv_eltadd_relu", slots="X#, Filter, Bias -> Out#, ColMat~", infer=_seqconv_spec, grad=False,
+    flops=_flops.context_product)  # fmt: skip
 def fusion_seqconv_eltadd_relu(x, weight, bias, *, contextLength: int, contextStart: int = 0, contextStride: int = 1):
     """relu(sequence_conv(X) + Bias); ColMat: the rows' contexts side by side."""
     columns = _columns(x, None, contextStart, contextLength)
@@ -106,7 +108,8 @@ def _expand_fc_spec(xs, weight, bias, *, fc_activation):
     return xs[0].like(shape=(xs[0].shape[0], weight.shape[1])), None
 
 
-@op("fusion_seqexpand_concat_fc", slots="X*#, FCWeight, FCBias? -> Out#, FCOut~", infer=_expand_fc_spec, grad=False)
+@op("fusion_seqexpand_concat_fc", slots="X*#, FCWeight, FCBias? -> Out#, FCOut~", infer=_expand_fc_spec, grad=False,
+    flops=_flops.expanded_layer)  # fmt: skip
 def fusion_seqexpand_concat_fc(xs, weight, bias, *, fc_activation: str = "identity"):
     """activation([X_0, X_1 expanded, …] FCWeight + FCBias).
 

@@ -11,6 +11,7 @@ import torch
 
 from millstream.kernels.arrays import array
 from millstream.kernels.threads import run_parts
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.recurrent._steps import batches, check_state, code, codes, fits, need, panel_kernels, sequence_offsets
@@ -80,7 +81,7 @@ def _run(values, offsets, attention, h0, c0, lw, lb, acts):
     "attention_lstm",
     slots="X#, C0, H0?, AttentionWeight, AttentionBias?, AttentionScalar?, AttentionScalarBias?, LSTMWeight, LSTMBias"
     " -> Hidden#, Cell#, AttentionedX~, AttentionFCOut~, LSTMX~, LSTMOUT~",
-    infer=_spec, grad=False,
+    infer=_spec, grad=False, flops=_flops.attended_recurrence,
 )
 def attention_lstm(
     x, c0, h0, aw, ab, scalar, scalar_bias, lw, lb, *, gate_activation: str = "sigmoid", cell_activation: str = "tanh",

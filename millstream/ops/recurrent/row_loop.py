@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from millstream.errors import InvalidProgramError
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
 
@@ -28,7 +29,8 @@ def _lengths(steps: list[Ragged], shape: torch.Tensor | None) -> np.ndarray:
     return np.diff(lod[0])
 
 
-@op("row_loop", slots="Steps*#, Statics*#?, Inits*?, Consts*?, Shape? -> Outs*#, Tape~", infer=_spec, nodiff="Shape")
+@op("row_loop", slots="Steps*#, Statics*#?, Inits*?, Consts*?, Shape? -> Outs*#, Tape~", infer=_spec, nodiff="Shape",
+    flops=_flops.row_program)  # fmt: skip
 def row_loop(steps, statics, inits, consts, shape, *, code: str, widths: list[int] = [], train: bool = False):
     """Run the program `code` (kernels/row_program.py) over the sequences of Steps.
 

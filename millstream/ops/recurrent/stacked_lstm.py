@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import ShapeError
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 
 
@@ -34,7 +35,8 @@ def _unpack(w: torch.Tensor, input_size: int, hidden: int, layers: int, directio
     return params
 
 
-@op("cudnn_lstm", slots="Input, InitH, InitC, W, Cache? -> Out, last_h, last_c", infer=_spec, nodiff="Cache")
+@op("cudnn_lstm", slots="Input, InitH, InitC, W, Cache? -> Out, last_h, last_c", infer=_spec, nodiff="Cache",
+    flops=_flops.stacked_recurrence)  # fmt: skip
 def cudnn_lstm(
     x, init_h, init_c, w, cache, *,
     max_len: int = 20, dropout_prob: float = 0.0, is_bidirec: bool = False, input_size: int = 10,

@@ -97,7 +97,7 @@ def _lstm_spec(x, c, *, forget_bias):
     return c, c
 
 
-@op("lstm_unit", slots="X, C_prev -> C, H", infer=_lstm_spec, traceable=True)
+@op("lstm_unit", slots="X, C_prev -> C, H", infer=_lstm_spec, traceable=True, flops=_flops.lstm_cell)
 def lstm_unit(x, c_prev, *, forget_bias: float = 0.0):
     """One LSTM step from the gates' pre-activations, in the order input, forget, output, candidate.
 

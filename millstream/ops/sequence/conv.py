@@ -8,6 +8,7 @@ import torch
 from millstream.errors import EnforceNotMet, NotSupportedError, ShapeError
 from millstream.kernels.arrays import array, tensor
 from millstream.kernels.gemm import product, product_of_rows
+from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
 from millstream.ops.sequence._lod import check_rows, known, offsets_of, segment
@@ -49,7 +50,7 @@ def _columns(x: Ragged, padding: torch.Tensor | None, start: int, length: int) -
     return tensor(out, x.values)
 
 
-@op("sequence_conv", slots="X#, PaddingData?, Filter -> Out#", infer=_conv_spec)
+@op("sequence_conv", slots="X#, PaddingData?, Filter -> Out#", infer=_conv_spec, flops=_flops.context_product)
 def sequence_conv(
     x, padding, weight, *, paddingTrainable: bool = False, contextLength: int, contextStart: int = 0, contextStride: int = 1,
 ):
