@@ -151,12 +151,13 @@ def _stride_indices(dim, start, end, stride):
     """Positions of the slice, as a range.
 
     Walking down, Fluid takes end + 1, end + 1 - stride, … up to `start` and turns them around: the last position is
-    always end + 1, also where `start` is not a whole number of steps away.
+    always end + 1, also where `start` is not a whole number of steps away. There an end of -1 is the place before the
+    first element, not the last element.
     """
     if stride == 0:
         raise ShapeError("strides must not be 0")
     start = start + dim if start < 0 else start
-    end = end + dim if end < 0 else end  # still negative: walking down, past the first element
+    end = end + dim if end < (0 if stride > 0 else -1) else end  # still negative: walking down, past the first element
     if stride > 0:
         return range(min(max(start, 0), dim), min(max(end, 0), dim), stride)
     return range(max(end, -1) + 1, min(start, dim - 1) + 1, -stride)[::-1]
