@@ -153,6 +153,20 @@ def test_an_id_that_is_out_of_range():
     assert "test_fuse_lookups.py" in str(caught.value)
 
 
+@pytest.mark.parametrize("layer", [fluid.layers.embedding, fluid.embedding])
+def test_an_empty_batch(layer):
+    def make():
+        shape = (None, 1) if layer is fluid.layers.embedding else (None, 2)
+        x = fluid.layers.concat(vectors(layer=layer, shape=shape), -1)
+        loss = fluid.layers.reduce_sum(fluid.layers.square(x))
+        fluid.optimizer.SGD(0.1).minimize(loss)
+        return [x, loss]
+
+    width = 1 if layer is fluid.layers.embedding else 2
+    feed = {f"w{k}": np.zeros((0, width), "int64") for k in range(4)}
+    assert "lookup_concat_grad" in types(compare(make, feed, steps=2))
+
+
 def test_many_rows_are_added_in_place():
     """Enough of them that the loop in kernels/rows.py takes over."""
     ids = {f"w{k}": RNG.randint(0, IDS, (300, 1)).astype("int64") for k in range(4)}

@@ -59,9 +59,10 @@ def lookup_concat(
             x = xs[members[0]]
             parts.append(x.reshape(rows, x.shape[-1]))
         else:
-            parts.append(looked_up(ws[table], _side_by_side(ids, members, rows), padding_idx).reshape(rows, -1))
+            found = looked_up(ws[table], _side_by_side(ids, members, rows), padding_idx)
+            parts.append(found.reshape(rows, len(members) * found.shape[-1]))
     out = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    return out if len(shape) == 1 else out.reshape(*shape, -1)
+    return out if len(shape) == 1 else out.reshape(*shape, out.shape[1])
 
 
 @op(
