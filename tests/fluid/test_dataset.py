@@ -286,3 +286,23 @@ def test_a_pipe_without_end(files):
             break
         time.sleep(0.05)
     assert not [t for t in threading.enumerate() if t.name.startswith("millstream-dataset")]
+
+
+@pytest.mark.parametrize("kind", ["InMemoryDataset", "QueueDataset"])
+def test_zeros_of_sequences_stand_for_nothing_in_memory(kind, tmp_path):
+    """The numbers are 1.8.5's."""
+    path = tmp_path / "part"
+    path.write_text("2 0 5 3 0.0 0.5 0.0000001 2 0 0.5\n2 0 0 1 0 2 0 0\n1 7 2 0 0 2 1 2\n")
+    ids = fluid.layers.data("ids", [1], dtype="int64", lod_level=1)
+    weights = fluid.layers.data("weights", [1], lod_level=1)
+    dense = fluid.layers.data("dense", [2])
+    dataset = fluid.DatasetFactory().create_dataset(kind)
+    dataset.set_batch_size(3)
+    dataset.set_filelist([str(path)])
+    dataset.set_use_var([ids, weights, dense])
+    if kind == "InMemoryDataset":
+        dataset.load_into_memory()
+    (feed,) = dataset._batches()
+    assert np.array(feed["dense"]).tolist() == [[0, 0.5], [0, 0], [1, 2]]
+    found = [np.array(feed["ids"]).ravel().tolist(), feed["weights"].recursive_sequence_lengths()]
+    assert found == ([[5, 0, 7], [[1, 1, 1]]] if kind == "InMemoryDataset" else [[0, 5, 0, 0, 7], [[3, 1, 2]]])

@@ -11,7 +11,7 @@ import numpy as np
 
 from millstream.errors import InvalidProgramError, NotSupportedError
 from millstream.fluid.dataset.desc import desc_text
-from millstream.fluid.dataset.multi_slot import Samples, SlotSpec, as_feed, joined, samples_of
+from millstream.fluid.dataset.multi_slot import Samples, SlotSpec, as_feed, joined, samples_of, without_zeros
 from millstream.ir.types import dtype_name
 from millstream.reader._channel import Channel, ChannelClosed
 from millstream.runtime.tensor import LoDTensor
@@ -213,7 +213,11 @@ class FileInstantDataset(QueueDataset):
 
 
 class InMemoryDataset(DatasetBase):
-    """Reads its files once, into memory, where samples can be shuffled."""
+    """Reads its files once, into memory, where samples can be shuffled.
+
+    As in 1.8.5, zeros in slots of sequences (lod_level above 0) are left out while reading: 0 stands for a feature that is
+    not there. A line that has nothing else keeps one. A QueueDataset keeps them all.
+    """
 
     _feed_name = "MultiSlotInMemoryDataFeed"
 
@@ -233,8 +237,10 @@ class InMemoryDataset(DatasetBase):
         self._check()
         threads = min(threads, len(self.filelist))
         if threads == 1:
-            return joined(list(self._samples(self.filelist)), self._slots)
-        return joined(list(_parallel([self._samples(self.filelist[k::threads]) for k in range(threads)], 0)), self._slots)
+            parts = self._samples(self.filelist)
+        else:
+            parts = _parallel([self._samples(self.filelist[k::threads]) for k in range(threads)], 0)
+        return joined([without_zeros(part, self._slots) for part in parts], self._slots)
 
     def preload_into_memory(self, thread_num: int | None = None) -> None:
         """Begin to read all files in the background; :meth:`wait_preload_done` waits for the end."""

@@ -15,6 +15,7 @@ from millstream.runtime.tensor import LoDTensor
 
 Record = tuple[np.ndarray, ...]
 _BLOCK = 1 << 20  # bytes parsed at once
+_SMALLEST = 1e-6  # a float below it counts as zero
 
 
 @cache
@@ -222,6 +223,40 @@ def _by_slot(samples: Sequence[Samples], is_float: np.ndarray) -> tuple[np.ndarr
         _kernels().gather(s.ints, s.floats, s.starts, s.counts, is_float, ints, floats, places)
     bounds = zip(is_float.tolist(), (ends - totals).tolist(), ends.tolist())
     return counts, [(floats if wanted else ints)[start:end] for wanted, start, end in bounds]
+
+
+def without_zeros(samples: Samples, slots: Sequence[SlotSpec]) -> Samples:
+    """The samples without zeros in slots that are sequences; of a line that has nothing else one zero stays.
+
+    1.8.5 reads files into memory that way: 0 stands for a feature that is not there.
+    """
+    is_float = _is_float(slots)
+    counts, by_slot = _by_slot([samples], is_float)
+    left, starts = counts.copy(), np.empty(counts.shape, np.int64)
+    pools: dict[bool, list[np.ndarray]] = {True: [np.zeros(0, np.float32)], False: [np.zeros(0, np.int64)]}
+    filled = {True: 0, False: 0}
+    for k, (slot, values) in enumerate(zip(slots, by_slot)):
+        if not slot.dense:
+            values, left[:, k] = _nonzero(values, counts[:, k])
+        kind = bool(is_float[k])
+        starts[:, k] = filled[kind] + np.cumsum(left[:, k]) - left[:, k]
+        filled[kind] += len(values)
+        pools[kind].append(values)
+    return Samples(left, starts, np.concatenate(pools[False]), np.concatenate(pools[True]))
+
+
+def _nonzero(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values of a slot that are not zero, or the one zero of a line without others; how many of each line)."""
+    kept = np.abs(values) >= _SMALLEST if values.dtype.kind == "f" else values != 0
+    if kept.all():
+        return values, counts
+    left = np.bincount(np.repeat(np.arange(len(counts)), counts)[kept], minlength=len(counts))
+    bare = (left == 0) & (counts > 0)
+    first = (np.cumsum(counts) - counts)[bare]
+    values = values.copy()
+    values[first] = 0
+    kept[first] = True
+    return values[kept], left + bare
 
 
 def as_feed(samples: Sequence[Samples], slots: Sequence[SlotSpec], columns: Sequence[int]) -> dict[str, LoDTensor]:
