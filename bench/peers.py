@@ -55,7 +55,7 @@ def installed(name):
 
 def environment(threads):
     # OPENBLAS_CORETYPE can force slow kernels on numpy; a benchmark takes the library's own choice.
-    env = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OMP_NUM_THREADS")}
+    env = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
     env.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS="1", CPU_NUM="1", GLOG_minloglevel="3")
     return env
 

@@ -6,11 +6,15 @@ import importlib
 from typing import Any
 
 from millstream.batch import batch
+from millstream.config import wait_shortly
 from millstream.version import full_version as __version__
 
 __all__ = ["__version__", "batch", "compat", "dataset", "fluid", "load", "reader", "version"]
 
 _LAZY = frozenset({"compat", "complex", "dataset", "distributed", "fluid", "incubate", "reader", "sysconfig", "utils"})
+
+
+wait_shortly()
 
 
 def __getattr__(name: str) -> Any:

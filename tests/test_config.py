@@ -55,6 +55,14 @@ def test_cluster(monkeypatch):
     assert found.training_role == "TRAINER"
 
 
+@pytest.mark.parametrize(("chosen", "found"), [({}, str(config.SPIN)), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_waiting_threads_sleep_soon_unless_the_user_has_chosen(chosen, found):
+    left = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, sys, millstream; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=left | chosen, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(found), "False"]
+
+
 def test_get_and_set():
     assert config.get_flags("FLAGS_check_nan_inf") == {"FLAGS_check_nan_inf": False}
     config.set_flags({"FLAGS_check_nan_inf": 1, "FLAGS_eager_delete_tensor_gb": 2})
