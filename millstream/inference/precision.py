@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from millstream.inference.partition import partition
 from millstream.runtime.plan import Context
 
 PRECISIONS = ("float32", "bfloat16", "int8")
+_FLOAT32 = ("pack_conv", "reuse_memory")
 _INT8 = ("onnxruntime", "openvino")  # both run what onnxruntime's tool quantises
 
 
@@ -76,9 +79,7 @@ def _form(
     model: Model, name: str, options: engines.Options, precision: str, calibration: Sequence[Request], ctx: Context
 ) -> Form:  # fmt: skip
     if name == "native":
-        form = Form(model, name, model.native.program, half=True)
-        form.work = model.native.work
-        return form
+        return _half(model)
     transform = None
     if precision == "int8":
         transform = _quantiser(_inputs_of_groups(model, name, options, calibration, ctx))
@@ -88,6 +89,17 @@ def _form(
     if made.form is None:
         raise NotSupportedError("it takes no part of the model: " + made.explain().replace("\n", "; "))
     return made.form
+
+
+def _half(model: Model) -> Form:
+    """The native Form under autocast, without kernels that hold weights of their own in float32."""
+    if not model.optimize:
+        return Form(model, "native", model.program, half=True)
+    work = model.optimized(model.program, [n for n in model.pass_names if n not in _FLOAT32])
+    model.keep(work.values)
+    form = Form(model, "native", work.program, half=True)
+    form.work = work
+    return form
 
 
 # ---- int8 --------------------------------------------------------------------------------------------
@@ -124,8 +136,7 @@ def _quantiser(seen: list[list[list[np.ndarray[Any, Any]]]]) -> Any:
         from onnxruntime import quantization
 
         batches = next(groups)
-        model = onnx.load_from_string(data)
-        names = [i.name for i in model.graph.input]
+        names = [i.name for i in onnx.load_from_string(data).graph.input]
 
         class Reader(quantization.CalibrationDataReader):
             def __init__(self) -> None:
@@ -134,17 +145,41 @@ def _quantiser(seen: list[list[list[np.ndarray[Any, Any]]]]) -> Any:
             def get_next(self) -> dict[str, Any] | None:
                 return next(self.left, None)
 
-        with tempfile.TemporaryDirectory() as folder:
-            before, after = os.path.join(folder, "float.onnx"), os.path.join(folder, "int8.onnx")
-            quantization.quant_pre_process(model, before, skip_symbolic_shape=True)
-            quantization.quantize_static(
-                before, after, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            )  # fmt: skip
-            with open(after, "rb") as fh:
-                return fh.read()
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            given, before, after = (os.path.join(folder, f"{name}.onnx") for name in ("given", "float", "int8"))
+            with open(given, "wb") as fh:  # a path: of a model in memory the tool writes what it can't read again
+                fh.write(data)
+            try:
+                quantization.quant_pre_process(given, before, skip_symbolic_shape=True)
+                quantization.quantize_static(
+                    before, after, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                    activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+                )  # fmt: skip
+            except Exception as error:  # the tool and the packages under it have no common class of errors
+                raise NotSupportedError(f"onnxruntime can't quantise it: {type(error).__name__}: {error}") from error
+            with open(after, "rb") as made:
+                return made.read()
 
     return transform
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime's tool says what it does, and every initializer that it drops."""
+    import onnxruntime
+
+    logger = logging.getLogger("onnxruntime")
+    root, level = logging.getLogger(), logger.level
+    before = root.level
+    onnxruntime.set_default_logger_severity(3)
+    logger.setLevel(logging.CRITICAL)
+    root.setLevel(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        logger.setLevel(level)
+        onnxruntime.set_default_logger_severity(2)
 
 
 def _own(results: list[Any]) -> list[Any]:

@@ -315,6 +315,8 @@ def _pass_names(passes: Iterable[str] | None, optimize: bool) -> tuple[str, ...]
 def _requests(model: Model, calibration: Iterable[Any]) -> list[Request]:
     read = Inputs(model)
     found = []
+    if not isinstance(calibration, Iterable) or isinstance(calibration, (str, bytes, Mapping)):
+        raise TypeError(f"load: calibration must be a list of requests, received {type(calibration).__name__}")
     for given in calibration:
         if isinstance(given, Mapping):
             found.append(read.values(read.named(given)))

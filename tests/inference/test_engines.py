@@ -198,6 +198,30 @@ def test_reduced_precision_within_a_bound(image_model, image, precision):
         millstream.load(image_model, engine="auto", precision=precision, calibration=[image], max_error=1e-9)
 
 
+def test_native_bfloat16_of_convolutions(tmp_path, save_model):
+    """Autocast makes some results bfloat16, and what follows takes them beside float32 weights."""
+
+    def build():
+        x = fluid.data("x", [None, 3, 8, 8])
+        y = fluid.layers.conv2d(fluid.layers.conv2d(x, 8, 1, act="relu"), 8, 3, padding=1, act="relu")
+        return ["x"], [fluid.layers.fc(fluid.layers.conv2d(y, 8, 3, groups=8), 4)]
+
+    folder = save_model(tmp_path / "m", build)
+    x = np.random.rand(2, 3, 8, 8).astype("float32")
+    model = millstream.load(folder, precision="bfloat16", calibration=[x], max_error=0.1)
+    assert list(model.errors) == ["native bfloat16"]
+    want = millstream.load(folder)(x)
+    assert 0 < np.abs(model(x) - want).max() <= 0.1 * np.abs(want).max()
+
+
+def test_a_model_with_sequences_in_int8(text_model):
+    given = {"words": [[1, 2, 3], [4]], "wide": np.ones((2, 4), "float32")}
+    model = millstream.load(text_model, engine="onnxruntime", precision="int8", calibration=[given] * 3, max_error=0.5)
+    assert model.engine_for(given) == "onnxruntime int8" and model.errors["onnxruntime int8"] < 0.5
+    with pytest.raises(TypeError, match="list of requests, received int"):
+        millstream.load(text_model, engine="onnxruntime", precision="int8", calibration=5, max_error=0.5)
+
+
 def test_precisions_that_an_engine_has_not(image_model, image):
     with pytest.raises(NotSupportedError, match="does not compute in bfloat16"):
         millstream.load(image_model, engine="onnxruntime", precision="bfloat16", calibration=[image], max_error=1.0)
