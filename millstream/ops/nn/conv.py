@@ -89,6 +89,9 @@ def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, l
     half = x.dtype is torch.float16 and slow_half(x)
     if half:
         x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
+    if w.dtype is not x.dtype and torch.is_autocast_enabled(x.device.type):
+        kind = torch.get_autocast_dtype(x.device.type)  # torch.convolution itself is not one of autocast's
+        x, w, bias = x.to(kind), w.to(kind), None if bias is None else bias.to(kind)
     x = nearby_channels(x)
     out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
     if half:
