@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -78,6 +79,11 @@ def _batch_norm(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.elementwise_add(first, second, act="relu"))
 
 
+def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
+    x = fluid.layers.conv2d(_dense(fluid, feed, "x", [32, 33, 33]), 32, 1)
+    return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
+
+
 def _loop(fluid: Any, feed: Feed) -> list[Any]:
     x, layers = _sequence(fluid, feed, "x", 8), fluid.layers
     rnn = layers.DynamicRNN()
@@ -133,8 +139,35 @@ def _many_rows(fluid: Any, feed: Feed) -> list[Any]:
     return [loss]
 
 
+def _pooled_lookups(fluid: Any, feed: Feed) -> list[Any]:
+    slots = [_sequence(fluid, feed, f"ids{k}", 1, "int64") for k in range(2)]
+    rows = [fluid.layers.embedding(ids, [10, WIDTH], is_sparse=True) for ids in slots]
+    return _trained(fluid, fluid.layers.concat([fluid.layers.sequence_pool(r, "sum") for r in rows], 1))
+
+
 def _products(fluid: Any, feed: Feed) -> list[Any]:
     return [fluid.layers.fc(_dense(fluid, feed, "x", [16, 128]), 128)]
+
+
+def _many_products(fluid: Any, feed: Feed) -> list[Any]:
+    x = _dense(fluid, feed, "x", [272, 64])
+    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(x, 64), 64)))
+
+
+def _two_ways(fluid: Any, feed: Feed) -> list[Any]:
+    """A tagger's two directions, in the operators that a loaded model has for them."""
+    import millstream
+
+    x = fluid.layers.embedding(_sequence(fluid, feed, "words", 1, "int64"), [10, WIDTH])
+    for _ in range(2):
+        ways = [fluid.layers.dynamic_gru(fluid.layers.fc(x, 3 * WIDTH), WIDTH, is_reverse=back) for back in (False, True)]
+        x = fluid.layers.concat(ways, axis=1)
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    with tempfile.TemporaryDirectory() as folder:
+        fluid.io.save_inference_model(folder, ["words"], [x], exe)
+        millstream.load(folder)(feed["words"])
+    return [x]
 
 
 def _beam(fluid: Any, feed: Feed) -> list[Any]:
@@ -157,9 +190,10 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
-    "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm,
+    "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
     "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows,
-    "many sparse rows": _many_rows, "products of few rows": _products,
+    "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups, "products of few rows": _products,
+    "products of many rows": _many_products, "gru in both directions": _two_ways,
     "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 

@@ -167,3 +167,11 @@ def product_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.mm(a.t(), b)
     linear = cast(Callable[..., Any], _onednn())
     return linear(a.contiguous().t(), b.contiguous().t(), None, "none", [], "")
+
+
+def steady_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b for matrices [M, K] and [K, N] of shapes that come again and again: convolutions, not sequences."""
+    if not _fits(a, b, a.numel() * b.shape[1]):
+        return torch.mm(a, b)
+    linear = cast(Callable[..., Any], _onednn())
+    return linear(_dense(a), _dense(b.t()), None, "none", [], "")

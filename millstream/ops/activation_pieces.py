@@ -19,6 +19,7 @@ _SLOTS = "X -> Out"
 _BY_X = "X, Out@GRAD -> X@GRAD"
 _BY_OUT = "Out, Out@GRAD -> X@GRAD"
 _threshold_backward = torch.ops.aten.threshold_backward
+_leaky_backward = torch.ops.aten.leaky_relu_backward.default
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
 
@@ -31,7 +32,7 @@ def leaky_relu(x, *, alpha: float = 0.02):
 @op("leaky_relu_grad", slots=_BY_OUT)
 def leaky_relu_grad(out, dout, *, alpha: float = 0.02):
     """dOut where Out > 0, alpha * dOut elsewhere."""
-    return torch.where(out > 0, dout, dout * alpha)
+    return _leaky_backward(dout, out, alpha, False)
 
 
 @op("relu6", slots=_SLOTS, infer="X", lod="X", amp="gray")

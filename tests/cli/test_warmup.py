@@ -8,15 +8,17 @@ from millstream.cli import main, warmup
 CALLED = {
     "attention_lstm": ["forward"],
     "batch_norm": ["_sums", "_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
+    "depthwise": ["_forward", "_back_input", "_back_filter"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
     "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],
-    "rows": ["_number", "_add", "_outside", "_add_scaled"],
+    "rows": ["_number", "_add", "_outside", "_add_scaled", "_gather_sums", "spread"],
     "segment": [
         "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
     ],
-    "tiles": ["few_rows_at"], "xxhash": ["hash_rows"],
+    "bigru": ["from_rows", "from_ids"], "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
+    "xxhash": ["hash_rows"],
 }  # fmt: skip
 
 

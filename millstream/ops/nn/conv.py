@@ -12,6 +12,7 @@ from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn import _conv_rows
 from millstream.ops.nn._window import (
     CHANNELS_LAST,
     channels_back,
@@ -93,10 +94,31 @@ def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, l
         kind = torch.get_autocast_dtype(x.device.type)  # torch.convolution itself is not one of autocast's
         x, w, bias = x.to(kind), w.to(kind), None if bias is None else bias.to(kind)
     x = nearby_channels(x)
-    out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
+    if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
+        out = _conv_rows.pointwise(x, w, bias, strides)
+    elif bias is not None or (out := _conv_rows.depthwise(x, w, strides, paddings, dilations, groups)) is None:
+        out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
     if half:
         out = out.half()
     return channels_back(out) if last else out
+
+
+def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
+    """(dInput, dFilter, dBias) where something is faster than torch's convolution_backward, else None."""
+    if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
+        return _conv_rows.pointwise_backward(x, w, dout, strides, want)
+    found = _conv_rows.depthwise_backward(x, w, dout, strides, paddings, dilations, groups, want)
+    if found is not None or not want[1]:
+        return found
+    dw = _conv_rows.filter_gradient(x, w, dout, strides, paddings, dilations, groups)
+    if dw is None:
+        return None
+    rest = [want[0], False, want[2]]
+    sizes = [w.shape[0]] if want[2] else None
+    dx, db = None, None
+    if want[0] or want[2]:
+        dx, _, db = _backward(dout, x, w, sizes, strides, paddings, dilations, False, [0] * len(strides), groups, rest)
+    return dx, dw, db
 
 
 def _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, algorithm, layout):
@@ -117,7 +139,8 @@ def _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups,
     if half:
         dout, x, w = dout.float(), x.float(), w.float()
     x = nearby_channels(x)
-    dx, dw, db = _backward(dout, x, w, sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want)
+    found = _other_backward(x, w, dout, want, strides, paddings, dilations, groups)
+    dx, dw, db = found or _backward(dout, x, w, sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want)
     if half:
         dx, dw, db = halved(dx, dw, db)
     if dw is not None:

@@ -1,0 +1,166 @@
+"""2-D convolutions of channels-last maps by other means than torch's, where those are slow; all of float32 on the CPU.
+
+- **Pointwise**: 1x1 filters are a product over rows of pixels. torch has a plain loop for them with one thread and few
+  images; with few pixels oneDNN's convolutions spend more on the filters' order than its products do.
+- **Windows**: the gradient of a large filter over few pixels, or of a strided one, as a product with the windows of the
+  input. Processor ms, oneDNN -> so: 3x3 of 512 to 1,024 on 10x10 49 -> 14; of 512 on 8x7x7 39 -> 22; 64 to 128 on
+  160x160, stride 2, 38 -> 16.
+- **Depthwise** with dilation: torch's loop over channels takes 20 to 130 ms for what the kernels do in 5 to 10
+  (2,048 channels of 33x33).
+
+Each function returns None where it does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from millstream.kernels.gemm import steady_product
+
+_FEW = 512  # pixels of the whole batch
+_WIDE = 32  # channels: narrower windows are slow to gather
+_MOST = 8 << 20  # numbers of all windows together
+_DEPTHWISE = 1 << 16  # elements from which numba is worth its import
+
+Ints = Sequence[int]
+
+
+def _plain(*tensors: torch.Tensor) -> bool:
+    """Whether these are values (not stand-ins of a compiler) that nothing differentiates."""
+    return not torch.is_grad_enabled() and all(
+        type(t) is torch.Tensor and t.dtype is torch.float32 and t.is_cpu for t in tensors
+    )
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """[N, C, H, W] as [N * H * W, C]; a view of a channels-last map."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _map(rows: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
+    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+# ---- pointwise -------------------------------------------------------------------------------------
+def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, groups: int) -> bool:
+    """Whether a convolution is a product here, and better so."""
+    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(x, w):
+        return False
+    pixels = x.shape[0] * -(-x.shape[2] // strides[0]) * -(-x.shape[3] // strides[1])
+    return 1 < pixels <= _FEW or (torch.get_num_threads() == 1 and x.shape[0] < 16)
+
+
+def _taken(x: torch.Tensor, strides: Ints) -> torch.Tensor:
+    return x if tuple(strides) == (1, 1) else x[:, :, :: strides[0], :: strides[1]]
+
+
+def pointwise(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, strides: Ints) -> torch.Tensor:
+    """Output of what :func:`is_pointwise`."""
+    x = _taken(x, strides)
+    out = steady_product(_rows(x), w.view(w.shape[:2]).t())
+    return _map(out if bias is None else out.add_(bias), x.shape[0], *x.shape[2:])
+
+
+def pointwise_backward(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, want: Sequence[bool]
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """(dInput, dFilter, dBias)."""
+    rows, taken = _rows(dout), _taken(x, strides)
+    dx = dw = None
+    if want[0]:
+        found = _map(steady_product(rows, w.view(w.shape[:2])), x.shape[0], *dout.shape[2:])
+        if taken is x:
+            dx = found
+        else:
+            dx = torch.zeros_like(x)
+            _taken(dx, strides).copy_(found)
+    if want[1]:
+        dw = steady_product(rows.t(), _rows(taken)).view(w.shape)
+    return dx, dw, (rows.sum(0) if want[2] else None)
+
+
+# ---- windows ---------------------------------------------------------------------------------------
+def filter_gradient(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """dFilter of a convolution with a large filter, over few pixels or with a stride."""
+    if groups != 1 or x.dim() != 4 or x.shape[1] < _WIDE or not _plain(x, w, dout):
+        return None
+    n, (out_channels, channels, kh, kw), (height, width) = x.shape[0], w.shape, dout.shape[2:]
+    pixels = n * height * width
+    if kh * kw == 1 or pixels * kh * kw * channels > _MOST or not (1 < pixels <= _FEW or max(strides) > 1):
+        return None
+    padded = x.permute(0, 2, 3, 1)
+    if any(paddings):
+        padded = F.pad(padded, (0, 0, paddings[1], paddings[1], paddings[0], paddings[0]))
+    steps = padded.stride()
+    windows = padded.as_strided(
+        (n, height, width, kh, kw, channels),
+        (steps[0], steps[1] * strides[0], steps[2] * strides[1], steps[1] * dilations[0], steps[2] * dilations[1], 1),
+        padded.storage_offset(),
+    )
+    found = steady_product(_rows(dout).t(), windows.reshape(pixels, -1))
+    return found.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
+
+
+# ---- depthwise -------------------------------------------------------------------------------------
+def _is_depthwise(x: torch.Tensor, w: torch.Tensor, dilations: Ints, groups: int) -> bool:
+    return (
+        max(dilations) > 1 and x.dim() == 4 and groups == x.shape[1] == w.shape[0] and w.shape[1] == 1
+        and x.numel() >= _DEPTHWISE and _plain(x, w)
+    )  # fmt: skip
+
+
+def _last(x: torch.Tensor) -> Any:
+    return x.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _filters(w: torch.Tensor) -> Any:
+    return w.view(w.shape[0], *w.shape[2:]).permute(1, 2, 0).contiguous().numpy()
+
+
+def _shape(strides: Ints, paddings: Ints, dilations: Ints) -> Any:
+    return tuple(strides), tuple(paddings), tuple(dilations)
+
+
+def depthwise(
+    x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """Output of a dilated depthwise convolution."""
+    if not _is_depthwise(x, w, dilations, groups):
+        return None
+    from millstream.kernels import depthwise as kernels
+
+    sizes = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(x.shape[2:], w.shape[2:], strides, paddings, dilations)
+    ]
+    out = torch.empty(x.shape[0], *sizes, x.shape[1])
+    kernels.forward(_last(x), _filters(w), _shape(strides, paddings, dilations), out.numpy())
+    return out.permute(0, 3, 1, 2)
+
+
+def depthwise_backward(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int,
+    want: Sequence[bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None] | None:  # fmt: skip
+    """(dInput, dFilter, dBias) of a dilated depthwise convolution."""
+    if not _is_depthwise(x, w, dilations, groups) or not _plain(dout):
+        return None
+    from millstream.kernels import depthwise as kernels
+
+    dx = dw = None
+    dy, shape = _last(dout), _shape(strides, paddings, dilations)
+    if want[0]:
+        room = torch.empty(x.shape[0], *x.shape[2:], x.shape[1])
+        kernels.backward_input(dy, _filters(w), shape, room.numpy())
+        dx = room.permute(0, 3, 1, 2)
+    if want[1]:
+        kernel = (w.shape[2], w.shape[3])
+        found = torch.from_numpy(kernels.backward_filter(_last(x), dy, shape, kernel)).to(w.dtype)
+        dw = found.permute(2, 0, 1).reshape(w.shape)
+    return dx, dw, (dout.sum((0, 2, 3)) if want[2] else None)

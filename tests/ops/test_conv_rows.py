@@ -1,0 +1,44 @@
+"""Convolutions that are products over rows, or kernels, against torch's own."""
+
+import pytest
+import torch
+
+from millstream.ops._opdef import REGISTRY
+
+# (input, filters, attributes): few pixels, a stride, dilated channels of their own, one thread
+CASES = {
+    "pointwise": ((2, 64, 7, 7), (96, 64, 1, 1), {}),
+    "pointwise, stride": ((2, 64, 13, 14), (160, 64, 1, 1), {"strides": [2, 2]}),
+    "few pixels": ((2, 64, 7, 6), (96, 64, 3, 3), {"paddings": [1, 1]}),
+    "stride": ((1, 32, 41, 40), (48, 32, 3, 3), {"paddings": [1, 1], "strides": [2, 2]}),
+    "stride, dilation": ((1, 32, 41, 40), (48, 32, 3, 2), {"paddings": [2, 1], "strides": [2, 1], "dilations": [2, 1]}),
+    "depthwise": ((2, 48, 33, 32), (48, 1, 3, 3), {"paddings": [2, 2], "dilations": [2, 2], "groups": 48}),
+    "window at the rim": ((2, 48, 33, 32), (48, 1, 3, 3), {"paddings": [30, 2], "dilations": [30, 2], "groups": 48}),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_numbers(case, threads):
+    size, filters, attrs = CASES[case]
+    held = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, w, bias = torch.randn(size), torch.randn(filters), torch.randn(filters[0])
+        given = {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1, **attrs}
+        leaves = [t.double().requires_grad_() for t in (x, w, bias)]
+        wanted = torch.conv2d(*leaves, given["strides"], given["paddings"], given["dilations"], given["groups"])
+        dout = torch.randn(wanted.shape)
+        wanted.backward(dout.double())
+        with torch.no_grad():
+            for bias_or_none, bias_wanted in ((bias, True), (None, False)):
+                out = REGISTRY.get("conv2d").kernel(x, w, bias_or_none, None, **given)
+                less = 0 if bias_or_none is not None else bias.double()[:, None, None]
+                torch.testing.assert_close(out.double(), wanted.detach() - less, rtol=1e-4, atol=1e-3)
+                found = REGISTRY.get("conv2d_grad").kernel(x, w, bias_or_none, dout, want=(True, True, bias_wanted), **given)
+                for mine, leaf in zip(found, leaves if bias_wanted else leaves[:2]):
+                    assert mine.shape == leaf.shape
+                    torch.testing.assert_close(mine.double(), leaf.grad, rtol=1e-4, atol=2e-3)
+                assert found[1].is_contiguous()
+    finally:
+        torch.set_num_threads(held)
