@@ -80,7 +80,7 @@ def _batch_norm(fluid: Any, feed: Feed) -> list[Any]:
 
 
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
-    x = fluid.layers.conv2d(_dense(fluid, feed, "x", [32, 33, 33]), 32, 1)
+    x = fluid.layers.conv2d(_dense(fluid, feed, "x", [2, 32, 33, 33]), 32, 1)
     return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
 
 
