@@ -79,3 +79,42 @@ def add_rows(out: np.ndarray, rows: np.ndarray, values: np.ndarray, alpha: float
     if wrong >= 0:
         raise IndexError(f"row {rows[wrong]} of a matrix of {len(out)} rows")
     _add_scaled(out, rows, values, out.dtype.type(alpha))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gather_sums(table, rows, offsets, starts, columns, out):
+    width, slots, sequences = table.shape[1], offsets.shape[0], offsets.shape[1] - 1
+    for i in range(sequences):
+        for s in range(slots):
+            target, first = out[i, columns[s] : columns[s] + width], starts[s]
+            target[:] = 0
+            for r in range(first + offsets[s, i], first + offsets[s, i + 1]):
+                source = table[rows[r]]
+                for j in range(width):
+                    target[j] += source[j]
+
+
+def gather_sums(
+    table: np.ndarray, rows: np.ndarray, offsets: np.ndarray, starts: np.ndarray, columns: np.ndarray, out: np.ndarray
+) -> None:
+    """out[i, columns[s] : + width] = the sum of the rows of sequence i of slot s, whose numbers begin at rows[starts[s]].
+
+    offsets: [slots, sequences + 1]. Raises IndexError, before anything changes, when the table has no such row.
+    """
+    wrong = _outside(rows, len(table))
+    if wrong >= 0:
+        raise IndexError(f"id out of range: must be from 0 to {len(table) - 1}, received {rows[wrong]}")
+    _gather_sums(table, rows, offsets, starts, columns, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def spread(gradient, offsets, starts, columns, values):
+    """The transpose: values[r] = the columns of `gradient` that row r was added to."""
+    width, slots, sequences = values.shape[1], offsets.shape[0], offsets.shape[1] - 1
+    for i in range(sequences):
+        for s in range(slots):
+            source, first = gradient[i, columns[s] : columns[s] + width], starts[s]
+            for r in range(first + offsets[s, i], first + offsets[s, i + 1]):
+                target = values[r]
+                for j in range(width):
+                    target[j] = source[j]

@@ -177,3 +177,103 @@ def test_many_rows_are_added_in_place():
         return [loss]
 
     assert "join_rows" in types(compare(make, ids, steps=3, rtol=1e-9, atol=1e-11))
+
+
+# ---- with sums of sequences between -----------------------------------------------------------------
+def sequences(lengths, count=3):
+    """A feed of `count` slots with sequences of `lengths` in some order."""
+    feed = {}
+    for k in range(count):
+        sizes = RNG.permutation(lengths).tolist()
+        ids = RNG.randint(0, IDS, (sum(sizes), 1)).astype("int64")
+        feed[f"w{k}"] = fluid.create_lod_tensor(ids, [sizes], fluid.CPUPlace())
+    return feed
+
+
+def sums(tables=("t", "t", "t"), sparse=True, kind="sum", **how):
+    found = []
+    for k, table in enumerate(tables):
+        ids = fluid.data(f"w{k}", [None, 1], "int64", lod_level=1)
+        attr = fluid.ParamAttr(name=table)
+        rows = fluid.layers.embedding(ids, [IDS, 5], is_sparse=sparse, param_attr=attr, dtype="float64", **how)
+        found.append(fluid.layers.sequence_pool(rows, kind))
+    return found
+
+
+POOLED = ["lookup_pool_concat", "lookup_pool_concat_grad"]
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adam", "lazy adam", "momentum"])
+def test_sums_of_sequences(optimizer, sparse):
+    def make():
+        a, b, c = sums(("t", "s", "t"), sparse)
+        dense = fluid.data("dense", [None, 3], "float64")
+        dense.stop_gradient = False
+        loss = loss_of([a, fluid.layers.scale(dense, 2.0), b, c])
+        OPTIMIZERS[optimizer]().minimize(loss)
+        return [loss, dense.name + "@GRAD"]
+
+    feed = {**sequences([2, 0, 3, 1]), "dense": FEED["dense"][:4]}
+    found = types(compare(make, feed, steps=4, rtol=1e-9, atol=1e-11))
+    assert [found.count(t) for t in POOLED] == [1, 1]
+    assert not {"lookup_table", "lookup_table_grad", "sequence_pool", "sequence_pool_grad", "concat"} & set(found)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_sums_over_a_frozen_table(trained):
+    def make():
+        parts = sums(("t", "frozen", "t"))
+        fluid.default_main_program().global_block().var("frozen").stop_gradient = True
+        loss = loss_of(parts)
+        if trained:
+            fluid.optimizer.SGD(0.1).minimize(loss)
+        return [loss]
+
+    assert POOLED[0] in types(compare(make, sequences([2, 3]), steps=2, rtol=1e-9, atol=1e-11))
+
+
+def test_sums_of_two_levels_keep_the_outer_one():
+    def make():
+        return [fluid.layers.concat(sums(), 1)]
+
+    feed = {}
+    for k in range(3):
+        ids = RNG.randint(0, IDS, (6, 1)).astype("int64")
+        feed[f"w{k}"] = fluid.create_lod_tensor(ids, [[2, 1], [3, 1, 2]], fluid.CPUPlace())
+    main, startup, fetches = build(make)
+    found = []
+    for passes in ((), fluid.Executor().passes):
+        exe, scope = fluid.Executor(), fluid.Scope()
+        exe.passes = passes
+        with fluid.scope_guard(scope):
+            exe.run(startup)
+            found.append(exe.run(main, feed, fetches, return_numpy=False)[0])
+    assert found[0].lod() == found[1].lod() == [[0, 2, 3]]
+    np.testing.assert_allclose(np.asarray(found[1]), np.asarray(found[0]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["average", "padded", "rows are read"])
+def test_other_sums_stay(how):
+    def make():
+        parts = sums(kind="average") if how == "average" else sums(padding_idx=2) if how == "padded" else sums()
+        x = fluid.layers.concat(parts, 1)
+        block = fluid.default_main_program().global_block()
+        read = [op.output("Out")[0] for op in block.ops if op.type == "lookup_table"] if how == "rows are read" else []
+        loss = fluid.layers.mean(x)
+        fluid.optimizer.SGD(0.1).minimize(loss)
+        return [loss, *read]
+
+    assert POOLED[0] not in types(compare(make, sequences([2, 3, 1]), steps=2, rtol=1e-9, atol=1e-11))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"w1": np.zeros((4, 1), "int64")}, "must have a LoD"),
+    ({"w1": fluid.create_lod_tensor(np.zeros((4, 1), "int64"), [[4]], None)}, r"as many sequences, received \[2, 1, 2\]"),
+    ({"w1": fluid.create_lod_tensor(np.full((4, 1), 99, "int64"), [[3, 1]], None)}, "from 0 to 8, received 99"),
+])  # fmt: skip
+def test_mistakes_in_sequences(change, message):
+    main, startup, fetches = build(lambda: [fluid.layers.concat(sums(), 1)])
+    with pytest.raises(Exception, match=message) as caught:
+        run(main, startup, {**sequences([2, 3]), **change}, fetches)
+    assert "test_fuse_lookups.py" in str(caught.value)

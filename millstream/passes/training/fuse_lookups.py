@@ -1,4 +1,5 @@
-"""Lookups side by side in one concat, and their gradients -> lookup_concat and lookup_concat_grad.
+"""Lookups side by side in one concat, and their gradients -> lookup_concat and lookup_concat_grad; with the sums of
+sequences between (sequence_pool) -> lookup_pool_concat and its gradient.
 
 The ids of neighbours in one table are looked up by one call that writes the rows where concat would have laid them; the
 table gets the gradients of all of them as one set of rows.
@@ -29,12 +30,14 @@ class _Place:
     concat_grad: int | None = None
     grads: dict[int, int] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)  # table -> where its parts are added
+    pools: dict[int, int] = field(default_factory=dict)  # sequence_pool after each lookup; empty where there is none
+    pool_grads: dict[int, int] = field(default_factory=dict)
 
     def forward(self) -> set[int]:
-        return {self.concat, *self.lookups.values()}
+        return {self.concat, *self.lookups.values(), *self.pools.values()}
 
     def backward(self) -> set[int]:
-        return {p for p in (self.concat_grad, *self.grads.values()) if p is not None}
+        return {p for p in (self.concat_grad, *self.grads.values(), *self.pool_grads.values()) if p is not None}
 
 
 @program_pass(_NAME)
@@ -48,6 +51,8 @@ def fuse_lookups(work: Work) -> int:
         if op.type != "concat" or len(op.input("X")) < 2 or op.input("AxisTensor"):
             continue
         place = _Place(at, _lookups_of(uses, at))
+        if not place.lookups:
+            place = _pooled(uses, at)
         if len(place.lookups) < 2 or not _on_last_axis(uses, op):
             continue
         why = _with_gradients(uses, place) or _in_the_way(uses, place)
@@ -88,6 +93,41 @@ def _lookups_of(uses: Uses, concat: int) -> dict[int, int]:
     return found
 
 
+def _pooled(uses: Uses, concat: int) -> _Place:
+    """The same for sums of looked-up sequences."""
+    place = _Place(concat, {})
+    first: Any = None
+    for k, name in enumerate(uses.ops[concat].input("X")):
+        pool = uses.producer(name, concat)
+        if pool is None or not _hidden(uses, name, concat, "concat_grad") or not _adds(uses.ops[pool]):
+            continue
+        if any(uses.seen_outside(n) for n in uses.ops[pool].output("MaxIndex")):
+            continue
+        rows = uses.ops[pool].input("X")[0]
+        at = uses.producer(rows, pool)
+        if at is None or uses.ops[at].type != "lookup_table" or not _hidden(uses, rows, pool, "sequence_pool_grad"):
+            continue
+        table, ids = (uses.block._find_var_recursive(uses.ops[at].input(s)[0]) for s in ("W", "Ids"))
+        plain = table is not None and table.type is VarType.LOD_TENSOR and table.dtype in (VarType.FP32, VarType.FP64)
+        if not plain or ids is None or uses.ops[at].attr("padding_idx") != -1 or uses.seen_outside(rows):
+            continue
+        first = first or (table.dtype if table is not None else None)
+        if table is not None and table.dtype == first and uses.ops[concat].input("X").count(name) == 1:
+            place.lookups[k], place.pools[k] = at, pool
+    return place
+
+
+def _adds(op: Operator) -> bool:
+    return op.type == "sequence_pool" and op.attr("pooltype") == "SUM" and op.attr("pad_value") == 0.0
+
+
+def _hidden(uses: Uses, name: str, reader: int, grad: str) -> bool:
+    """Whether only the operator at `reader` and gradients of type `grad` see `name`."""
+    if len(uses.writers[name]) > 1 or uses.seen_outside(name):
+        return False
+    return all(r == reader or uses.ops[r].type == grad for r in uses.readers[name])
+
+
 def _form(uses: Uses, op: Operator) -> Any:
     """What lookups must have in common: the declared shape of the ids; None where they may be sequences."""
     ids, table = (uses.block._find_var_recursive(op.input(s)[0]) for s in ("Ids", "W"))
@@ -122,6 +162,13 @@ def _with_gradients(uses: Uses, place: _Place) -> str | None:
             return f"{gradient!r} is read, written or seen elsewhere too"
         if not readers:  # its table is not trained
             continue
+        if place.pools:
+            inner = _through_pool(uses, place, k, readers[0])
+            if isinstance(inner, str):
+                return inner
+            readers = inner
+            if not readers:
+                continue
         grad = uses.ops[readers[0]]
         same = grad.input("Ids") == lookup.input("Ids") and grad.input("W") == lookup.input("W")
         if grad.type != lookup.type + "_grad" or not same or not grad.output("W@GRAD"):
@@ -130,6 +177,20 @@ def _with_gradients(uses: Uses, place: _Place) -> str | None:
             return "the gradient is another lookup's"
         place.grads[k] = readers[0]
     return _parts_are_added(uses, place)
+
+
+def _through_pool(uses: Uses, place: _Place, k: int, at: int) -> list[int] | str:
+    """Who reads the gradient of the rows that the sequence_pool of place `k` adds, or why nobody may."""
+    grad, pool = uses.ops[at], uses.ops[place.pools[k]]
+    if grad.type != "sequence_pool_grad" or grad.input("X") != pool.input("X") or grad.attr("pooltype") != "SUM":
+        return f"{grad.input_arg_names[0]!r} is not read by the gradient of its sequence_pool"
+    place.pool_grads[k] = at
+    name = grad.output("X@GRAD")[0]
+    if name == EMPTY_VAR:
+        return []
+    if len(uses.readers[name]) > 1 or len(uses.writers[name]) > 1 or uses.seen_outside(name):
+        return f"{name!r} is read, written or seen elsewhere too"
+    return list(uses.readers[name])
 
 
 def _parts_are_added(uses: Uses, place: _Place) -> str | None:
@@ -183,14 +244,14 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator | 
         mine = k in place.lookups
         order.append(taken[0] if mine else -1 - taken[1])
         taken[0 if mine else 1] += 1
-    attrs = {
-        "tables": [tables.index(op.input("W")[0]) for op in lookups], "order": order,
-        "padding_idx": lookups[0].attr("padding_idx"), "any_shape": lookups[0].type == "lookup_table_v2",
-        "sparse": [-1] * len(tables),
-    }  # fmt: skip
+    kind = "lookup_pool_concat" if place.pools else "lookup_concat"
+    attrs: dict[str, Any] = {"order": order, "sparse": [-1] * len(tables)}
+    attrs["tables"] = [tables.index(op.input("W")[0]) for op in lookups]
+    if not place.pools:
+        attrs.update(padding_idx=lookups[0].attr("padding_idx"), any_shape=lookups[0].type == "lookup_table_v2")
     inputs = {"W": tables, "Ids": [op.input("Ids")[0] for op in lookups], "X": rest}
     attrs_of = {**attrs, OP_ROLE: concat.role}
-    forward = Operator(work.block, "lookup_concat", inputs, {"Out": concat.output("Out")}, attrs_of, concat.site)
+    forward = Operator(work.block, kind, inputs, {"Out": concat.output("Out")}, attrs_of, concat.site)
     if place.concat_grad is None:
         return forward, None
     concat_grad = uses.ops[place.concat_grad]
@@ -204,7 +265,7 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator | 
     outputs = {"W@GRAD": [of_table.get(t, EMPTY_VAR) for t in tables], "X@GRAD": dxs}
     given = {**inputs, "Out@GRAD": concat_grad.input("Out@GRAD")}
     attrs_of = {**attrs, "sparse": sparse, OP_ROLE: concat_grad.role}
-    backward = Operator(work.block, "lookup_concat_grad", given, outputs, attrs_of, concat_grad.site)
+    backward = Operator(work.block, kind + "_grad", given, outputs, attrs_of, concat_grad.site)
     backward.forward = forward
     return forward, backward
 
