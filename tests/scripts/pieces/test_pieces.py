@@ -12,7 +12,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
 ERROR = re.compile(r"![\w|]+")
-SCRIPTS = sorted(n[:-4] for n in os.listdir(os.path.join(HERE, "recorded")))
+HABITS = os.path.join(os.path.dirname(HERE), "habits")
+SCRIPTS = sorted(
+    os.path.join(folder, n[:-4]) for folder in (HERE, HABITS) for n in os.listdir(os.path.join(folder, "recorded"))
+)
 
 
 def sections(text):
@@ -41,18 +44,19 @@ def same(recorded, text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_sections_print_what_1_8_5_printed(name, tmp_path):
+@pytest.mark.parametrize("path", SCRIPTS, ids=os.path.basename)
+def test_sections_print_what_1_8_5_printed(path, tmp_path):
+    folder, name = os.path.split(path)
     done = subprocess.run(
-        [sys.executable, "-m", "millstream.cli", "run", os.path.join(HERE, name + ".py")],
-        env=dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS="1", CPU_NUM="2"),
+        [sys.executable, "-m", "millstream.cli", "run", path + ".py"],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join((ROOT, HERE)), OMP_NUM_THREADS="1", CPU_NUM="2"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    with open(os.path.join(HERE, "recorded", name + ".txt"), encoding="utf-8") as text:
+    with open(os.path.join(folder, "recorded", name + ".txt"), encoding="utf-8") as text:
         recorded = sections(text.read())
     got = sections(done.stdout)
     assert list(got) == list(recorded)
