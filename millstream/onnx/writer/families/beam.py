@@ -77,6 +77,9 @@ def beam_search(e: Emission) -> None:
         points = before + g.op("Log", points)
     ended = g.op("Equal", last, g.const(int(e["end_id"]), last.dtype))
     points = g.where(g.unsqueeze(ended, 1), before, points)
+    # one row more: when all sources are done there is none to read where nothing stands
+    points = g.op("Pad", points, g.ints(0, 0, 1, 0))
+    ended = g.concat([ended, g.const([False])], 0)
     all_ = _candidates(g, prefixes, points, ended, most)
 
     _, chosen = g.ops("TopK", 2, all_.rank, g.const([most], np.int64), dtypes=[points.dtype, np.int64], axis=1)
@@ -165,5 +168,7 @@ def beam_search_decode(e: Emission) -> None:
     total = g.dim(trail.words, 0)
     order = _ordered(g, place * total + g.arange(total))
     offsets = [from_lengths(g, _histogram(g, trail.source, sources)), from_lengths(g, _histogram(g, place, hypotheses))]
-    e.set("SentenceIds", g.gather(trail.words, order), offsets)
-    e.set("SentenceScores", g.gather(trail.marks, order), offsets)
+    for slot, kept in (("SentenceIds", trail.words), ("SentenceScores", trail.marks)):
+        made = g.gather(kept, order)
+        made.shape = (-1,)
+        e.set(slot, made, offsets)
