@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 
-from millstream.errors import FeedError, UninitializedError
+from millstream.errors import EnforceNotMet, FeedError, UninitializedError
 from millstream.ir.types import VarType
 from millstream.ops._values import NO_LOD, VAR_DTYPE, LoD
 from millstream.ops._values import SelectedRows as Rows
@@ -123,7 +125,46 @@ class LoDTensor:
     _get_dims = shape
 
     def _set_dims(self, dims: Sequence[int]) -> None:
-        self._t = torch.empty(list(dims)) if self._t is None else self._t.new_empty(list(dims))
+        """Take another shape: with as many numbers, the numbers stay; else they are undefined."""
+        new = list(dims)
+        if self._t is None:
+            self._t = torch.empty(new)
+        elif math.prod(new) == self._t.numel():
+            self._t = self._t.reshape(new)
+        else:
+            self._t = self._t.new_empty(new)
+
+    def _element(self, index: int, dtype: Any) -> Any:
+        t = self.torch()
+        if t.dtype is not dtype:
+            held, wanted = (str(d).removeprefix("torch.") for d in (t.dtype, dtype))
+            raise EnforceNotMet(f"the tensor holds {held}, not {wanted}")
+        return t.view(-1)[index]
+
+    def _get_float_element(self, index: int) -> float:
+        """Number `index` in row order. EnforceNotMet: it is no float32."""
+        return float(self._element(index, torch.float32))
+
+    def _set_float_element(self, index: int, value: float) -> None:
+        """Change number `index` in place. EnforceNotMet: it is no float32."""
+        self._element(index, torch.float32).fill_(value)
+
+    def _get_double_element(self, index: int) -> float:
+        """Number `index` in row order. EnforceNotMet: it is no float64."""
+        return float(self._element(index, torch.float64))
+
+    def _set_double_element(self, index: int, value: float) -> None:
+        """Change number `index` in place. EnforceNotMet: it is no float64."""
+        self._element(index, torch.float64).fill_(value)
+
+    def _share_data_with(self, other: LoDTensor) -> LoDTensor:
+        """Hold the memory of `other`; the LoD stays."""
+        self._t = other.torch()
+        return self
+
+    def _to_dlpack(self) -> Any:
+        """A DLPack capsule over the memory; ``core.from_dlpack`` takes it."""
+        return torch.utils.dlpack.to_dlpack(self.torch().detach())
 
     def _dtype(self) -> VarType:
         return VarType.FP32 if self._t is None else VAR_DTYPE[self._t.dtype]

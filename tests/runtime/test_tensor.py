@@ -22,3 +22,16 @@ def test_a_misspelt_switch_is_refused():
         strategy.reduce_strategy = 1
     with pytest.raises(TypeError, match="num_threads"):
         fluid.ExecutionStrategy().num_threads = "4"
+
+
+def test_single_numbers_and_shared_memory():
+    t, other = fluid.LoDTensor(), fluid.LoDTensor()
+    t.set(np.arange(6).reshape(2, 3).astype("float32"))
+    other._share_data_with(t)
+    t._set_float_element(1, 9.5)
+    assert t._get_float_element(1) == 9.5 and np.array(other)[0, 1] == 9.5
+    t._set_dims([3, 2])
+    assert np.array(t).tolist() == [[0, 9.5], [2, 3], [4, 5]]
+    with pytest.raises(RuntimeError, match="float32, not float64"):
+        t._get_double_element(0)
+    assert np.from_dlpack(t.torch()).sum() == 23.5 and t._to_dlpack() is not None
