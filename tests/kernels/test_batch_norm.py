@@ -65,3 +65,21 @@ def test_other_orders_and_small_maps_are_left_to_torch():
     norm = Norm(torch.ones(16), torch.zeros(16), 1e-5, "NCHW", RELU)
     for x in (torch.randn(4, 16, 32, 32), torch.randn(8, 16), torch.randn(2000, 16), torch.randn(66000, 16).half()):
         assert _norm_rows.forward(x, norm, torch.zeros(16), torch.ones(16), 0.9) is None
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_bfloat16(residual):
+    order = {"memory_format": torch.channels_last}
+    x, other, dy = (torch.randn(3, 24, 27, 27).bfloat16().contiguous(**order) for _ in range(3))
+    norm = Norm(torch.rand(24) + 0.5, torch.randn(24), 1e-5, "NCHW", RELU)
+    leaves = [t.double().requires_grad_() for t in (x, norm.scale, norm.bias, other)]
+    wanted = torch.nn.functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], True, 0.0, 1e-5)
+    wanted = torch.relu(wanted + leaves[3] if residual else wanted)
+    wanted.backward(dy.double())
+    given = torch.zeros(24), torch.ones(24), 0.9, other if residual else None
+    y, _, _, saved_mean, saved_inv = _norm_rows.forward(x, norm, *given)
+    assert (y.dtype, saved_mean.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(y.double(), wanted.detach(), rtol=1e-2, atol=1e-6)
+    found = _norm_rows.backward(x, norm, saved_mean, saved_inv, dy, y if residual else None)
+    for mine, leaf in zip(found[: 4 if residual else 3], leaves):
+        torch.testing.assert_close(mine.double(), leaf.grad, rtol=1e-2, atol=2e-2)

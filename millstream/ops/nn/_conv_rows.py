@@ -1,10 +1,10 @@
-"""2-D convolutions of channels-last maps by other means than torch's, where those are slow; all of float32 on the CPU.
+"""2-D convolutions of channels-last maps by other means than torch's, where those are slow, on the CPU.
 
 - **Pointwise**: 1x1 filters are a product over rows of pixels. torch has a plain loop for them with one thread and few
   images; with few pixels oneDNN's convolutions spend more on the filters' order than its products do.
 - **Windows**: the gradient of a large filter over few pixels, or of a strided one, as a product with the windows of the
   input. Processor ms, oneDNN -> so: 3x3 of 512 to 1,024 on 10x10 49 -> 14; of 512 on 8x7x7 39 -> 22; 64 to 128 on
-  160x160, stride 2, 38 -> 16.
+  160x160, stride 2, 38 -> 16. In bfloat16: 256 on 8x14x14 58 -> 11.
 - **Depthwise** with dilation: torch's loop over channels takes 20 to 130 ms for what the kernels do in 5 to 10
   (2,048 channels of 33x33).
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from millstream.kernels.gemm import steady_product
 
-_FEW = 512  # pixels of the whole batch
+_FEW, _FEW_HALF = 512, 2048  # pixels of the whole batch; in bfloat16
 _WIDE = 32  # channels: narrower windows are slow to gather
 _MOST = 8 << 20  # numbers of all windows together
 _DEPTHWISE = 1 << 16  # elements from which numba is worth its import
@@ -29,11 +29,17 @@ _DEPTHWISE = 1 << 16  # elements from which numba is worth its import
 Ints = Sequence[int]
 
 
-def _plain(*tensors: torch.Tensor) -> bool:
-    """Whether these are values (not stand-ins of a compiler) that nothing differentiates."""
-    return not torch.is_grad_enabled() and all(
-        type(t) is torch.Tensor and t.dtype is torch.float32 and t.is_cpu for t in tensors
-    )
+_FLOAT = (torch.float32,)
+_BOTH = (torch.float32, torch.bfloat16)
+
+
+def _plain(dtypes: Sequence[torch.dtype], *tensors: torch.Tensor) -> bool:
+    """Whether these are values (not stand-ins of a compiler) of one of `dtypes` that nothing differentiates."""
+    dtype = tensors[0].dtype
+    return (
+        not torch.is_grad_enabled() and dtype in dtypes
+        and all(type(t) is torch.Tensor and t.dtype is dtype and t.is_cpu for t in tensors)
+    )  # fmt: skip
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
@@ -48,7 +54,7 @@ def _map(rows: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
 # ---- pointwise -------------------------------------------------------------------------------------
 def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, groups: int) -> bool:
     """Whether a convolution is a product here, and better so."""
-    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(x, w):
+    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(_FLOAT, x, w):
         return False
     pixels = x.shape[0] * -(-x.shape[2] // strides[0]) * -(-x.shape[3] // strides[1])
     return 1 < pixels <= _FEW or (torch.get_num_threads() == 1 and x.shape[0] < 16)
@@ -88,11 +94,11 @@ def filter_gradient(
     x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """dFilter of a convolution with a large filter, over few pixels or with a stride."""
-    if groups != 1 or x.dim() != 4 or x.shape[1] < _WIDE or not _plain(x, w, dout):
+    if groups != 1 or x.dim() != 4 or x.shape[1] < _WIDE or not _plain(_BOTH, x, w, dout):
         return None
     n, (out_channels, channels, kh, kw), (height, width) = x.shape[0], w.shape, dout.shape[2:]
-    pixels = n * height * width
-    if kh * kw == 1 or pixels * kh * kw * channels > _MOST or not (1 < pixels <= _FEW or max(strides) > 1):
+    pixels, few = n * height * width, _FEW if x.dtype is torch.float32 else _FEW_HALF
+    if kh * kw == 1 or pixels * kh * kw * channels > _MOST or not (1 < pixels <= few or max(strides) > 1):
         return None
     padded = x.permute(0, 2, 3, 1)
     if any(paddings):
@@ -111,7 +117,7 @@ def filter_gradient(
 def _is_depthwise(x: torch.Tensor, w: torch.Tensor, dilations: Ints, groups: int) -> bool:
     return (
         max(dilations) > 1 and x.dim() == 4 and groups == x.shape[1] == w.shape[0] and w.shape[1] == 1
-        and x.numel() >= _DEPTHWISE and _plain(x, w)
+        and x.numel() >= _DEPTHWISE and _plain(_FLOAT, x, w)
     )  # fmt: skip
 
 
@@ -149,7 +155,7 @@ def depthwise_backward(
     want: Sequence[bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None] | None:  # fmt: skip
     """(dInput, dFilter, dBias) of a dilated depthwise convolution."""
-    if not _is_depthwise(x, w, dilations, groups) or not _plain(dout):
+    if not _is_depthwise(x, w, dilations, groups) or not _plain(_FLOAT, dout):
         return None
     from millstream.kernels import depthwise as kernels
 

@@ -5,7 +5,7 @@ Both functions return None where it is not, or where the map is small: torch's o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ def _rows(x: torch.Tensor, layout: str) -> Any:
     v = x.movedim(1, -1) if layout not in CHANNELS_LAST and x.dim() > 2 else x
     if not v.is_contiguous() or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
         return None
-    return array(v.reshape(-1, v.shape[-1]))
+    v = v.reshape(-1, v.shape[-1])
+    return v if v.dtype is torch.bfloat16 else array(v)
 
 
 def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> Any:
@@ -45,12 +46,21 @@ def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> Any:
     return _rows(torch.empty_like(like).copy_(x), layout) if found is None else found
 
 
+def _worked(x: torch.Tensor) -> torch.dtype:
+    """The type in which `x` is worked on: a bfloat16 map is read and written once more for it, as float32."""
+    return torch.float32 if x.dtype is torch.bfloat16 else x.dtype
+
+
 def _fits(x: torch.Tensor, norm: Norm) -> bool:
     return (
         x.numel() >= _WORTH and (x.numel() >= _WORTH * x.shape[0] or x.numel() >= _WORTH_WHOLE)
         and x.numel() > norm.scale.numel() and norm.bias is not None
-        and x.dtype in (torch.float32, torch.float64) and norm.scale.dtype is x.dtype
+        and x.dtype in (torch.float32, torch.float64, torch.bfloat16) and norm.scale.dtype is _worked(x)
     )  # fmt: skip
+
+
+def _single(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.float()
 
 
 def _line(norm: Norm, mean: torch.Tensor, inverse: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -64,9 +74,11 @@ def forward(
     residual: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...] | None:  # fmt: skip
     """(Y, MeanOut, VarianceOut, SavedMean, SavedVariance) of a training step."""
-    rows = _rows(x, norm.layout) if _fits(x, norm) and mean.dtype is x.dtype else None
-    if rows is None:
+    if not _fits(x, norm) or mean.dtype is not _worked(x) or (rows := _rows(x, norm.layout)) is None:
         return None
+    if x.dtype is torch.bfloat16:
+        y, *stats = cast(Any, forward(x.float(), norm, mean, variance, momentum, _single(residual)))
+        return (y.bfloat16(), *stats)
     from millstream.kernels import batch_norm as kernels  # numba is slow to import, and not every Program needs it
 
     center, spread = kernels.statistics(rows)
@@ -88,6 +100,9 @@ def backward(
     rows = _rows(x, norm.layout)
     if rows is None:
         return None
+    if x.dtype is torch.bfloat16:
+        dx, *sums, dz = cast(Any, backward(x.float(), norm, saved_mean, saved_inv, dy.float(), _single(y)))
+        return (dx.bfloat16(), *sums, None if dz is None else dz.bfloat16())
     from millstream.kernels import batch_norm as kernels
 
     dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)

@@ -153,7 +153,7 @@ def _batch_norm_grad(
     trainable_statistics: bool = False,
 ):
     test = use_global_stats or (is_test and not trainable_statistics)
-    if not test and bias is not None and x.dtype is saved_mean.dtype:
+    if not test and bias is not None and (x.dtype is saved_mean.dtype or x.dtype is torch.bfloat16):
         found = _norm_rows.backward(x, _norm_rows.Norm(scale, bias, epsilon, data_layout), saved_mean, saved_inv, dy)
         if found is not None:
             return found[:3]
