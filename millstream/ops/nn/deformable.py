@@ -43,12 +43,14 @@ def bilinear(x: torch.Tensor, h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     height, width = x.shape[-2:]
     flat = x.flatten(-2)
     h0, w0 = torch.floor(h), torch.floor(w)
+    down, right = h - h0, w - w0  # at whole positions the slope is that towards the next element
+    reached = (h > -1) & (w > -1)
     out: Any = 0
     for dh in (0, 1):
         for dw in (0, 1):
             row, col = h0 + dh, w0 + dw
-            weight = (1 - (h - row).abs()) * (1 - (w - col).abs())
-            inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+            weight = (down if dh else 1 - down) * (right if dw else 1 - right)
+            inside = reached & (row >= 0) & (row < height) & (col >= 0) & (col < width)
             index = (row.clamp(0, height - 1) * width + col.clamp(0, width - 1)).long()
             picked = flat.gather(-1, index.unsqueeze(-2).expand(*flat.shape[:-1], index.shape[-1]))
             out = out + picked * (weight * inside).unsqueeze(-2)

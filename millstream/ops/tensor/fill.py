@@ -231,7 +231,9 @@ def range_(start, end, step):
     first, last, by = start.item(), end.item(), step.item()
     if by == 0:
         raise ShapeError("range: Step must not be 0")
-    if (by > 0 and first >= last) or (by < 0 and first <= last):
+    if first == last:
+        return start.new_empty(0)
+    if (by > 0) != (first < last):
         raise ShapeError(f"range: from {first} in steps of {by} never reaches {last}")
     if not start.is_floating_point():
         return torch.arange(first, last, by, dtype=start.dtype, device=start.device)
