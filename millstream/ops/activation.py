@@ -369,19 +369,13 @@ def floor(x):
 
 @op("round", slots=_SLOTS, infer="X", lod="X")
 def round_(x):
-    """Nearest integer, halves away from zero.
-
-    As in 1.8.5, whose vectors of 32 bytes add the number before 0.5 and cut off, 0.5 and -0.5 give 0 there and 1 and -1
-    in what remains after the last full vector.
-    """
-    whole = torch.trunc(x)
-    rest = x - whole
-    out = torch.where(rest.abs() >= 0.5, whole + torch.sign(rest), whole)
-    half = x.abs() == 0.5
-    if half.any():
-        in_vectors = x.numel() - x.numel() % (32 // x.element_size())
-        half.view(-1)[in_vectors:] = False
-        out = torch.where(half, torch.copysign(torch.zeros_like(x), x), out)
+    """Nearest integer. As in 1.8.5 halves go to the even one in vectors of 32 bytes, away from zero in what remains."""
+    out = torch.round(x).contiguous()
+    full = x.numel() - x.numel() % (32 // x.element_size())
+    rest = x.reshape(-1)[full:]
+    whole = torch.trunc(rest)
+    part = rest - whole
+    out.view(-1)[full:] = torch.where(part.abs() >= 0.5, whole + torch.sign(part), whole)
     return out
 
 

@@ -90,7 +90,7 @@ def test_softmax_gradient():
     numeric_grad_check("softmax", {"X": np.random.RandomState(0).randn(2, 3, 2)}, {"axis": 1}, wrt=("X",))
 
 
-def test_round_is_away_from_zero_and_exact():
+def test_round_of_few_is_away_from_zero_and_exact():
     x = np.array([0.5, 1.5, -0.5, -2.5, 0.49999997, 8388609.0], "float32")
     assert run_op("round", {"X": x})["Out"].tolist() == [1, 2, -1, -3, 0, 8388609]
 
