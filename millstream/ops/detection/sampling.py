@@ -260,7 +260,7 @@ def generate_proposal_labels(
     more = (_per_image("IsCrowd", crowd, images), _per_image("GtBoxes", gt, images))
     for i, (proposals, kinds, flags, boxes) in enumerate(zip(*given, *more)):
         if not len(proposals):  # nothing is learned from such an image, its ground truth included
-            for found, shape in zip(rows, ((0, 4), 0, (0, 4 * class_nums), (0, 4 * class_nums))):
+            for found, shape in zip(rows, ((0, 4), (0,), (0, 4 * class_nums), (0, 4 * class_nums))):
                 found.append(np.zeros(shape, dtype))
             continue
         scale = np.asarray(float(info[i, 2]), dtype)
