@@ -69,6 +69,7 @@ ROWS = {
     ),
 }  # fmt: skip
 SEQUENCES = {
+    "lookup_pool_concat": ({"Ids": [ids(6, 1)]}, {"W": [f(5, 2)]}, {"tables": [0], "order": [0], "sparse": [0]}, ("Out",)),
     "fused_seqpool_concat": ({"X": [f(6, 2), g(6, 2)]}, {}, {"pooltype": "AVERAGE"}, ("Out",)),
     "fusion_seqconv_eltadd_relu": (
         {"X": f(6, 2)}, {"Filter": f(6, 3), "Bias": f(1, 3)}, {"contextLength": 3, "contextStart": -1}, ("Out", "ColMat"),

@@ -38,9 +38,17 @@ FORMS = {
         {"tables": [0], "order": [0, -1], "sparse": [0]}, ("Out",), ("W", "X"),
     ),
 }  # fmt: skip
+SEQUENCES = {
+    "lookup_pool_concat": (
+        "lookup_pool_concat", {"W": [f(5, 2)], "Ids": [np.array([[1], [4], [1], [0]])], "X": [f(2, 2)]},
+        {"tables": [0], "order": [0, -1], "sparse": [0]}, ("Out",), ("W", "X"),
+    ),
+}  # fmt: skip
+FORMS |= SEQUENCES
 
 
 @pytest.mark.parametrize("name", sorted(FORMS))
 def test_gradient_is_the_slope(name):
     op, ins, attrs, outs, wrt = FORMS[name]
-    numeric_grad_check(op, ins, attrs, outs, wrt=wrt, of="Y" if "Y" in outs else outs[0])
+    of, lods = "Y" if "Y" in outs else outs[0], {"Ids": [[3, 1]]} if name in SEQUENCES else None
+    numeric_grad_check(op, ins, attrs, outs, wrt=wrt, of=of, lods=lods)
