@@ -106,3 +106,17 @@ def test_a_sum_that_spreads_stays():
     plan = compare(make, feed(), steps=1, rtol=2e-4, atol=2e-5)
     assert "batch_norm_relu" not in types(plan)
     assert "another shape" in plan.work.explain()
+
+
+def test_a_sum_with_another_feed_may_spread():
+    def make():
+        x, other = fluid.data("x", [None, 3, 32, 32]), fluid.data("other", [None, 8, 32, 32])
+        y = fluid.layers.batch_norm(fluid.layers.conv2d(x, 8, 3, padding=1))
+        loss = fluid.layers.mean(fluid.layers.relu(y + other))
+        fluid.optimizer.SGD(0.01).minimize(loss)
+        return [loss]
+
+    given = {**feed(), "other": np.ones((1, 8, 32, 32), "float32")}
+    plan = compare(make, given, steps=1, rtol=2e-4, atol=2e-5)
+    assert "batch_norm_relu" not in types(plan)
+    assert "other feeds" in plan.work.explain()

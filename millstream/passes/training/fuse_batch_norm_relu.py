@@ -117,21 +117,42 @@ def _why_not(work: Work, uses: Uses, place: _Place) -> str | None:
     norm = ops[place.norm]
     if norm.attr("is_test") or norm.attr("use_global_stats") or norm.attr("fuse_with_relu"):
         return "it does not normalise with the batch's statistics, or has a relu already"
-    if place.add is not None and (why := _not_alike(work, ops[place.add], place)) is not None:
+    if place.add is not None and (why := _not_alike(work, uses, place.add)) is not None:
         return why
     if any(uses.has_gradient(ops[p]) for p in place.backward()):
         return "its gradient has a gradient"
     return _seen(uses, place) or _moved(uses, place)
 
 
-def _not_alike(work: Work, add: Operator, place: _Place) -> str | None:
+def _not_alike(work: Work, uses: Uses, at: int) -> str | None:
     """Why the operands of a sum may differ in shape."""
+    add = uses.ops[at]
     x, y = (work.block._find_var_recursive(add.input(slot)[0]) for slot in ("X", "Y"))
     if x is None or y is None or not x.has_shape or not y.has_shape or tuple(x.shape) != tuple(y.shape):
         return "what is added may have another shape"
     if any(d < 0 for d in x.shape[1:]) or x.dtype != y.dtype or add.input("X") == add.input("Y"):
         return "what is added may have another shape, or is of another type"
+    if x.shape[0] < 0:
+        first, second = (_fed(work, uses, add.input(slot)[0], at) for slot in ("X", "Y"))
+        if first != second:
+            return "what is added may have a batch of its own: it comes from other feeds"
     return None
+
+
+def _fed(work: Work, uses: Uses, name: str, at: int) -> set[str]:
+    """What `name`, as read at `at`, comes from: values that are neither made here nor persistable."""
+    left, seen, found = [(name, at)], set[int](), set[str]()
+    while left:
+        name, at = left.pop()
+        producer = uses.producer(name, at)
+        if producer is None:
+            var = work.block._find_var_recursive(name)
+            if var is None or not var.persistable:
+                found.add(name)
+        elif producer not in seen:
+            seen.add(producer)
+            left += [(given, producer) for given in uses.ops[producer].input_arg_names if given != EMPTY_VAR]
+    return found
 
 
 def _seen(uses: Uses, place: _Place) -> str | None:
