@@ -12,6 +12,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from millstream import config
 from millstream.errors import NotSupportedError
 
 __all__ = ["launch"]
@@ -45,11 +46,11 @@ def launch(arguments: Sequence[str] | None = None) -> None:
                 "CompiledProgram(...).with_data_parallel(places=fluid.cpu_places(n))"
             )
     endpoint = f"{wanted.node_ip}:{wanted.started_port}"
-    os.environ.update(
+    config.tell(
         PADDLE_TRAINER_ID="0", PADDLE_TRAINERS_NUM="1", PADDLE_CURRENT_ENDPOINT=endpoint, PADDLE_TRAINER_ENDPOINTS=endpoint
     )
     if wanted.selected_gpus:
-        os.environ["FLAGS_selected_gpus"] = wanted.selected_gpus  # noqa: SIM112 (Fluid's name)
+        config.tell(FLAGS_selected_gpus=wanted.selected_gpus)
     sys.argv[:] = [wanted.training_script, *wanted.training_script_args]
     if wanted.log_dir is not None:
         os.makedirs(wanted.log_dir, exist_ok=True)

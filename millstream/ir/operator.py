@@ -144,7 +144,12 @@ class Operator:
             return self.attr_kinds[name]
         lib = library.installed()
         declared = lib.attr_types(self.type).get(name) if lib is not None else None
-        return declared if declared is not None else (implied_attr_type(self._attrs[name]) or AttrType.STRING)
+        if declared is not None:
+            return declared
+        value = COMMON_ATTRS[name] if name in COMMON_ATTRS else self._attrs[name]
+        if name in COMMON_ATTRS and isinstance(value, list):
+            return AttrType.STRINGS  # also where the list is empty
+        return implied_attr_type(value) or AttrType.STRING
 
     def _block_attr_id(self, name: str) -> int:
         return int(self.attr(name))

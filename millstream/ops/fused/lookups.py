@@ -77,7 +77,8 @@ def lookup_concat_grad(
     nothing where it is -1. X@GRAD: the other columns."""
     flat = dout.reshape(-1, dout.shape[-1])
     rows, column = flat.shape[0], 0
-    numbers, values = [[] for _ in ws], [[] for _ in ws]
+    numbers: list[list[torch.Tensor]] = [[] for _ in ws]
+    values: list[list[torch.Tensor]] = [[] for _ in ws]
     dxs = [None] * len(xs)
     for table, members in _runs(order, tables):
         if table is None:
@@ -90,11 +91,8 @@ def lookup_concat_grad(
         values[table].append(flat[:, column : column + stretch].reshape(rows * len(members), width))
         numbers[table].append(_side_by_side(ids, members, rows).reshape(-1))
         column += stretch
-    grads = [
-        _table_grad(w, kind, *(c[0] if len(c) == 1 else torch.cat(c) for c in (numbers[k], values[k])), padding_idx)
-        for k, (w, kind) in enumerate(zip(ws, sparse))
-    ]
-    return grads, dxs
+    rows_of, values_of = ([c[0] if len(c) == 1 else torch.cat(c) for c in cut] for cut in (numbers, values))
+    return [_table_grad(*four, padding_idx) for four in zip(ws, sparse, rows_of, values_of)], dxs
 
 
 def _table_grad(w, kind, rows, values, padding_idx):

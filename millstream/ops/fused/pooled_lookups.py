@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def lookup_pool_concat(ws, ids, xs, *, tables: list[int], order: list[int], spar
 def lookup_pool_concat_grad(ws, ids, xs, dout, *, tables: list[int], order: list[int], sparse: list[int]):
     """W@GRAD: SelectedRows where `sparse` is 1 (rows as they come, repeats apart), dense where it is 0, nothing at -1."""
     lookups, others, _ = _layout(ws, xs, tables, order)
-    grads = []
+    grads: list[Any] = []
     for t, (w, kind) in enumerate(zip(ws, sparse)):
         if kind < 0:
             grads.append(None)
