@@ -41,13 +41,6 @@ def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
 
 
 @op("mean_grad_of_constant", slots="X -> X@GRAD", infer="X@GRAD=X", grad=False)
-def mean_grad_of_constant(x, *, value: float = 1.0, state=None):
+def mean_grad_of_constant(x, *, value: float = 1.0):
     """The gradient of mean where that of its result is `value`: value / (number of elements) everywhere."""
-    form = x.numel(), x.dtype, x.device
-    kept = state.get("kept") if state is not None else None  # one assignment: Hogwild threads share it
-    if kept is not None and kept[0] == form:
-        return kept[1].expand(x.shape)
-    one = x.new_full((1,), value / max(x.numel(), 1))
-    if state is not None and type(x) is torch.Tensor:  # not a tracer's stand-in
-        state["kept"] = form, one
-    return one.expand(x.shape)
+    return x.new_full((1,), value / max(x.numel(), 1)).expand(x.shape)
