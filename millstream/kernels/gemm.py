@@ -83,7 +83,7 @@ def zeros_at(n: int) -> int:
 
 @cache
 def _zeros(n: int) -> torch.Tensor:
-    return torch.zeros(n)
+    return torch.zeros(n, dtype=torch.float32)
 
 
 def _in_tiles(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -115,7 +115,7 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     if m > BLOCK and LEAST <= work <= MOST and depth <= DEEPEST and a.shape[1] == depth:
         whole = b if b.stride(1) == 1 else b.contiguous()
         if _in_tiles(a, whole) and (bias is None or _line(bias, n)):
-            out = torch.empty((m, n))
+            out = a.new_empty((m, n))
             first = zeros_at(n) if bias is None else bias.data_ptr()
             at_a, at_out, step = a.data_ptr(), out.data_ptr(), a.stride(0)
             run_parts(tiles().many_rows_at, [
@@ -156,7 +156,7 @@ def product_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     work = m * k * n
     a, b = (t if t.stride(1) == 1 else t.contiguous() for t in (a, b))
     if work >= LEAST and m == b.shape[0] and _in_tiles(a, b):
-        out = torch.empty((k, n))
+        out = a.new_empty((k, n))
         at_a, at_b, at_out = a.data_ptr(), b.data_ptr(), out.data_ptr()
         run_parts(tiles().turned_at, [
             (at_a + i * 4, a.stride(0), at_b, b.stride(0), zeros_at(n), at_out + i * n * 4, m, last - i, n)

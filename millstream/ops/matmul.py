@@ -37,7 +37,7 @@ def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> t
     if few and n >= _TILES_COLUMNS and _tiled(a, b):
         plain = bias is None or (bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous())
         if plain and (bias is None or bias.numel() == n):
-            out = torch.empty((m, n))
+            out = a.new_empty((m, n))
             first = zeros_at(n) if bias is None else bias.data_ptr()
             tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
             return out

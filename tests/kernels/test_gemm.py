@@ -65,6 +65,18 @@ def test_narrow_products(columns, dtype):
         torch.testing.assert_close(product_of_rows(left, d), left.t() @ d, rtol=1e-4, atol=1e-4)
 
 
+def test_another_default_dtype():
+    a, b, d = (torch.randn(s, dtype=torch.float32) for s in ((300, 64), (64, 100), (300, 100)))
+    want = product(a, b), product_of_rows(a, d)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = product(a, b), product_of_rows(a, d)
+    finally:
+        torch.set_default_dtype(before)
+    assert all(g.dtype is torch.float32 and torch.equal(g, w) for g, w in zip(got, want))
+
+
 def test_empty_and_differentiable_operands():
     assert product(torch.zeros(0, 4), torch.zeros(4, 5)).shape == (0, 5)
     with torch.enable_grad():

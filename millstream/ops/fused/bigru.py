@@ -63,7 +63,7 @@ def projected_bigru(
         one = projected_gru(x, None, wx, bias_x, wh, bias, is_reverse=is_reverse, **acts)
         two = projected_gru(x, None, wx2, bias_x2, wh2, bias2, is_reverse=not is_reverse, **acts)
         return Ragged(torch.cat([one.values, two.values], 1), x.lod)
-    hidden = torch.empty((rows, 2 * d))
+    hidden = values.new_empty((rows, 2 * d))
     inputs = (values.data_ptr(), _addresses(weights), hidden.data_ptr())
     _directions(
         kernels.from_rows, rows, (depth + d) * 3 * d, d, inputs, offsets, depth, d,
@@ -107,7 +107,7 @@ def embedded_bigru(
         two = _gru.run(halves[1], offsets, None, wh2, bias2, reverse=not is_reverse, **acts)
         return Ragged(torch.cat([one.hidden, two.hidden], 1), ids.lod)
     flat = flat.contiguous()
-    hidden = torch.empty((rows, 2 * d))
+    hidden = table.new_empty((rows, 2 * d))
     inputs = (flat.data_ptr(), table.data_ptr(), _addresses(weights), hidden.data_ptr())
     _directions(
         kernels.from_ids, rows, 3 * d * d, d, inputs, offsets, d,
@@ -118,7 +118,7 @@ def embedded_bigru(
 
 def _directions(kernel, rows: int, work: int, d: int, inputs: tuple[Any, ...], *rest) -> None:
     """Both directions, `work` multiplications a row each: in two threads where that pays."""
-    scratch = torch.empty((2, rows + 1, 3 * d))
+    scratch = torch.empty((2, rows + 1, 3 * d), dtype=torch.float32)
     scratches = (scratch.data_ptr(), scratch.data_ptr() + scratch.stride(0) * 4)
     if parts(rows * work, 2) == 2:
         run_parts(kernel, [(k, k + 1, *inputs, scratches, *rest) for k in (0, 1)])

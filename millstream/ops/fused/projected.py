@@ -78,7 +78,7 @@ def projected_gru(
         )  # fmt: skip
         return Ragged(found.hidden, x.lod)
     first = None if h0 is None else initial(h0, len(offsets) - 1, d, h0, "H0")
-    hidden, scratch = torch.empty((rows, d)), torch.empty((rows + 1, 3 * d))
+    hidden, scratch = wx.new_empty((rows, d)), wx.new_empty((rows + 1, 3 * d))
     kernels.projected(
         values.data_ptr(), wx.data_ptr(), 0 if bias_x is None else bias_x.data_ptr(), wh.data_ptr(),
         0 if bias is None else bias.data_ptr(), 0 if first is None else first.data_ptr(),

@@ -59,7 +59,7 @@ def row_loop(steps, statics, inits, consts, shape, *, code: str, widths: list[in
             cuts[value.space - 1] = np.asarray(given[0])
     schedule = row_run.schedule_of(program, lengths, cuts, shape is not None)
     tape = row_run.Tape(program, schedule, *row_run.allocate(program, schedule))
-    outs = [torch.empty((int(lengths.sum()), w)) for w in widths]
+    outs = [torch.empty((int(lengths.sum()), w), dtype=torch.float32) for w in widths]
     if schedule.parts:
         row_run.set_constants(tape, consts)
         for i, value in program.of_kind("step"):
