@@ -135,6 +135,10 @@ def test_layer_functions_from_declarations():
     assert generate_layer_fn("elementwise_mul")(x=x, y=x, axis=-1).shape == (-1, 2)
     assert generate_layer_fn("relu")(x).name == "relu_0.tmp_0"
     assert generate_activation_fn("tanh")(x).name == "tanh_0.tmp_0"
+    with pytest.raises(TypeError, match="at most 1 inputs by position, received 2"):
+        generate_layer_fn("relu")(x, x)
+    with pytest.raises(TypeError, match="no input or attribute 'axes'"):
+        generate_layer_fn("elementwise_mul")(x=x, y=x, axes=-1)
     with pytest.raises(ValueError, match="has not been registered"):
         generate_layer_fn("nope")
     with pytest.raises(ValueError, match="Only one non intermediate"):

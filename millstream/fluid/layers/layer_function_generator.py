@@ -10,6 +10,7 @@ from typing import Any
 
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers._build import append
+from millstream.ir.operator import COMMON_ATTRS
 from millstream.ops import REGISTRY
 from millstream.ops._opdef import OpDef
 
@@ -48,10 +49,15 @@ def generate_layer_fn(op_type: str) -> Callable[..., Any]:
                 value = given.pop(0)
             if value is not None:
                 inputs[slot.name] = list(value) if isinstance(value, (list, tuple)) else [value]
+        if given:
+            raise TypeError(f"{op_type}: at most {len(definition.inputs)} inputs by position, received {len(args)}")
         first = next(iter(inputs.values()), None)
         dtype = first[0].dtype if first else "float32"
         out = kwargs.pop("out", kwargs.pop(result, None))
         outputs = {result: [helper.create_variable_for_type_inference(dtype) if out is None else out]}
+        unknown = [k for k in kwargs if k not in definition.attrs and k not in COMMON_ATTRS and not k.startswith("use_")]
+        if unknown:  # use_cudnn, use_mkldnn and their kin have no meaning here
+            raise TypeError(f"{op_type}: no input or attribute {unknown[0]!r}; attributes: {', '.join(definition.attrs)}")
         for slot in definition.outputs:
             if slot.intermediate:
                 outputs[slot.name] = [helper.create_variable_for_type_inference(dtype)]
