@@ -7,7 +7,7 @@ import math
 import torch
 
 from millstream.errors import InvalidProgramError, NotSupportedError, ShapeError
-from millstream.kernels.gemm import is_narrow, product, product_of_rows, tiles, zeros_at
+from millstream.kernels.gemm import is_narrow, product, product_of_rows, steady_product, tiles, zeros_at
 from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
@@ -22,6 +22,36 @@ _GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
 _TILES_FROM, _TILES_COLUMNS = 100_000, 16
 _TILES_ROWS, _TILES_TO = 64, 8_000_000
 _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
+# Where oneDNN is faster than tiles once it has compiled a shape, which must come again to pay for that. GFLOP/s,
+# tiles / oneDNN, one thread: a right matrix that lies turned in memory (X's gradient) [384, 2048] x [2048, 512] 71 / 100,
+# [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large ones [352, 512] x [512, 10^4] 89 / 103.
+_STEADY_FROM, _STEADY_ROWS, _STEADY_DEPTH, _STEADY_WORK = 2_000_000, 32, 1024, 1_000_000_000
+_MET: dict[tuple[int, int], dict[int, int]] = {}
+_MET_ROWS, _MET_TIMES = 4, 8
+
+
+def _comes_again(m: int, k: int, n: int) -> bool:
+    """Whether [m, k] x [k, n] was met some times: one of few numbers of rows, not that of a batch of sequences."""
+    rows = _MET.setdefault((k, n), {})
+    times = rows.get(m, 0)
+    if not times and len(rows) >= _MET_ROWS:
+        rows.clear()
+    rows[m] = times + 1
+    return times >= _MET_TIMES
+
+
+def _by_onednn(a: torch.Tensor, b: torch.Tensor, work: int) -> bool:
+    """Whether oneDNN's code for the shape of a @ b is worth compiling."""
+    (m, k), n = a.shape, b.shape[1]
+    if work < _STEADY_FROM or m < _STEADY_ROWS or a.dtype is not torch.float32:
+        return False
+    return (b.stride(1) != 1 or k >= _STEADY_DEPTH or work >= _STEADY_WORK) and _comes_again(m, k, n)
+
+
+def _of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a.t() @ b."""
+    large = a.shape[0] * a.shape[1] * b.shape[1] >= _STEADY_WORK
+    return steady_product(a.t(), b) if large and _by_onednn(a.t(), b, _STEADY_WORK) else product_of_rows(a, b)
 
 
 def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -31,6 +61,9 @@ def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> t
     work = m * k * n
     if (work < _TILES_FROM and not is_narrow(m, k, n)) or k != b.shape[0]:
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    if _by_onednn(a, b, work):
+        out = steady_product(a, b)
+        return out if bias is None else out.add_(bias)
     few = m <= _TILES_ROWS and work <= _TILES_TO
     if not few and m <= _ALONE_ROWS and work <= _ALONE_TO:
         few = torch.get_num_threads() == 1
@@ -116,12 +149,12 @@ def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, wa
         n, m = x_num_col_dims, y_num_col_dims
         return halved(*mul_grad(x.float(), y.float(), dout.float(), x_num_col_dims=n, y_num_col_dims=m, want=want))
     if x.dim() == 2 and y.dim() == 2:
-        return _mm(dout, y.t()) if want[0] else None, product_of_rows(x, dout) if want[1] else None
+        return _mm(dout, y.t()) if want[0] else None, _of_rows(x, dout) if want[1] else None
     x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
     d = dout.reshape(x2.shape[0], y2.shape[1])
     return (
         _mm(d, y2.t()).reshape(x.shape) if want[0] else None,
-        product_of_rows(x2, d).reshape(y.shape) if want[1] else None,
+        _of_rows(x2, d).reshape(y.shape) if want[1] else None,
     )
 
 
@@ -244,7 +277,7 @@ def _operand_grad(left, right, of_right, like, transposed):
     if like.dim() <= 2 and batched:
         if left.dim() == right.dim() and of_right:  # fold the batch into the inner size: one large product
             m, n = left.shape[-2], right.shape[-1]
-            out = product_of_rows(left.transpose(-2, -1).reshape(-1, m), right.reshape(-1, n))
+            out = _of_rows(left.transpose(-2, -1).reshape(-1, m), right.reshape(-1, n))
         else:
             out = torch.matmul(left, right).reshape(-1, left.shape[-2], right.shape[-1]).sum(0)
     else:
@@ -323,7 +356,7 @@ def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want
         dims = [i for i in (0, 1) if given.shape[i] == 1 and dout.shape[i] != 1]
         dgiven = dout.sum(dims, keepdim=True) * Beta if dims else dout * Beta
     d = dout if Alpha == 1.0 else dout * Alpha
-    return dgiven, _mm(d, y.t()) if want[1] else None, product_of_rows(x, d) if want[2] else None
+    return dgiven, _mm(d, y.t()) if want[1] else None, _of_rows(x, d) if want[2] else None
 
 
 # ---- fc --------------------------------------------------------------------------------------------

@@ -140,3 +140,16 @@ def test_heads_of_a_product(tx, ty):
 def test_heads_have_no_gradient():
     with pytest.raises(NotSupportedError, match="head_number 2 is for inference"):
         run_op("matmul", {"X": randn(2, 4), "Y": randn(4, 6)}, {"head_number": 2}, wrt=("X",))
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(40, 1100, 64), (64, 96, 512)])
+def test_products_that_come_again(rows, inner, columns):
+    """Other kernels take a product whose shape was met some times: the numbers stay, whatever the rows do between."""
+    x, w, d = (randn(*s).astype("float32") for s in ((rows, inner), (inner, columns), (rows, columns)))
+    for turn in range(12):
+        found = run_op("mul", {"X": x, "Y": w}, wrt=("X", "Y"), weights=d)
+        for got, want in ((found["Out"], x @ w), (found["X@GRAD"], d @ w.T), (found["Y@GRAD"], x.T @ d)):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+        if turn % 3 == 0:
+            more = randn(rows + turn, inner).astype("float32")
+            np.testing.assert_allclose(run_op("mul", {"X": more, "Y": w})["Out"], more @ w, rtol=1e-4, atol=1e-3)
