@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "AccuracyError",
+    "ArgumentError",
     "AttributeTypeError",
     "ComposeNotAligned",
     "DatasetError",
@@ -43,6 +44,10 @@ class EOFException(MillstreamError):
 
 class InvalidProgramError(EnforceNotMet, ValueError, AssertionError):
     """A Program, Block or Operator is built in a way that cannot mean anything (Fluid raises or asserts there)."""
+
+
+class ArgumentError(EnforceNotMet, TypeError, AssertionError):
+    """An argument has the wrong type, where Fluid asserts."""
 
 
 class UnknownOperatorError(InvalidProgramError):

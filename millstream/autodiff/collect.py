@@ -229,6 +229,11 @@ def append_specs(
         with program._role_guard(ROLE_BACKWARD, role_vars):
             site = spec.forward.site if spec.forward is not None else None
             op = block._make_op(spec.type, spec.inputs, spec.outputs, spec.attrs, site)
+            if spec.forward is not None:  # it stands where its forward stands, also for readers of the graph
+                for name in ("op_namescope", "op_device"):
+                    op._attrs.pop(name, None)
+                    if name in spec.forward.attrs:
+                        op._attrs[name] = spec.forward.attrs[name]
             op._attrs[OP_ROLE] = ROLE_BACKWARD
             op.forward = spec.forward
             if not role_vars:

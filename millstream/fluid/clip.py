@@ -10,7 +10,7 @@ from typing import Any
 from millstream.errors import InvalidProgramError
 from millstream.fluid.layers._build import append
 from millstream.ir import mode
-from millstream.ir.program import default_main_program
+from millstream.ir.program import default_main_program, name_scope
 from millstream.ir.types import VarType
 from millstream.ir.variable import Parameter
 
@@ -91,7 +91,8 @@ class GradientClipBase:
         chosen = [
             (p, g) for p, g in params_grads if g is not None and (self._need_clip_func is None or self._need_clip_func(p))
         ]
-        clipped = {id(p): g for p, g in self._clip(chosen)} if chosen else {}
+        with name_scope("gradient_clip"):
+            clipped = {id(p): g for p, g in self._clip(chosen)} if chosen else {}
         return [(p, clipped.get(id(p), g)) for p, g in params_grads]
 
     def _clip(self, params_grads: Pairs) -> Pairs:

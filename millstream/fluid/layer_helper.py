@@ -127,7 +127,7 @@ class LayerHelper:
         if eager is not None:
             return eager.new_variable(None, dtype, stop_gradient=stop_gradient)
         return self.main_program.current_block().create_var(
-            name=names.generate(self.name + ".tmp"), dtype=dtype, stop_gradient=stop_gradient
+            name=names.generate(self.name + ".tmp"), dtype=dtype, persistable=False, stop_gradient=stop_gradient
         )
 
     create_tmp_variable = create_variable_for_type_inference

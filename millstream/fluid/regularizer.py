@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from millstream.ir import names
+from millstream.ir.program import name_scope
 from millstream.ir.types import VarType
 
 __all__ = ["L1Decay", "L1DecayRegularizer", "L2Decay", "L2DecayRegularizer", "append_regularization_ops"]
@@ -77,13 +78,14 @@ def append_regularization_ops(parameters_and_grads: Iterable[Any], regularizatio
     new dense variable.
     """
     pairs = []
-    for param, grad in parameters_and_grads:
-        chosen = getattr(param, "regularizer", None) or regularization
-        if grad is None or chosen is None:
-            pairs.append((param, grad))
-            continue
-        with param.block.program._optimized_guard([param, grad]):
-            pairs.append((param, _regularized(param, grad, chosen)))
+    with name_scope("regularization"):
+        for param, grad in parameters_and_grads:
+            chosen = getattr(param, "regularizer", None) or regularization
+            if grad is None or chosen is None:
+                pairs.append((param, grad))
+                continue
+            with param.block.program._optimized_guard([param, grad]):
+                pairs.append((param, _regularized(param, grad, chosen)))
     return pairs
 
 

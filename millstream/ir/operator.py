@@ -197,7 +197,7 @@ class Operator:
         return self.block.ops.index(self)
 
     def to_string(self, throw_on_error: bool = False) -> str:
-        """The OpDesc as protobuf text; see :meth:`Program.to_string`. ``str`` gives one line."""
+        """The OpDesc as protobuf text, which ``str`` gives too; see :meth:`Program.to_string`. ``repr`` gives one line."""
         from millstream.ir import proto_text
 
         proto_text.check_flags(throw_on_error=throw_on_error)
@@ -208,7 +208,8 @@ class Operator:
 
         return f"<Operator {op_text(self)}>"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return self.to_string()
 
 
 def names_of(value: Any, op_type: str, slot: str) -> list[str]:

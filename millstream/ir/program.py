@@ -163,7 +163,7 @@ class Program:
             throw_on_error: accepted; what cannot be stored always raises.
             with_details: also what no ProgramDesc holds (stop_gradient, …); the text cannot be parsed then.
 
-        Raises TypeError: an argument is no bool.
+        Raises ArgumentError: an argument is no bool.
         """
         from millstream.ir import proto_text
 

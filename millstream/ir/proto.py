@@ -193,8 +193,7 @@ class _Reader:
         if kind is VarType.TUPLE:
             types = typed.tuple.element_type
             var.element_types = tuple(self.element(t, f"{path}.tuple", frozenset(VarType)) for t in types)
-        if stated:
-            var.stated = frozenset(stated)
+        var.stated = frozenset(stated)
         return var
 
     def tensor(self, desc: Any, path: str) -> tuple[tuple[int, ...], VarType]:

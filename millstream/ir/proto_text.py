@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 
+from millstream.errors import ArgumentError
 from millstream.ir import proto_write
 from millstream.ir.framework import message_class
 from millstream.ir.variable import Parameter, Variable
@@ -50,10 +51,10 @@ def program_text(program: Program, details: bool = False) -> str:
 
 
 def check_flags(**flags: Any) -> None:
-    """TypeError unless all are bool."""
+    """ArgumentError unless all are bool."""
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise TypeError(f"to_string: {name} must be a bool, received {type(value).__name__}")
+            raise ArgumentError(f"to_string: {name} must be a bool, received {type(value).__name__}")
 
 
 def _inside(field: str, text: str) -> str:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from millstream.ir.operator import Operator
 
 _TENSOR_KINDS = frozenset({VarType.LOD_TENSOR, VarType.SELECTED_ROWS, VarType.LOD_TENSOR_ARRAY})
+_STATED = {  # (persistable, lod_level was given) -> fields to write
+    (given, level): frozenset(["persistable"] * (given is False) + ["lod_level"] * level)
+    for given in (None, False, True)
+    for level in (False, True)
+}
 
 
 class Variable:
@@ -29,7 +34,7 @@ class Variable:
         stop_gradient: no gradient flows into it.
         reader_slots: kind READER only: (shape, dtype, lod_level) of each thing a read gives.
         element_types: kind TUPLE only: the kinds of its elements.
-        stated: optional fields that a file gave although they hold the default; written again so.
+        stated: optional fields that hold the default and are written all the same: what a file gave, or as 1.8.5 does.
     """
 
     reader_slots: tuple[tuple[tuple[int, ...], VarType, int], ...] = ()
@@ -57,6 +62,7 @@ class Variable:
         self._lod_level = lod_level or 0
         self._type = VarType(type)
         self._persistable = bool(persistable)
+        self.stated = _STATED[None if persistable is None else bool(persistable), lod_level is not None]
         self.stop_gradient = stop_gradient
         self.is_data = is_data
         self.need_check_feed = need_check_feed
@@ -157,8 +163,12 @@ class Variable:
             text += f" lod={self._lod_level}"
         return text
 
+    def state_lod_level(self) -> None:
+        """Write the LoD level even when it is 0: an operator passed it on."""
+        self.stated = _STATED[False if "persistable" in self.stated else None, True]
+
     def to_string(self, throw_on_error: bool = False, with_details: bool = False) -> str:
-        """The VarDesc as protobuf text; see :meth:`Program.to_string`. ``str`` gives one line."""
+        """The VarDesc as protobuf text, which ``str`` gives too; see :meth:`Program.to_string`. ``repr`` gives one line."""
         from millstream.ir import proto_text
 
         proto_text.check_flags(throw_on_error=throw_on_error, with_details=with_details)
@@ -167,7 +177,8 @@ class Variable:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.describe()}>"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return self.to_string()
 
 
 class Parameter(Variable):

@@ -233,6 +233,7 @@ def _infer_grad(op: Operator) -> None:
                 var._shape = like._shape
             var._dtype = like._dtype
             var._lod_level = like._lod_level
+            var.state_lod_level()
             if like.type is VarType.LOD_TENSOR_ARRAY:
                 var._type = like.type
 
@@ -246,6 +247,8 @@ def _set(var: Variable, spec: Spec, level: int | None) -> None:
     if spec.type is not VarType.LOD_TENSOR or var._type is VarType.SELECTED_ROWS:
         var._type = spec.type
     var._lod_level = spec.lod_level if level is None else level
+    if level is not None and not var._persistable:
+        var.state_lod_level()
 
 
 def _input_specs(definition: OpDef, op: Operator) -> tuple[list[Any], bool]:

@@ -42,8 +42,8 @@ def parsed(text, kind):
 
 def test_text_is_read_by_protobuf():
     x, y, program = network()
-    stated = [line for line in VARIABLE.splitlines() if line.strip() not in ("lod_level: 0", "persistable: false")]
-    assert x.to_string(True).splitlines() == stated  # defaults are stated by 1.8.5 and mean the same when they are not
+    assert x.to_string(True) == str(x) == VARIABLE and repr(x) == "<Variable x: float32[-1, 2]>"
+    assert str(y.op) == y.op.to_string(True) and repr(y.op).startswith("<Operator scale_0.tmp_0: float32[-1, 3] = scale(")
     desc = parsed(str(program), "ProgramDesc")
     assert str(program) == program.to_string(True) and desc.version.version == 1008005
     assert [op.type for op in desc.blocks[0].ops] == ["mul", "elementwise_add", "relu", "scale"]
@@ -63,9 +63,41 @@ def test_details_follow_the_fields():
     assert "    stop_gradient: True\n" in text
 
 
+def stated(var):
+    """Which fields with default values the text of `var` has: persistable, lod_level."""
+    text = str(var)
+    return "persistable: false" in text, "lod_level: 0" in text
+
+
+def test_defaults_that_are_written():
+    """As in 1.8.5: a layer says that its result is not persistable, an operator that passes LoD on says the level."""
+    x, y, program = network()
+    loss = fluid.layers.mean(y)
+    fluid.optimizer.Adam(0.1).minimize(loss)
+    block = program.global_block()
+    names = ["x", y.name, loss.name, "fc_0.w_0", "fc_0.w_0@GRAD", loss.name + "@GRAD", "fc_0.w_0_moment1_0"]
+    found = [stated(block.var(name)) for name in names]
+    want = [(True, True), (True, True), (True, False), (False, False), (False, True), (False, False), (False, False)]
+    assert found == want
+
+
+def scopes(program):
+    return [(op.type, op.attr("op_namescope")) for op in program.global_block().ops]
+
+
+def test_name_scopes_of_training():
+    with fluid.name_scope("body"):
+        loss = fluid.layers.mean(fluid.layers.fc(fluid.data("x", [None, 2]), 1, bias_attr=False))
+    clip, decay = fluid.clip.GradientClipByNorm(1.0), fluid.regularizer.L2Decay(0.1)
+    fluid.optimizer.SGD(0.1, grad_clip=clip, regularization=decay).minimize(loss)
+    found = {kind: scope.strip("/").rstrip("_0123456789") for kind, scope in scopes(fluid.default_main_program())}
+    assert found["mul"] == found["mul_grad"] == found["mean_grad"] == "body"
+    assert (found["clip_by_norm"], found["scale"], found["sgd"]) == ("gradient_clip", "regularization", "optimizer")
+
+
 @pytest.mark.parametrize("flags", [{"throw_on_error": "x"}, {"with_details": 1}])
 def test_flags(flags):
-    with pytest.raises(TypeError, match=f"{next(iter(flags))} must be a bool"):
+    with pytest.raises(AssertionError, match=f"{next(iter(flags))} must be a bool"):
         fluid.Program().to_string(**flags)
 
 

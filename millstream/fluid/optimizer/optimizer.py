@@ -131,7 +131,8 @@ class Optimizer(EagerUpdates):
         if factor == 1.0:
             return rate
         program = default_main_program()
-        with program._lr_schedule_guard(is_with_opt=True), program._role_guard(program._op_role, []):
+        role = program._role_guard(program._op_role, [])
+        with program._lr_schedule_guard(is_with_opt=True), role, name_scope("scale_with_param_lr"):
             block = program.current_block() if mode.tracer() is None else rate.block
             out = block.create_var(name=names.generate("tmp"), dtype=rate.dtype)
             attrs = {"scale": float(factor), "bias": 0.0, "bias_after_scale": True}
