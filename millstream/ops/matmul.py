@@ -24,7 +24,7 @@ _TILES_ROWS, _TILES_TO = 64, 8_000_000
 _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
 # Where oneDNN is faster than tiles once it has compiled a shape, which must come again to pay for that. GFLOP/s,
 # tiles / oneDNN, one thread: a right matrix that lies turned in memory (X's gradient) [384, 2048] x [2048, 512] 71 / 100,
-# [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large ones [352, 512] x [512, 10^4] 89 / 103.
+# [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large [352, 512] x [512, 10^4] 89 / 103.
 _STEADY_FROM, _STEADY_ROWS, _STEADY_DEPTH, _STEADY_WORK = 2_000_000, 32, 1024, 1_000_000_000
 _MET: dict[tuple[int, int], dict[int, int]] = {}
 _MET_ROWS, _MET_TIMES = 4, 8
