@@ -130,7 +130,8 @@ def density_prior_box(
     """
     h, w = x.shape[2:]
     ih, iw = image.shape[2:]
-    step_w, step_h = step_w or iw / w, step_h or ih / h
+    if not (step_w and step_h):  # one of them alone counts for nothing (unlike in prior_box)
+        step_w, step_h = iw / w, ih / h
     step = int((step_w + step_h) * 0.5)
     rows_of: list[tuple[float, float, float, float]] = []  # shift x, shift y, half width, half height
     for size, density in zip(fixed_sizes, densities):

@@ -124,15 +124,26 @@ def _infer_collect(rois: list[Spec], scores: list[Spec], *, post_nms_topN) -> Sp
 def collect_fpn_proposals(rois, scores, *, post_nms_topN: int):
     """The post_nms_topN best boxes of all levels, image by image (Lin et al. 2017, arXiv:1612.03144).
 
-    MultiLevelRois [., 4] and MultiLevelScores [., 1] with one sequence an image each; FpnRois [., 4] with LoD.
+    MultiLevelRois [., 4] and MultiLevelScores [., 1] with one sequence an image each; FpnRois [., 4] with LoD. As in 1.8.5
+    an image without a box among them has no sequence there (but the first, if another comes), and boxes after several
+    images without one in their level count for the image after the last that had some.
     """
-    images = len(rois[0].offsets) - 1
-    image = np.concatenate([np.repeat(np.arange(images), np.diff(r.offsets)) for r in rois])
+    image = np.concatenate([_images_of(r.offsets) for r in rois])
     score = torch.cat([s.values.reshape(-1) for s in scores]).numpy()
     order = np.argsort(-score, kind="stable")[:post_nms_topN]
     order = order[np.argsort(image[order], kind="stable")]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(image[order], minlength=images))]).astype(np.int64)
+    starts = np.flatnonzero(np.diff(image[order], prepend=0))
+    ends = np.concatenate([[0], starts, [len(order)]]).astype(np.int64)
     return Ragged(torch.cat([r.values for r in rois])[torch.from_numpy(order)], (ends,))
+
+
+def _images_of(offsets: np.ndarray) -> np.ndarray:
+    """For each box of a level the image that 1.8.5 takes it for: it moves on by one image a box at most."""
+    found, image = np.empty(offsets[-1], np.int64), 0
+    for box in range(len(found)):
+        image += int(box >= offsets[image + 1])
+        found[box] = image
+    return found
 
 
 def _infer_distribute(rois: Spec, *, min_level, max_level, refer_level, refer_scale) -> tuple[list[Spec], Spec]:

@@ -256,11 +256,12 @@ def generate_proposal_labels(
     dtype = rois.values.numpy().dtype
     rows: list[list[np.ndarray]] = [[], [], [], []]
     generator = rng if use_random else None
+    wide = 4 * class_nums
     given = (_per_image("RpnRois", rois, images), _per_image("GtClasses", classes, images))
     more = (_per_image("IsCrowd", crowd, images), _per_image("GtBoxes", gt, images))
     for i, (proposals, kinds, flags, boxes) in enumerate(zip(*given, *more)):
         if not len(proposals):  # nothing is learned from such an image, its ground truth included
-            for found, shape in zip(rows, ((0, 4), (0,), (0, 4 * class_nums), (0, 4 * class_nums))):
+            for found, shape in zip(rows, ((0, 4), (0,), (0, wide), (0, wide))):
                 found.append(np.zeros(shape, dtype))
             continue
         scale = np.asarray(float(info[i, 2]), dtype)
@@ -275,8 +276,8 @@ def generate_proposal_labels(
         overlaps = _iou(every, boxes.astype(dtype))
         most = overlaps.max(1) if len(boxes) else np.zeros(len(every), dtype)
         truth = overlaps.argmax(1) if len(boxes) else np.zeros(len(every), np.int64)
-        if not is_cascade_rcnn:
-            most[: len(boxes)][flags.reshape(-1) != 0] = -1
+        held = flags.reshape(-1)[: len(most)]  # in a cascade, too, though its first rows are no ground truth
+        most[: len(held)][held != 0] = -1
         positive = np.flatnonzero(most >= np.float32(fg_thresh))
         low = np.float32(min(bg_thresh_hi, fg_thresh))
         negative = np.flatnonzero((most >= np.float32(bg_thresh_lo)) & (most < low))
@@ -295,8 +296,7 @@ def generate_proposal_labels(
             weights[at, column] = 1
         rows[0].append(every[chosen] * scale)
         rows[1].append(label)
-        rows[2].append(targets.reshape(len(chosen), -1))
-        rows[3].append(weights.reshape(len(chosen), -1))
-    wide = 4 * class_nums
+        rows[2].append(targets.reshape(len(chosen), wide))
+        rows[3].append(weights.reshape(len(chosen), wide))
     weight = _gathered(rows[3], dtype, wide)
     return _gathered(rows[0], dtype, 4), _gathered(rows[1], np.int32, 1), _gathered(rows[2], dtype, wide), weight, weight
