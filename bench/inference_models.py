@@ -133,7 +133,22 @@ def bert():
     return [ids, mask], [y]
 
 
-MODELS = {f.__name__: f for f in (resnet50, mobilenet, vgg16, ssd_mobilenet, yolov3, bert)}
+LAC = {"vocabulary": 58224, "word": 128, "hidden": 128, "layers": 2, "labels": 49, "length": 20}
+
+
+def lac():
+    """The tagger of the package LAC: an embedding, two bidirectional GRUs, a CRF; one LoD level in and out."""
+    words = fluid.data("words", [None, 1], "int64", lod_level=1)
+    y, hidden = L.embedding(words, [LAC["vocabulary"], LAC["word"]]), LAC["hidden"]
+    for _ in range(LAC["layers"]):
+        y = L.concat([L.dynamic_gru(L.fc(y, hidden * 3), hidden, is_reverse=back) for back in (False, True)], 1)
+    scores = L.fc(y, LAC["labels"])
+    moves = fluid.ParamAttr("moves", initializer=fluid.initializer.Uniform(-0.1, 0.1))
+    L.create_parameter([LAC["labels"] + 2, LAC["labels"]], "float32", attr=moves)
+    return [words], [L.crf_decoding(scores, fluid.ParamAttr("moves"))]
+
+
+MODELS = {f.__name__: f for f in (resnet50, mobilenet, vgg16, ssd_mobilenet, yolov3, bert, lac)}
 
 
 def save(name, folder):
@@ -150,6 +165,8 @@ def save(name, folder):
 def request(name, batch):
     """Inputs by name."""
     rng = np.random.default_rng(1)
+    if name == "lac":
+        return {"words": list(rng.integers(0, LAC["vocabulary"], (batch, LAC["length"])))}
     if name == "bert":
         ids = rng.integers(0, BERT["vocabulary"], (batch, BERT["length"]))
         return {"ids": ids, "mask": np.zeros((batch, 1, 1, BERT["length"]), "float32")}
@@ -158,3 +175,25 @@ def request(name, batch):
     if name == "yolov3":
         found["size"] = np.full((batch, 2), size, "int32")
     return found
+
+
+def arrays(name, feed):
+    """The inputs as engines take them: sequences as rows and offsets."""
+    if name != "lac":
+        return feed
+    lengths = [len(w) for w in feed["words"]]
+    return {"words": np.concatenate(feed["words"])[:, None], "words.lod0": np.cumsum([0, *lengths])}
+
+
+def parameters(folder):
+    """Parameters in the order in which the saved Program's operators read them, and the scope that they are in."""
+    scope, exe = fluid.Scope(), fluid.Executor()
+    with fluid.scope_guard(scope):
+        program, *_ = fluid.io.load_inference_model(folder, exe, "__model__", "__params__")
+    found = {}
+    for op in program.global_block().ops:
+        for slot in ("Filter", "Scale", "W", "X", "Y", "Weight", "Bias", "Mean", "Variance", "Transition"):
+            for var in op.input(slot):
+                if program.global_block().var(var).persistable and op.type not in ("feed", "fetch"):
+                    found.setdefault(var, np.array(scope.find_var(var).get_tensor()))
+    return program, scope, found
