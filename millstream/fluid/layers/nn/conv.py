@@ -46,11 +46,11 @@ def _conv(
     check_type(use_cudnn, "use_cudnn", bool, layer)
     check_type(num_filters, "num_filters", int, layer)
     axis = _padding.channel_axis(data_format, n, layer)
-    groups = 1 if groups is None else int(groups)
+    given, groups = groups, 1 if groups is None else int(groups)
     channels = _channels(input, axis, layer, groups)
     if num_filters <= 0 or num_filters % groups:
         refuse(layer, f"'num_filters' must be a positive multiple of 'groups', received {num_filters}, groups={groups}")
-    depthwise = n == 2 and channels == groups and num_filters % channels == 0 and not use_cudnn
+    depthwise = n == 2 and given is not None and channels == groups and num_filters % channels == 0 and not use_cudnn
     op_type = "depthwise_conv2d" if depthwise else layer
     kernel = int_list(filter_size, n, "filter_size", layer)
     paddings, algorithm = _padding.parse(padding, n, data_format, layer)
@@ -104,7 +104,7 @@ def conv2d(
         padding: "SAME", "VALID", an int, [h, w], [top, bottom, left, right], or four pairs in the layout of the data.
         groups: output channels of one group see the input channels of that group only.
         bias_attr: False: no bias.
-        use_cudnn: without meaning on a CPU, but False with groups == C makes a ``depthwise_conv2d`` operator.
+        use_cudnn: without meaning on a CPU, but False with groups == C, given, makes a ``depthwise_conv2d`` operator.
     """
     return _conv(
         2,
@@ -194,11 +194,11 @@ def _conv_transpose(
     check_variable_and_dtype(input, "input", FLOATS, layer)
     check_type(use_cudnn, "use_cudnn", bool, layer)
     axis = _padding.channel_axis(data_format, n, layer)
-    groups = 1 if groups is None else int(groups)
+    given, groups = groups, 1 if groups is None else int(groups)
     channels = _channels(input, axis, layer, groups)
     if num_filters <= 0 or num_filters % groups:
         refuse(layer, f"'num_filters' must be a positive multiple of 'groups', received {num_filters}, groups={groups}")
-    depthwise = n == 2 and channels == groups == num_filters and not use_cudnn
+    depthwise = n == 2 and given is not None and channels == groups == num_filters and not use_cudnn
     op_type = "depthwise_conv2d_transpose" if depthwise else layer
     strides, dilations = int_list(stride, n, "stride", layer), int_list(dilation, n, "dilation", layer)
     paddings, algorithm = _padding.parse(padding, n, data_format, layer)
