@@ -50,11 +50,11 @@ def test_conv2d_is_the_written_out_sum(stride, dilation, pad, groups, last):
 CONV = {"Input": randn(1, 4, 4, 5), "Filter": randn(4, 2, 3, 2)}
 GRADS = {
     "conv2d": (CONV, {"strides": [2, 1], "paddings": [1, 0, 2, 1], "groups": 2}),
-    "conv2d bias": ({**CONV, "Bias": randn(4)}, {"groups": 2}),
+    "conv2d bias": ({**CONV, "Bias": randn(4)}, {"groups": 2, "use_mkldnn": True}),
     "depthwise_conv2d": ({"Input": randn(1, 3, 4, 4), "Filter": randn(3, 1, 2, 2)}, {"groups": 3}),
     "conv2d_transpose": (
         {"Input": randn(1, 4, 3, 3), "Filter": randn(4, 2, 3, 2), "Bias": randn(4)},
-        {"strides": [2, 2], "paddings": [1, 0, 0, 1], "groups": 2, "output_size": [7, 6]},
+        {"strides": [2, 2], "paddings": [1, 0, 0, 1], "groups": 2, "output_size": [7, 6], "use_mkldnn": True},
     ),
     "conv3d": (
         {"Input": randn(1, 2, 3, 3, 3), "Filter": randn(2, 2, 2, 2, 2)},
@@ -72,6 +72,19 @@ GRADS = {
 def test_gradients_of_convolutions(case):
     ins, attrs = GRADS[case]
     numeric_grad_check(case.split()[0], ins, attrs, ("Output",), wrt=tuple(ins))
+
+
+@pytest.mark.parametrize("op", ["conv2d", "conv2d_transpose"])
+def test_bias_and_activation_count_with_use_mkldnn_only(op):
+    """As in 1.8.5, whose other kernels look at Input and Filter alone."""
+    ins = {"Input": randn(1, 2, 3, 3), "Filter": randn(2, 2, 2, 2)}
+    biased, fused = {**ins, "Bias": np.array([-50.0, 50.0])}, {"fuse_relu": True}
+    plain = run_op(op, ins, {}, ("Output",))["Output"]
+    ignored = run_op(op, biased, fused, ("Output",), wrt=("Input", "Filter", "Bias"))
+    np.testing.assert_array_equal(ignored["Output"], plain)
+    assert not ignored.grads["Bias"].any()
+    got = run_op(op, biased, {**fused, "use_mkldnn": True}, ("Output",))["Output"]
+    np.testing.assert_allclose(got, np.maximum(plain + biased["Bias"][:, None, None], 0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])

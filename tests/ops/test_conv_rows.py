@@ -26,16 +26,17 @@ def test_numbers(case, threads):
     try:
         x, w, bias = torch.randn(size), torch.randn(filters), torch.randn(filters[0])
         given = {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1, **attrs}
+        fused = {**given, "use_mkldnn": True}
         leaves = [t.double().requires_grad_() for t in (x, w, bias)]
         wanted = torch.conv2d(*leaves, given["strides"], given["paddings"], given["dilations"], given["groups"])
         dout = torch.randn(wanted.shape)
         wanted.backward(dout.double())
         with torch.no_grad():
             for bias_or_none, bias_wanted in ((bias, True), (None, False)):
-                out = REGISTRY.get("conv2d").kernel(x, w, bias_or_none, None, **given)
+                out = REGISTRY.get("conv2d").kernel(x, w, bias_or_none, None, **fused)
                 less = 0 if bias_or_none is not None else bias.double()[:, None, None]
                 torch.testing.assert_close(out.double(), wanted.detach() - less, rtol=1e-4, atol=1e-3)
-                found = REGISTRY.get("conv2d_grad").kernel(x, w, bias_or_none, dout, want=(True, True, bias_wanted), **given)
+                found = REGISTRY.get("conv2d_grad").kernel(x, w, bias_or_none, dout, want=(True, True, bias_wanted), **fused)
                 for mine, leaf in zip(found, leaves if bias_wanted else leaves[:2]):
                     assert mine.shape == leaf.shape
                     torch.testing.assert_close(mine.double(), leaf.grad, rtol=1e-4, atol=2e-3)

@@ -73,7 +73,7 @@ def packed_conv2d(
     if onednn is None or not _takes(x, w, bias, residual, strides, paddings, dilations, groups):
         return _conv2d(
             x, w, bias, residual, strides=strides, paddings=paddings, dilations=dilations, groups=groups,
-            fuse_activation=activation, fuse_alpha=number, fuse_residual_connection=residual is not None,
+            fuse_activation=activation, fuse_alpha=number, fuse_residual_connection=residual is not None, use_mkldnn=True,
         )
     reorder, alone, summed, into = onednn
     x = x.contiguous(memory_format=torch.channels_last)

@@ -172,16 +172,18 @@ def _conv2d(
     fuse_alpha: float = 0.0,
     fuse_beta: float = 0.0,
     fuse_residual_connection: bool = False,
+    use_mkldnn: bool = False,
 ):
     """Out[n, o] = sum over c of Input[n, c] ⋆ Filter[o, c]: cross-correlation with strides, paddings, dilations, groups.
 
     Input [N, C, H, W] (or NHWC by `data_format`), Filter [O, C/groups, kh, kw]; paddings are (h, w) or
-    (top, bottom, left, right). Bias [O] and the fuse_* attributes come from inference passes: out + bias
-    (+ ResidualData), then the activation.
+    (top, bottom, left, right). Bias [O] and the fuse_* attributes come from inference passes, which set use_mkldnn:
+    out + bias (+ ResidualData), then the activation. As in 1.8.5 nothing looks at them without use_mkldnn.
     """
-    if bias is not None:
-        bias = bias.reshape(-1)
+    bias = bias.reshape(-1) if bias is not None and use_mkldnn else None
     out = _conv_forward(x, w, bias, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    if not use_mkldnn:
+        return out
     if residual is not None and fuse_residual_connection:
         out = out + residual
     if fuse_relu:
@@ -204,8 +206,14 @@ def _conv2d_grad(
     groups: int = 1,
     dilations: list[int] = [1, 1],
     data_format: str = "NCHW",
+    use_mkldnn: bool = False,
 ):
-    return _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    added = bias if use_mkldnn else None
+    wanted = (*want[:2], want[2] and use_mkldnn)
+    dx, dw, db = _conv_backward(
+        x, w, added, dout, wanted, strides, paddings, dilations, groups, padding_algorithm, data_format
+    )
+    return dx, dw, torch.zeros_like(bias) if want[2] and not use_mkldnn else db
 
 
 _CONV2D = "Input, Filter, Bias?, ResidualData? -> Output"
@@ -235,9 +243,12 @@ def conv3d(
     data_format: str = "NCDHW",
     fuse_relu: bool = False,
     fuse_residual_connection: bool = False,
+    use_mkldnn: bool = False,
 ):
     """conv2d with one more spatial dimension: Input [N, C, D, H, W] (or NDHWC), Filter [O, C/groups, kd, kh, kw]."""
     out = _conv_forward(x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    if not use_mkldnn:
+        return out
     if residual is not None and fuse_residual_connection:
         out = out + residual
     return torch.relu(out) if fuse_relu else out
@@ -360,13 +371,17 @@ def _conv2d_transpose(
     fuse_activation: str = "",
     fuse_alpha: float = 0.0,
     fuse_beta: float = 0.0,
+    use_mkldnn: bool = False,
 ):
     """The adjoint of conv2d with respect to its input: Input [N, C, H, W], Filter [C, O/groups, kh, kw].
 
     Out size is (in - 1) * stride - paddings + dilation * (k - 1) + 1, or `output_size`, which may exceed it by less
-    than the stride.
+    than the stride. Bias and the fuse_* attributes as in conv2d.
     """
+    bias = bias if use_mkldnn else None
     out = _transpose_forward(x, w, bias, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size)
+    if not use_mkldnn:
+        return out
     if fuse_relu:
         return torch.relu(out)
     return _activate(out, fuse_activation, fuse_alpha, fuse_beta) if fuse_activation else out
@@ -386,6 +401,7 @@ def _conv2d_transpose_grad(
     paddings: list[int] = [0, 0],
     data_format: str = "NCHW",
     padding_algorithm: str = "EXPLICIT",
+    use_mkldnn: bool = False,
 ):
     dx, dw = _transpose_backward(
         x, w, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format, output_size
@@ -393,14 +409,13 @@ def _conv2d_transpose_grad(
     db = None
     if want[2]:
         channel = dout.dim() - 1 if data_format in CHANNELS_LAST else 1
-        db = dout.sum([d for d in range(dout.dim()) if d != channel]).reshape(bias.shape)
+        used = dout if use_mkldnn else dout * 0
+        db = used.sum([d for d in range(dout.dim()) if d != channel]).reshape(bias.shape)
     return dx, dw, db
 
 
 for _name in ("conv2d_transpose", "depthwise_conv2d_transpose"):
-    _declare = op(
-        _name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose, flops=_flops.transposed_convolution
-    )
+    _declare = op(_name, slots="Input, Filter, Bias? -> Output", infer=_infer_transpose, flops=_flops.transposed_convolution)
     _declare(_conv2d_transpose)
     op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_transpose_grad)
 

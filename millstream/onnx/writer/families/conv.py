@@ -46,7 +46,8 @@ def conv(e: Emission) -> None:
     if min(kernel) <= 0:
         e.refuse("the size of the filter is not known")
     last = layout in CHANNELS_LAST
-    bias = e.maybe("Bias") if "Bias" in e.definition.in_slots else None
+    fused = bool(e.attrs.get("use_mkldnn"))  # without it the kernel looks at Input and Filter only
+    bias = e.maybe("Bias") if fused and "Bias" in e.definition.in_slots else None
     if bias is not None:
         bias = g.reshape(bias, -1)
     out = g.op(
@@ -55,7 +56,7 @@ def conv(e: Emission) -> None:
     )  # fmt: skip
     if last:
         out = channels_back(g, out, rank)
-    if e.has("ResidualData") and e["fuse_residual_connection"]:
+    if fused and e.has("ResidualData") and e["fuse_residual_connection"]:
         out = out + e.x("ResidualData")
     e.set("Output", _activated(e, out))
 
@@ -76,6 +77,8 @@ def packed_conv(e: Emission) -> None:
 
 def _activated(e: Emission, out: Value) -> Value:
     """The activation that a pass fused into a convolution."""
+    if not e.attrs.get("use_mkldnn"):
+        return out
     if e.attrs.get("fuse_relu"):
         return e.g.op("Relu", out)
     if e.attrs.get("fuse_brelu"):
@@ -111,7 +114,7 @@ def conv_transpose(e: Emission) -> None:
     )  # fmt: skip
     if any(more):
         out = g.op("Pad", out, g.ints(*[0] * (n + 2), 0, 0, *more))
-    if e.has("Bias"):
+    if e.has("Bias") and e.attrs.get("use_mkldnn"):
         out = out + g.reshape(e.x("Bias"), -1, *[1] * n)
     if last:
         out = channels_back(g, out, n + 2)
