@@ -1,7 +1,8 @@
 """A kernel over independent parts (sequences, rows) in several threads; numba's loops let go of the interpreter.
 
 numba's own parallel loops need a pool of threads beside torch's, and one of their two backends ends the process when two
-threads of the user enter it; these are plain threads. As many parts run as torch may use threads.
+threads of the user enter it. Parts run in torch's own threads (team.py), or in plain ones where those cannot be had. As many
+run as torch may use threads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -45,6 +47,14 @@ class Shares:
 
 
 @cache
+def _team() -> ModuleType:
+    """Imported at first use: it loads numba."""
+    from millstream.kernels import team
+
+    return team
+
+
+@cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="millstream-kernel")
 
@@ -53,9 +63,12 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has non
 
 
 def run_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
-    """kernel(*arguments) for each of `calls`, the first in this thread; returns when all are done."""
+    """kernel(*arguments) for each of `calls`; returns when all are done. `kernel`: a function, or one compiled by numba."""
     if len(calls) == 1:
         kernel(*calls[0])
+        return
+    if hasattr(kernel, "py_func") and _team().available():
+        _team().run(kernel, calls)
         return
     others = [_pool(len(calls) - 1).submit(kernel, *arguments) for arguments in calls[1:]]
     try:

@@ -1,0 +1,178 @@
+"""Parts of a compiled kernel in the threads that torch keeps for its own loops.
+
+Threads of our own would sleep while torch computes and torch's while we do; on virtual machines waking one takes 50 to
+250 us, and while both wait awake they take each other's cores. torch's loops run in OpenMP's threads, so ours enter the same
+team through the runtime's own entry, GOMP_parallel (libgomp; LLVM's and Intel's runtimes have it too). A thread of it that
+is awake takes a part within 3 us. Those threads know nothing of Python: the caller unpacks all arguments beforehand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import carray, cfunc, njit, types
+from numba.extending import intrinsic
+
+_ROOM, _BEGIN = 512, 2  # int64 words for a part; those before its arguments: the function's address, whether it failed
+_WORD = ir.IntType(64)
+
+
+# ---- the runtime that torch uses -----------------------------------------------------------------
+@cache
+def _parallel() -> Callable[..., None] | None:
+    """GOMP_parallel of the OpenMP runtime that torch is bound to; None where it has none."""
+    library = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
+    try:
+        parallel = ctypes.CDLL(library).GOMP_parallel  # is loaded already; symbols are looked up in what it needs, too
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    return parallel
+
+
+_forked = False
+
+
+def _leave_team() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_leave_team)  # libgomp waits for ever for threads that a forked child does not have
+
+
+def available() -> bool:
+    """Whether :func:`run` works here: not without OpenMP, nor in a forked process."""
+    return not _forked and _parallel() is not None
+
+
+# ---- compiled code -------------------------------------------------------------------------------
+@intrinsic
+def _lay_down(typing_context, kernel, room, arguments):
+    """Store `arguments` (a tuple) and a function that runs `kernel` over them, at the address `room`."""
+    dispatcher, taken = kernel.dispatcher, tuple(arguments)
+    if kernel.get_call_type(typing_context, taken, {}).return_type != types.none:
+        raise TypeError(f"{dispatcher.py_func.__name__}: a kernel in parts must not return anything")
+
+    def emit(context, builder, signature, args):
+        overload, (_, at, packed) = dispatcher.overloads[taken], args
+        if context.get_abi_sizeof(packed.type) > 8 * (_ROOM - _BEGIN):
+            raise TypeError(f"{dispatcher.py_func.__name__}: the arguments take more than {8 * (_ROOM - _BEGIN)} bytes")
+        context.active_code_library.add_linking_library(overload.library)
+        name = context.mangler(f"part_of_{dispatcher.py_func.__name__}", taken, abi_tags=(), uid=None)
+        part = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [_WORD]), name)
+        part.linkage = "internal"
+        inside = ir.IRBuilder(part.append_basic_block())
+        given = inside.load(_address(inside, part.args[0], _BEGIN, packed.type))
+        values = [_borrowed(context, inside, t, inside.extract_value(given, k)) for k, t in enumerate(taken)]
+        callee = context.declare_function(builder.module, overload.fndesc)
+        status, _ = context.call_conv.call_function(inside, callee, types.none, taken, values)
+        inside.store(inside.zext(status.is_error, _WORD), _address(inside, part.args[0], 1, _WORD))
+        inside.ret_void()
+        builder.store(builder.ptrtoint(part, _WORD), _address(builder, at, 0, _WORD))
+        builder.store(packed, _address(builder, at, _BEGIN, packed.type))
+        return context.get_dummy_value()
+
+    return types.none(kernel, types.intp, arguments), emit
+
+
+def _borrowed(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> ir.Value:
+    """An argument without its counter of references, which is gone once the caller has unpacked the arguments."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo, array.parent = (ir.Constant(field.type, None) for field in (array.meminfo, array.parent))
+        return array._getvalue()
+    if context.data_model_manager[kind].contains_nrt_meminfo():
+        raise TypeError(f"a kernel in parts takes numbers, arrays and tuples of numbers, not {kind}")
+    return value
+
+
+def _address(builder: ir.IRBuilder, room: ir.Value, word: int, kind: ir.Type) -> ir.Value:
+    return builder.inttoptr(builder.add(room, ir.Constant(_WORD, 8 * word)), kind.as_pointer())
+
+
+@intrinsic
+def _call(typing_context, function, room):
+    """Call a function that :func:`_lay_down` made."""
+    del typing_context
+
+    def emit(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_WORD]).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), [args[1]])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), emit
+
+
+@intrinsic
+def _next(typing_context, counter):
+    """Add one to the number at an address, and give what stood there."""
+    del typing_context
+
+    def emit(context, builder, signature, args):
+        return builder.atomic_rmw("add", _address(builder, args[0], 0, _WORD), ir.Constant(_WORD, 1), "monotonic")
+
+    return types.int64(types.int64), emit
+
+
+@cache
+def _member() -> int:
+    """Address of what each thread of the team runs over the rooms of :func:`run`.
+
+    A thread takes the next part until there is none: one that wakes late finds its part done.
+    """
+
+    @cfunc(types.void(types.CPointer(types.int64)))
+    def take_parts(rooms):
+        words = carray(rooms, 2)
+        begin, count = words.ctypes.data, words[1]
+        k = _next(begin)
+        while k < count:
+            first = 2 + k * _ROOM
+            _call(carray(rooms, first + 1)[first], begin + 8 * first)
+            k = _next(begin)
+
+    return int(take_parts.address)
+
+
+@cache
+def _handing(kernel: Any) -> Callable[..., None]:
+    """A compiled function of (room, *arguments of the kernel).
+
+    numba keeps compiled code by the file, the name and the line of a function, hence one of its own for each kernel, which
+    says that it stands in the kernel's file.
+    """
+    name = f"{kernel.py_func.__name__}_part"
+    source = f"def {name}(room, *arguments):\n    lay_down(kernel, room, arguments)\n"
+    known: dict[str, Any] = {"__name__": kernel.py_func.__module__, "lay_down": _lay_down, "kernel": kernel}
+    exec(compile(source, kernel.py_func.__code__.co_filename, "exec"), known)
+    return njit(cache=True)(known[name])
+
+
+def run(kernel: Any, calls: Sequence[tuple[Any, ...]]) -> None:
+    """kernel(*arguments) for each of `calls`; returns when all are done.
+
+    Args:
+        kernel: compiled by numba, returning nothing.
+        calls: arguments, of the same types in each.
+
+    Raises:
+        RuntimeError: the kernel raised an error.
+    """
+    rooms = np.empty(2 + len(calls) * _ROOM, np.int64)  # the next part, the number of parts, a room for each
+    rooms[:2] = 0, len(calls)
+    begin, lay_down = rooms.ctypes.data, _handing(kernel)
+    for k, arguments in enumerate(calls):
+        lay_down(begin + 8 * (2 + k * _ROOM), *arguments)
+    parallel = _parallel()
+    assert parallel is not None, "team.run is for where available() holds"
+    parallel(_member(), begin, torch.get_num_threads(), 0)
+    if rooms[3::_ROOM].any():
+        raise RuntimeError(f"{kernel.py_func.__name__}: failed inside a thread")
