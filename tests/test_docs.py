@@ -61,15 +61,13 @@ MODULES = [
 ]  # fmt: skip
 # what has no example -> why
 WITHOUT = {
-    r"DistributeTranspiler$|transpiler\.(collective|geo)|net_drawer": "raise an error that names what to use instead",
+    r"DistributeTranspiler$|transpiler\.(collective|geo)": "raise an error that names what to use instead",
     r"CUDAPinnedPlace$|cuda_pinned_places$|PipelineOptimizer$": "need CUDA",
     r"dataset\.\w+\.(fetch|convert|is_img|unittest|fluid_model|predict_reader|download_data_if_not_yet)$": "download; tests",
     r"dataset\.\w+\.(reader_creator|corpus_reader|load_\w+|sort_files|feature_range|default_mapper)$": "parts of train()",
     r"dataset\.mq2007\.(query_filter|gen_plain_txt)$": "parts of train()",
     r"dataset\.image\.(batch_images_from_tar|decode)$": "of whole archives, and a part of load_image",
     r"monkey_patch_reader_methods$": "done at import",
-    r"layers\.(append_LARS|batch|double_buffer|open_files|open_recordio_file|ParallelDo|Preprocessor|random_data_generator|shuffle)$":
-        "of 1.1, replaced in 1.8.5",
 }
 
 

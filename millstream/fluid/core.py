@@ -10,11 +10,14 @@ from millstream.errors import EnforceNotMet, EOFException, NotSupportedError
 from millstream.fluid import eager_ops as ops
 from millstream.fluid.core_facts import (
     EventSortingKey,
+    GlobalVarGetterSetterRegistry,
+    PassBuilder,
     ProfilerState,
     TracerOption,
     avx_supported,
     empty_var_name,
     from_dlpack,
+    get_all_op_protos,
     get_fetch_variable,
     get_op_attrs_default_value,
     get_pass,
@@ -61,6 +64,7 @@ from millstream.inference import (
     paddle_tensor_to_bytes,
 )
 from millstream.ir.desc import BlockDesc, OpDesc, ProgramDesc
+from millstream.ir.desc import VarDesc as _VarDesc
 from millstream.ir.types import AttrType, VarType, dtype_name
 from millstream.runtime import stored as _stored  # noqa: F401  (for fluid.io)
 from millstream.runtime.eager import BackwardStrategy, VarBase
@@ -73,8 +77,8 @@ from millstream.runtime.tensor import LoDTensor, LoDTensorArray, SelectedRows
 kCPU, kCUDA, kAll, kDisabled = ProfilerState.kCPU, ProfilerState.kCUDA, ProfilerState.kAll, ProfilerState.kDisabled
 
 
-class VarDesc:
-    """Holder of :class:`VarType`, as in ``core.VarDesc.VarType.FP32``."""
+class VarDesc(_VarDesc):
+    """What ``variable.desc`` gives, and the holder of :class:`VarType`, as in ``core.VarDesc.VarType.FP32``."""
 
     VarType = VarType
 
@@ -173,6 +177,7 @@ __all__ = [
     "EOFException",
     "EnforceNotMet",
     "EventSortingKey",
+    "GlobalVarGetterSetterRegistry",
     "Graph",
     "LoDTensor",
     "LoDTensorArray",
@@ -190,6 +195,7 @@ __all__ = [
     "PaddlePredictor",
     "PaddleTensor",
     "ParallelStrategy",
+    "PassBuilder",
     "PassStrategy",
     "Place",
     "ProfilerState",
@@ -206,6 +212,7 @@ __all__ = [
     "create_paddle_predictor",
     "empty_var_name",
     "from_dlpack",
+    "get_all_op_protos",
     "get_fetch_variable",
     "get_op_attrs_default_value",
     "get_pass",

@@ -10,6 +10,7 @@ import torch
 
 from millstream.config import KNOWN, get_flags, set_flags
 from millstream.errors import EnforceNotMet, NotSupportedError, UnknownOperatorError
+from millstream.fluid.op_proto import get_all_op_protos as _op_protos
 from millstream.ir.operator import COMMON_ATTRS
 from millstream.ops import REGISTRY
 from millstream.runtime import profiler
@@ -21,6 +22,7 @@ __all__ = [
     "ProfilerState",
     "TracerOption",
     "from_dlpack",
+    "get_all_op_protos",
     "get_fetch_variable",
     "get_op_attrs_default_value",
     "get_variable_tensor",
@@ -71,6 +73,11 @@ def get_op_attrs_default_value(op_type: str | bytes) -> dict[str, Any]:
     return {**COMMON_ATTRS, **found}
 
 
+def get_all_op_protos() -> list[bytes]:
+    """Each operator's OpProto message as bytes."""
+    return [proto.SerializeToString() for proto in _op_protos()]
+
+
 # ---- flags and build ------------------------------------------------------------------------------
 class GlobalVarGetterSetterRegistry:
     """The ``FLAGS_*`` as a mapping."""
@@ -86,6 +93,10 @@ class GlobalVarGetterSetterRegistry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a flag; `default` when there is no such flag."""
+        return get_flags(name)[name] if name in self else default
 
     def keys(self) -> list[str]:
         """Names of all flags."""
@@ -211,9 +222,20 @@ def from_dlpack(capsule: Any) -> LoDTensor:
     return LoDTensor.of(torch.from_dlpack(capsule))
 
 
+class PassBuilder:
+    """Would list passes of Fluid's graphs. Raises NotSupportedError when it is made."""
+
+    def __init__(self) -> None:
+        _no_pass("PassBuilder()")
+
+
 def get_pass(name: str) -> None:
     """Raises NotSupportedError: the passes of Fluid's graphs are not here."""
+    _no_pass(f"get_pass({name!r})")
+
+
+def _no_pass(what: str) -> None:
     raise NotSupportedError(
-        f"core.get_pass({name!r}): passes work on Programs here; `millstream.passes` has them, and docs/passes.md shows how "
+        f"core.{what}: passes work on Programs here; `millstream.passes` has them, and docs/passes.md shows how "
         "to write one"
     )

@@ -21,6 +21,7 @@ from millstream.fluid.core import (
     kZeroVarSuffix,
 )
 from millstream.fluid.graph import IrGraph, IrNode, IrOpNode, IrVarNode
+from millstream.fluid.op_proto import OpProtoHolder, get_all_op_protos
 from millstream.ir.block import Block
 from millstream.ir.mode import in_dygraph_mode, tracer
 from millstream.ir.names import EMPTY_VAR, GRAD_SUFFIX, TEMP_VAR, grad_name
@@ -44,6 +45,7 @@ __all__ = [
     "IrNode",
     "IrOpNode",
     "IrVarNode",
+    "OpProtoHolder",
     "Operator",
     "Parameter",
     "Program",
@@ -56,6 +58,7 @@ __all__ = [
     "default_startup_program",
     "device_guard",
     "dtype_is_floating",
+    "get_all_op_protos",
     "get_flags",
     "grad_var_name",
     "in_dygraph_mode",

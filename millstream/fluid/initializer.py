@@ -57,7 +57,7 @@ def init_on_cpu() -> Iterator[None]:
 class Initializer:
     """Base of all initialisers; call it with a variable and the Block to append to."""
 
-    def __call__(self, param: Any, block: Any) -> Operator:
+    def __call__(self, var: Any, block: Any) -> Operator:
         raise NotImplementedError
 
     @staticmethod
@@ -102,15 +102,15 @@ class ConstantInitializer(Initializer):
     def _value(self) -> float:
         return self.value
 
-    def __call__(self, param: Any, block: Any) -> Operator:
+    def __call__(self, var: Any, block: Any) -> Operator:
         attrs = {
-            "shape": list(param.shape),
-            "dtype": param.dtype,
+            "shape": list(var.shape),
+            "dtype": var.dtype,
             "value": float(self.value),
             "str_value": "",
             "force_cpu": self._force_cpu or force_init_on_cpu(),
         }
-        return self._prepend(block, "fill_constant", param, attrs)
+        return self._prepend(block, "fill_constant", var, attrs)
 
 
 class UniformInitializer(Initializer):
@@ -132,10 +132,10 @@ class UniformInitializer(Initializer):
         self._low, self._high, self._seed_value = low, high, seed
         self._diag_num, self._diag_step, self._diag_val = diag_num, diag_step, diag_val
 
-    def __call__(self, param: Any, block: Any) -> Operator:
+    def __call__(self, var: Any, block: Any) -> Operator:
         attrs = {
-            "shape": list(param.shape),
-            "dtype": param.dtype,
+            "shape": list(var.shape),
+            "dtype": var.dtype,
             "min": self._low,
             "max": self._high,
             "seed": self._seed(self._seed_value, block),
@@ -143,7 +143,7 @@ class UniformInitializer(Initializer):
             "diag_step": self._diag_step,
             "diag_val": self._diag_val,
         }
-        return self._prepend(block, "uniform_random", param, attrs)
+        return self._prepend(block, "uniform_random", var, attrs)
 
 
 class NormalInitializer(Initializer):
@@ -156,15 +156,15 @@ class NormalInitializer(Initializer):
             raise ValueError(f"{type(self).__name__}: loc, scale and seed must be numbers")
         self._mean, self._std_dev, self._seed_value = loc, scale, seed
 
-    def __call__(self, param: Any, block: Any) -> Operator:
+    def __call__(self, var: Any, block: Any) -> Operator:
         attrs = {
-            "shape": list(param.shape),
-            "dtype": param.dtype,
+            "shape": list(var.shape),
+            "dtype": var.dtype,
             "mean": float(self._mean),
             "std": float(self._std_dev),
             "seed": self._seed(self._seed_value, block),
         }
-        return self._prepend(block, self._op, param, attrs)
+        return self._prepend(block, self._op, var, attrs)
 
 
 class TruncatedNormalInitializer(NormalInitializer):
@@ -184,20 +184,20 @@ class _FanInitializer(Initializer):
     def _variance(self, fan_in: float, fan_out: float) -> float:
         raise NotImplementedError
 
-    def __call__(self, param: Any, block: Any) -> Operator:
-        fan_in, fan_out = self._fans(param)
+    def __call__(self, var: Any, block: Any) -> Operator:
+        fan_in, fan_out = self._fans(var)
         variance = self._variance(
             fan_in if self._fan_in is None else self._fan_in, fan_out if self._fan_out is None else self._fan_out
         )
         attrs: dict[str, Any] = {
-            "shape": list(param.shape),
-            "dtype": param.dtype,
+            "shape": list(var.shape),
+            "dtype": var.dtype,
             "seed": self._seed(self._seed_value, block),
         }
         if self._uniform:
             limit = math.sqrt(3.0 * variance)
-            return self._prepend(block, "uniform_random", param, attrs | {"min": -limit, "max": limit})
-        return self._prepend(block, "gaussian_random", param, attrs | {"mean": 0.0, "std": math.sqrt(variance)})
+            return self._prepend(block, "uniform_random", var, attrs | {"min": -limit, "max": limit})
+        return self._prepend(block, "gaussian_random", var, attrs | {"mean": 0.0, "std": math.sqrt(variance)})
 
 
 class XavierInitializer(_FanInitializer):
@@ -229,10 +229,10 @@ class BilinearInitializer(Initializer):
     are a little skewed. (On Python 2 they were symmetrical.)
     """
 
-    def __call__(self, param: Any, block: Any) -> Operator:
-        shape = param.shape
+    def __call__(self, var: Any, block: Any) -> Operator:
+        shape = var.shape
         if len(shape) != 4 or shape[2] != shape[3]:
-            raise InvalidProgramError(f"Bilinear: expects a 4-D weight with a square kernel, received {param.describe()}")
+            raise InvalidProgramError(f"Bilinear: expects a 4-D weight with a square kernel, received {var.describe()}")
         k = shape[3]
         factor = math.ceil(k / 2.0)
         center = (2 * factor - 1 - factor % 2) / (2.0 * factor)
@@ -240,10 +240,10 @@ class BilinearInitializer(Initializer):
         column, row = position % k, (position / k) % k
         weight = (1 - np.abs(column / factor - center)) * (1 - np.abs(row / factor - center))
         weight = np.broadcast_to(weight.reshape(k, k), shape)
-        attrs = NumpyArrayInitializer(weight.astype("float32")).attrs(param)
+        attrs = NumpyArrayInitializer(weight.astype("float32")).attrs(var)
         # behind the other parameters, as Fluid does with this one initialiser
-        op = block.append_op(type="assign_value", inputs={}, outputs={"Out": param}, attrs=attrs)
-        param.op = op
+        op = block.append_op(type="assign_value", inputs={}, outputs={"Out": var}, attrs=attrs)
+        var.op = op
         return op
 
 
@@ -269,8 +269,8 @@ class NumpyArrayInitializer(Initializer):
             kind, values = "fp32_values", [float(v) for v in self._value.ravel()]
         return {"shape": list(self._value.shape), "dtype": param.dtype, kind: values}
 
-    def __call__(self, param: Any, block: Any) -> Operator:
-        return self._prepend(block, "assign_value", param, self.attrs(param))
+    def __call__(self, var: Any, block: Any) -> Operator:
+        return self._prepend(block, "assign_value", var, self.attrs(var))
 
 
 Constant = ConstantInitializer

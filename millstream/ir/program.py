@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 class Program:
     """A list of Blocks; block 0 is the global one."""
 
+    _first_seed = 0  # random_seed of new Programs, see global_seed
+
     def __init__(self) -> None:
         self.blocks: list[Block] = [Block(self, 0)]
         self.current_block_idx = 0
-        self._seed = 0
+        self._seed = Program._first_seed
         self._version = 0  # counts changes; plans are cached on it
         self._op_role = 0
         self._op_role_vars: list[str] = []
@@ -49,6 +51,11 @@ class Program:
             raise ValueError(f"Program.random_seed must be an integer, received {seed!r}")
         self._seed = seed
         self._touch()
+
+    def global_seed(self, seed: int = 0) -> None:
+        """Set `random_seed` of this Program, and of all that are made from now on."""
+        self.random_seed = seed
+        Program._first_seed = seed
 
     @property
     def op_role(self) -> int:

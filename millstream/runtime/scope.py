@@ -51,6 +51,15 @@ class ScopeVar:
     def is_int(self) -> bool:
         return isinstance(self.obj, int)
 
+    def set_float(self, value: float) -> None:
+        self.obj = float(value)
+
+    def get_float(self) -> float:
+        return float(self.obj)
+
+    def is_float(self) -> bool:
+        return isinstance(self.obj, float)
+
     # ---- the runtime's side ------------------------------------------------------------------
     def load(self) -> tuple[Any, LoD]:
         """(kernel value, LoD); (None, ()) when nothing was written."""

@@ -1,5 +1,6 @@
 """``paddle.utils``."""
 
+from millstream.utils import image_util
 from millstream.utils.plot import Ploter
 
-__all__ = ["Ploter"]
+__all__ = ["Ploter", "image_util"]

@@ -245,3 +245,28 @@ def test_trainers_of_the_c_runtime_name_what_to_use(module, name):
         getattr(importlib.import_module(f"millstream.fluid.{module}"), name)()
     with pytest.raises(NotSupportedError, match="parameter servers"):
         importlib.import_module("millstream.fluid.communicator").Communicator(None, 0)
+
+
+def test_global_seed(monkeypatch):
+    monkeypatch.setattr(fluid.Program, "_first_seed", 0)
+    first, other = fluid.Program(), fluid.Program()
+    first.global_seed(90)
+    assert (first.random_seed, other.random_seed, fluid.Program().random_seed) == (90, 0, 90)
+
+
+def test_floats_of_a_scope():
+    kept = fluid.global_scope().var("rate")
+    kept.set_float(2.5)
+    assert kept.get_float() == 2.5 and kept.is_float() and not kept.is_int()
+
+
+def test_names_that_do_not_count_in_eager_mode():
+    assert fluid.unique_name.generate_with_ignorable_key("a") == "a_0"
+    with fluid.dygraph.guard():
+        assert fluid.unique_name.generate_with_ignorable_key("b") == "tmp_0"
+
+
+def test_flags_as_a_mapping():
+    flags = fluid.core.globals()
+    assert isinstance(flags, fluid.core.GlobalVarGetterSetterRegistry) and "FLAGS_check_nan_inf" in flags
+    assert flags.get("FLAGS_check_nan_inf") is False and flags.get("FLAGS_nothing", 3) == 3

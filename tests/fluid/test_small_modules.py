@@ -45,14 +45,32 @@ REFUSED = {
     "DistributeTranspiler": lambda: fluid.DistributeTranspiler(fluid.DistributeTranspilerConfig()),
     "GeoSgdTranspiler": lambda: fluid.transpiler.geo_sgd_transpiler.GeoSgdTranspiler(),
     "GradAllReduce": lambda: fluid.transpiler.collective.GradAllReduce(),
-    "net_drawer.draw_graph": lambda: fluid.net_drawer.draw_graph(None, None),
 }
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_refused_names_say_what_to_use(name):
-    with pytest.raises(NotSupportedError, match=rf"{name}.*(with_data_parallel|draw_block_graphviz)"):
+    with pytest.raises(NotSupportedError, match=rf"{name}.*with_data_parallel"):
         REFUSED[name]()
+
+
+def test_drawn_network(tmp_path):
+    from millstream.fluid import net_drawer
+
+    y = fluid.layers.fc(fluid.data("x", [None, 2]), 1, act="relu")
+    start, main = fluid.default_startup_program(), fluid.default_main_program()
+    path = tmp_path / "net.gv"
+    graph = net_drawer.draw_graph(start, main, filename=str(path), graph_attr={"size": "30"})
+    assert path.read_text() == graph.code() and 'size="30"' in graph.code()
+    labels = {node.name: node.label for node in graph.nodes}
+    arrows = {(labels[e.source.name], labels[e.target.name]) for e in graph.edges}
+    made = {("uniform_random", "mul"), ("x", "mul"), ("fill_constant", "elementwise_add"), ("mul", "elementwise_add")}
+    assert arrows == made | {("elementwise_add", "relu")}
+    assert net_drawer.draw_node(y.op)["label"] == "relu" and net_drawer.unique_id() != net_drawer.unique_id()
+    with pytest.raises(TypeError, match="two Programs, received NoneType"):
+        net_drawer.draw_graph(None, None)
+    with pytest.raises(TypeError, match="no argument file"):
+        net_drawer.draw_graph(start, main, file="x")
 
 
 def test_transpiler_config():

@@ -71,7 +71,7 @@ def stated(var):
 
 def test_defaults_that_are_written():
     """As in 1.8.5: a layer says that its result is not persistable, an operator that passes LoD on says the level."""
-    x, y, program = network()
+    _x, y, program = network()
     loss = fluid.layers.mean(y)
     fluid.optimizer.Adam(0.1).minimize(loss)
     block = program.global_block()

@@ -10,6 +10,7 @@ from millstream.fluid.dataloader import (
     SequenceSampler,
     TensorDataset,
 )
+from millstream.fluid.dataloader.collate import default_collate_fn
 from millstream.fluid.dataloader.dataloader_iter import get_worker_info
 from millstream.fluid.io.inference import (
     append_fetch_ops,
@@ -70,6 +71,7 @@ __all__ = [
     "cache",
     "chain",
     "compose",
+    "default_collate_fn",
     "firstn",
     "get_inference_program",
     "get_parameter_value",

@@ -433,6 +433,7 @@ from millstream.fluid.layers.tensor import (
     zeros,
     zeros_like,
 )
+from millstream.fluid.op_proto import OpProtoHolder
 
 monkey_patch_variable()
 

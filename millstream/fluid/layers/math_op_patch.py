@@ -105,21 +105,21 @@ def _number(self: Any, other: Any, method: str) -> float:
 def _binary(method: str, op_type: str, reverse: bool, meaning: str) -> Callable[[Any, Any], Any]:
     as_scale = _AS_SCALE.get(method)
 
-    def operator(self: Any, other: Any) -> Any:
-        if not is_variable(other):
-            value = _number(self, other, method)
+    def operator(self: Any, other_var: Any) -> Any:
+        if not is_variable(other_var):
+            value = _number(self, other_var, method)
             # an integer is never divided by multiplication with 1 / v
             if (
                 as_scale is not None
-                and isinstance(other, (int, float))
+                and isinstance(other_var, (int, float))
                 and (op_type != "elementwise_div" or (self.dtype not in _INTEGERS and value != 0))
             ):
                 return _scaled(self, *as_scale(value))
-            other = _constant_like(self, value) if reverse else _constant(value, self.dtype)
-        elif other.dtype != self.dtype:
-            other = astype(other, self.dtype)
-        left, right = (other, self) if reverse else (self, other)
-        # a right side with a batch dimension lines up from the front, any other from the back
+            other_var = _constant_like(self, value) if reverse else _constant(value, self.dtype)
+        elif other_var.dtype != self.dtype:
+            other_var = astype(other_var, self.dtype)
+        left, right = (other_var, self) if reverse else (self, other_var)
+        # a right side with a batch dimension lines up from the front, any other_var from the back
         axis = 0 if len(right.shape) and right.shape[0] == -1 else -1
         dtype = VarType.BOOL if op_type in _COMPARISONS else self.dtype
         return _emit(op_type, {"X": [left], "Y": [right]}, {"axis": axis}, dtype)
@@ -130,9 +130,9 @@ def _binary(method: str, op_type: str, reverse: bool, meaning: str) -> Callable[
     return operator
 
 
-def _negative(self: Any) -> Any:
+def _negative(var: Any) -> Any:
     """-x."""
-    return _scaled(self, -1.0, 0.0)
+    return _scaled(var, -1.0, 0.0)
 
 
 # ---- indexing ----------------------------------------------------------------------------------
