@@ -73,10 +73,13 @@ def _attention(fluid: Any, feed: Feed) -> list[Any]:
 
 
 def _batch_norm(fluid: Any, feed: Feed) -> list[Any]:
-    x = _dense(fluid, feed, "x", [2, WIDTH, 32, 32])
-    first = fluid.layers.batch_norm(x, act="relu", data_layout="NHWC")
-    second = fluid.layers.batch_norm(first, data_layout="NHWC")
-    return _trained(fluid, fluid.layers.elementwise_add(first, second, act="relu"))
+    x, layers = _dense(fluid, feed, "x", [2, WIDTH, 32, 32]), fluid.layers
+    sums = []
+    for dtype in ("float32", "bfloat16"):
+        first = layers.batch_norm(layers.cast(x, dtype), act="relu", data_layout="NHWC")
+        second = layers.batch_norm(first, data_layout="NHWC")
+        sums.append(layers.cast(layers.elementwise_add(first, second, act="relu"), "float32"))
+    return _trained(fluid, layers.elementwise_add(*sums))
 
 
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:

@@ -1,8 +1,9 @@
 """Batch normalisation, with a relu behind it or not, over rows of channels: numbers are read as seldom as can be.
 
-All arrays are row-major [rows, channels]; vectors have one number a channel. Sums run over blocks of rows in the data's own
-precision and over blocks in float64. Narrow rows are taken several at a time, so that inner loops are long. `floor` is 0 for
-relu, -inf for none.
+All arrays are row-major [rows, channels], bfloat16 as its bits (see brain.py); vectors have one number a channel, float32
+or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64. Narrow rows are taken
+several at a time, so that inner loops are long. `floor` is 0 for relu, -inf for none. A choice made among the arguments of
+`put` keeps a loop from being vectorised.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from millstream.kernels.brain import put, singles, wide
 from millstream.kernels.threads import parts, run_parts
 
 _BLOCK = 32
@@ -24,13 +26,13 @@ _SAMPLES = 16  # rows whose mean is taken off before squares are summed
 def _sums(x, shift, first, last, total, square):
     """total += sum of x - shift, square += sum of its squares, over rows first .. last."""
     width = x.shape[1]
-    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    s, q = np.zeros(width, shift.dtype), np.zeros(width, shift.dtype)
     for start in range(first, last, _BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, last)):
             for j in range(width):
-                d = x[i, j] - shift[j]
+                d = wide(x[i, j]) - shift[j]
                 s[j] += d
                 q[j] += d * d
         for j in range(width):
@@ -43,8 +45,9 @@ def _line(x, a, b, floor, first, last, y):
     """y = max(x * a + b, floor); NaN stays."""
     for i in range(first, last):
         for j in range(x.shape[1]):
-            v = x[i, j] * a[j] + b[j]
-            y[i, j] = floor if v < floor else v
+            v = wide(x[i, j]) * a[j] + b[j]
+            v = floor if v < floor else v
+            put(y, i, j, v)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -53,23 +56,25 @@ def _relu_of_sum(x, a, b, other, first, last, y):
     zero = np.float32(0)
     for i in range(first, last):
         for j in range(x.shape[1]):
-            v = x[i, j] * a[j] + b[j] + other[i, j]
-            y[i, j] = zero if v < zero else v
+            v = wide(x[i, j]) * a[j] + b[j] + wide(other[i, j])
+            v = zero if v < zero else v
+            put(y, i, j, v)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _back_sums(x, dy, a, b, floor, mean, first, last, total, dot):
     """total += sum of dz, dot += sum of dz * (x - mean); dz is 0 at y <= floor, else dy; y is computed as _line does."""
     width, zero = x.shape[1], np.float32(0)
-    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(first, last, _BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, last)):
             for j in range(width):
-                g = zero if x[i, j] * a[j] + b[j] <= floor else dy[i, j]
+                v = wide(x[i, j])
+                g = zero if v * a[j] + b[j] <= floor else wide(dy[i, j])
                 s[j] += g
-                q[j] += g * (x[i, j] - mean[j])
+                q[j] += g * (v - mean[j])
         for j in range(width):
             total[j] += s[j]
             dot[j] += q[j]
@@ -79,16 +84,16 @@ def _back_sums(x, dy, a, b, floor, mean, first, last, total, dot):
 def _back_sums_of_sum(x, dy, y, mean, first, last, dz, total, dot):
     """_back_sums that knows y and writes dz, the gradient of what was added."""
     width, zero = x.shape[1], np.float32(0)
-    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(first, last, _BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, last)):
             for j in range(width):
-                g = dy[i, j] if y[i, j] > zero else zero
-                dz[i, j] = g
+                g = wide(dy[i, j]) if wide(y[i, j]) > zero else zero
+                put(dz, i, j, g)
                 s[j] += g
-                q[j] += g * (x[i, j] - mean[j])
+                q[j] += g * (wide(x[i, j]) - mean[j])
         for j in range(width):
             total[j] += s[j]
             dot[j] += q[j]
@@ -100,8 +105,9 @@ def _back(x, dy, a, b, floor, mean, k1, k2, first, last, dx):
     zero = np.float32(0)
     for i in range(first, last):
         for j in range(x.shape[1]):
-            g = zero if x[i, j] * a[j] + b[j] <= floor else dy[i, j]
-            dx[i, j] = a[j] * g - k1[j] - k2[j] * (x[i, j] - mean[j])
+            v = wide(x[i, j])
+            g = zero if v * a[j] + b[j] <= floor else wide(dy[i, j])
+            put(dx, i, j, a[j] * g - k1[j] - k2[j] * (v - mean[j]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -109,7 +115,7 @@ def _back_of_sum(x, dz, a, mean, k1, k2, first, last, dx):
     """dx = a * dz - k1 - k2 * (x - mean)."""
     for i in range(first, last):
         for j in range(x.shape[1]):
-            dx[i, j] = a[j] * dz[i, j] - k1[j] - k2[j] * (x[i, j] - mean[j])
+            put(dx, i, j, a[j] * wide(dz[i, j]) - k1[j] - k2[j] * (wide(x[i, j]) - mean[j]))
 
 
 class _Cut(NamedTuple):
@@ -144,7 +150,7 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, variance over the number of rows) of each column of `x`, in float64."""
     rows, channels = x.shape
     cut = _cut(rows, channels)
-    shift = x[:: max(rows // _SAMPLES, 1)][:_SAMPLES].mean(0)
+    shift = singles(x[:: max(rows // _SAMPLES, 1)][:_SAMPLES]).mean(0)
     wide, wide_shift = cut.wide(x), cut.tiled(shift)
     total, square = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
     run_parts(_sums, [(wide, wide_shift, *ends, total[k], square[k]) for k, ends in enumerate(cut.bounds)])
@@ -193,8 +199,8 @@ def backward(
         ])  # fmt: skip
     found = Gradient(cut.folded(total), cut.folded(dot))
     factor = a.astype(np.float64) / rows
-    k1 = cut.tiled((factor * found.total).astype(x.dtype))
-    k2 = cut.tiled((factor * inverse.astype(np.float64) ** 2 * found.dot).astype(x.dtype))
+    k1 = cut.tiled((factor * found.total).astype(a.dtype))
+    k2 = cut.tiled((factor * inverse.astype(np.float64) ** 2 * found.dot).astype(a.dtype))
     if y is None or dz is None:
         run_parts(_back, [(wide, wide_dy, wide_a, wide_b, low, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
     else:

@@ -31,6 +31,8 @@ def test_all_kernels_are_compiled(capsys):
         kernels = importlib.import_module(f"millstream.kernels.{module}")
         cold += [f"{module}.{name}" for name in names if not getattr(kernels, name).signatures]
     assert not cold
+    sums = importlib.import_module("millstream.kernels.batch_norm")._sums
+    assert {str(form[0].dtype) for form in sums.signatures} >= {"float32", "uint16"}  # bfloat16 as its bits
 
 
 def test_quiet(capsys, monkeypatch):

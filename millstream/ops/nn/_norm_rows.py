@@ -5,7 +5,7 @@ Both functions return None where it is not, or where the map is small: torch's o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,11 @@ def _rows(x: torch.Tensor, layout: str) -> Any:
     if not v.is_contiguous() or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
         return None
     v = v.reshape(-1, v.shape[-1])
-    return v if v.dtype is torch.bfloat16 else array(v)
+    if v.dtype is not torch.bfloat16:
+        return array(v)
+    from millstream.kernels.brain import numbers
+
+    return numbers(v)
 
 
 def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> Any:
@@ -47,7 +51,7 @@ def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> Any:
 
 
 def _worked(x: torch.Tensor) -> torch.dtype:
-    """The type in which `x` is worked on: a bfloat16 map is read and written once more for it, as float32."""
+    """The type in which `x` is worked on, and that of its statistics."""
     return torch.float32 if x.dtype is torch.bfloat16 else x.dtype
 
 
@@ -57,10 +61,6 @@ def _fits(x: torch.Tensor, norm: Norm) -> bool:
         and x.numel() > norm.scale.numel() and norm.bias is not None
         and x.dtype in (torch.float32, torch.float64, torch.bfloat16) and norm.scale.dtype is _worked(x)
     )  # fmt: skip
-
-
-def _single(x: torch.Tensor | None) -> torch.Tensor | None:
-    return None if x is None else x.float()
 
 
 def _line(norm: Norm, mean: torch.Tensor, inverse: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -76,13 +76,10 @@ def forward(
     """(Y, MeanOut, VarianceOut, SavedMean, SavedVariance) of a training step."""
     if not _fits(x, norm) or mean.dtype is not _worked(x) or (rows := _rows(x, norm.layout)) is None:
         return None
-    if x.dtype is torch.bfloat16:
-        y, *stats = cast(Any, forward(x.float(), norm, mean, variance, momentum, _single(residual)))
-        return (y.bfloat16(), *stats)
     from millstream.kernels import batch_norm as kernels  # numba is slow to import, and not every Program needs it
 
     center, spread = kernels.statistics(rows)
-    saved = torch.from_numpy(center).to(x.dtype), torch.from_numpy(1.0 / np.sqrt(spread + norm.epsilon)).to(x.dtype)
+    saved = tuple(torch.from_numpy(v).to(_worked(x)) for v in (center, 1.0 / np.sqrt(spread + norm.epsilon)))
     y = torch.empty_like(x)
     other = None if residual is None else _same_rows(residual, x, norm.layout)
     kernels.forward(rows, *_line(norm, *saved), norm.floor, other, _rows(y, norm.layout))
@@ -100,9 +97,6 @@ def backward(
     rows = _rows(x, norm.layout)
     if rows is None:
         return None
-    if x.dtype is torch.bfloat16:
-        dx, *sums, dz = cast(Any, backward(x.float(), norm, saved_mean, saved_inv, dy.float(), _single(y)))
-        return (dx.bfloat16(), *sums, None if dz is None else dz.bfloat16())
     from millstream.kernels import batch_norm as kernels
 
     dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)
@@ -111,5 +105,5 @@ def backward(
         array(saved_inv), _rows(dx, norm.layout), None if y is None else _same_rows(y, x, norm.layout),
         None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip
-    dscale = torch.from_numpy(found.dot * array(saved_inv)).to(x.dtype)
-    return dx, dscale, torch.from_numpy(found.total).to(x.dtype), dz
+    dscale = torch.from_numpy(found.dot * array(saved_inv)).to(_worked(x))
+    return dx, dscale, torch.from_numpy(found.total).to(_worked(x)), dz
