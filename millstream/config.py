@@ -61,19 +61,31 @@ def keep_compiled_code() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(settings().cache_dir, "inductor"))
 
 
-SPIN = 2000
-"""How often a thread of libgomp looks for work before it sleeps: about 35 us on Zen 4."""
+SPIN, SPIN_ALONE = 2_000, 20_000
+"""How often a thread of libgomp looks for work before it sleeps, on a machine that others use and on one that is ours.
+
+2,000 looks are about 35 us on Zen 4.
+"""
+LOAD = "/proc/loadavg"
 
 
 def wait_shortly() -> None:
     """Have torch's threads that wait for work give the processor back soon; to be called before torch is imported.
 
-    libgomp's own choice, 5 ms and more of looking, takes the core from whoever is waited for: other processes, and the
-    threads of our own kernels (kernels/threads.py). Nothing is set where the user has chosen (``GOMP_SPINCOUNT``,
-    ``OMP_WAIT_POLICY``), nor does it reach a torch that is there already.
+    libgomp's own choice, 5 ms and more of looking, takes the core from whoever is waited for. Nothing is set where the
+    user has chosen (``GOMP_SPINCOUNT``, ``OMP_WAIT_POLICY``), nor does it reach a torch that is there already.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = str(SPIN)
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_ALONE if _alone() else SPIN)
+
+
+def _alone() -> bool:
+    """Whether no thread of the machine but this one is running or ready to; False where the system does not tell."""
+    try:
+        with open(LOAD, encoding="ascii") as file:
+            return int(file.read().split()[3].split("/")[0]) <= 1
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def environment() -> Mapping[str, str]:

@@ -55,12 +55,26 @@ def test_cluster(monkeypatch):
     assert found.training_role == "TRAINER"
 
 
-@pytest.mark.parametrize(("chosen", "found"), [({}, str(config.SPIN)), ({"OMP_WAIT_POLICY": "active"}, None)])
-def test_waiting_threads_sleep_soon_unless_the_user_has_chosen(chosen, found):
+WAITS = [({}, {str(config.SPIN), str(config.SPIN_ALONE)}), ({"OMP_WAIT_POLICY": "active"}, {"None"})]
+
+
+@pytest.mark.parametrize(("chosen", "allowed"), WAITS)
+def test_waiting_threads_sleep_soon_unless_the_user_has_chosen(chosen, allowed):
     left = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     code = "import os, sys, millstream; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=left | chosen, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(found), "False"]
+    spin, torch_is_there = done.stdout.split()
+    assert spin in allowed and torch_is_there == "False"
+
+
+@pytest.mark.parametrize(("running", "spin"), [("1/99", config.SPIN_ALONE), ("4/99", config.SPIN), ("", config.SPIN)])
+def test_threads_wait_longer_on_a_machine_that_nobody_else_uses(running, spin, monkeypatch, tmp_path):
+    (tmp_path / "loadavg").write_text(f"0.1 0.2 0.3 {running} 77")
+    monkeypatch.setattr(config, "LOAD", str(tmp_path / "loadavg"))
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    config.wait_shortly()
+    assert os.environ["GOMP_SPINCOUNT"] == str(spin)
 
 
 def test_get_and_set():

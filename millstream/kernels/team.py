@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def _member() -> int:
             _call(carray(rooms, first + 1)[first], begin + 8 * first)
             k = _next(begin)
 
-    return int(take_parts.address)
+    return cast(int, take_parts.address)
 
 
 @cache
