@@ -248,8 +248,9 @@ def op(
         **extra: what optional rooms know of the operator (onnx=, flops=, …); `traceable=True`: the kernel is torch
             calls whose autograd gradient equals the declared one (tests/ops/test_traceable.py checks it);
             `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
-            `amp_slots`: the only slots that it may touch; `captured=`: the kernel that whole-step capture compiles
-            in place of this one (same call form, tensors only, changes nothing in place); `draws=True`: `ctx` is
+            `amp_slots`: the only slots that it may touch, `amp_bfloat16=`: the same for bfloat16 alone; `captured=`: the
+            kernel that whole-step capture compiles in place of this one (same call form, tensors only, changes nothing in
+            place); `draws=True`: `ctx` is 
             asked for generators only; `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
             reads as much as it gives out, both for profiles.
     """

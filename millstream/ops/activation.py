@@ -241,7 +241,7 @@ def erf_grad(x, dout):
     return dout * (torch.exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 
 
-@op("gelu", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("gelu", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def gelu(x, *, approximate: bool = False):
     """X * Phi(X) (Hendrycks and Gimpel 2016); by the tanh formula when `approximate`."""
     return F.gelu(x, approximate="tanh" if approximate else "none")
@@ -301,7 +301,7 @@ def tanh_shrink_grad(x, dout):
     return dout * torch.square(torch.tanh(x))
 
 
-@op("swish", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("swish", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def swish(x, *, beta: float = 1.0):
     """X * sigmoid(beta * X) (Ramachandran et al. 2017)."""
     return F.silu(x) if beta == 1.0 else x * torch.sigmoid(x * beta)

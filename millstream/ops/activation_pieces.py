@@ -130,7 +130,7 @@ def thresholded_relu_grad(x, dout, *, threshold: float = 1.0):
     return _threshold_backward(dout, x, threshold)
 
 
-@op("hard_sigmoid", slots=_SLOTS, infer="X", lod="X")
+@op("hard_sigmoid", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X")
 def hard_sigmoid(x, *, slope: float = 0.2, offset: float = 0.5):
     """min(max(slope * X + offset, 0), 1)."""
     return torch.clamp(x * slope + offset, 0.0, 1.0)
@@ -142,7 +142,7 @@ def hard_sigmoid_grad(out, dout, *, slope: float = 0.2, offset: float = 0.5):
     return dout * ((out > 0) & (out < 1)) * slope
 
 
-@op("hard_swish", slots=_SLOTS, infer="X", lod="X")
+@op("hard_swish", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X")
 def hard_swish(x, *, threshold: float = 6.0, scale: float = 6.0, offset: float = 3.0):
     """X * min(max(X + offset, 0), threshold) / scale (Howard et al. 2019)."""
     return torch.clamp(x + offset, 0.0, threshold) * x / scale
@@ -179,8 +179,8 @@ def clipped_softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     # tensors without values (while shapes are inferred or a step is compiled) take the general form
     if y.is_meta or y.numel() == 0 or (type(y) is torch.Tensor and float(y.detach().amin()) >= _FLOOR):
         return y
-    e = torch.exp((x - x.amax(axis, keepdim=True)).clamp_min(LOWEST_LOGIT))
-    return e / e.sum(axis, keepdim=True)
+    # what is cut adds less than 1e-27 to the sum, and the greatest of a row is 1 / sum
+    return torch.maximum(y, y.amax(axis, keepdim=True) * _FLOOR)
 
 
 def check_axis(x: Spec, axis: int) -> None:
@@ -195,7 +195,7 @@ def _softmax_spec(x: Spec, *, axis: int, **rest: object) -> Spec:
     return x
 
 
-@op("softmax", slots=_SLOTS, infer=_softmax_spec, lod="X", traceable=True, amp="black")
+@op("softmax", amp_bfloat16="gray", slots=_SLOTS, infer=_softmax_spec, lod="X", traceable=True, amp="black")
 def softmax(x, *, axis: int = -1):
     """exp(X) / sum of exp(X) along `axis`; logits more than 64 below the greatest count as 64 below."""
     return clipped_softmax(x, axis)

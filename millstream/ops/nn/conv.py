@@ -220,8 +220,8 @@ _CONV2D = "Input, Filter, Bias?, ResidualData? -> Output"
 _CONV2D_GRAD = "Input, Filter, Bias?, Output@GRAD -> Input@GRAD, Filter@GRAD, Bias@GRAD"
 for _name in ("conv2d", "depthwise_conv2d"):
     _tag: dict[str, Any] = {"flops": _flops.convolution}
-    if _name == "conv2d":
-        _tag["amp"] = "white"  # mixed precision knows only this one
+    # 1.8.5 lowers the first of them alone
+    _tag["amp" if _name == "conv2d" else "amp_bfloat16"] = "white"
     op(_name, slots=_CONV2D, infer=_infer_conv, lod="Input", nodiff="ResidualData", **_tag)(_conv2d)
     op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_grad)
 

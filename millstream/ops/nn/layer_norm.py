@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from millstream.errors import AttributeTypeError, ShapeError
+from millstream.ir.types import VarType
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn._window import check_per_channel
@@ -29,11 +30,15 @@ def _infer_layer_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, begin_n
             raise ShapeError(
                 f"{name} must have shape [{cols}] (X {list(x.shape)} from axis {begin_norm_axis}), received {list(s.shape)}"
             )
-    stat = Spec((math.prod(left),), x.dtype)  # of unknown dims too: Fluid multiplies the -1
+    half = x.dtype in (VarType.FP16, VarType.BF16)
+    stat = Spec((math.prod(left),), VarType.FP32 if half else x.dtype)  # of unknown dims too: Fluid multiplies the -1
     return x, stat, stat
 
 
-@op("layer_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_layer_norm, lod="Y=X")
+@op(
+    "layer_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_layer_norm, lod="Y=X", amp_bfloat16="gray",
+    amp_slots=("X", "Y"),
+)  # fmt: skip
 def layer_norm(x, scale, bias, *, want, epsilon: float = 1e-5, begin_norm_axis: int = 1):
     """Y = Scale * (X - mean) / sqrt(var + epsilon) + Bias over dimensions from `begin_norm_axis` (arXiv:1607.06450).
 

@@ -125,7 +125,7 @@ def _sum_sparse(rows):
     )
 
 
-@op("sum", slots="X* -> Out", infer=_sum_spec, lod="X", grad=_sum_grad, amp="black")
+@op("sum", amp_bfloat16="gray", slots="X* -> Out", infer=_sum_spec, lod="X", grad=_sum_grad, amp="black")
 def sum_(xs):
     """Sum of all inputs.
 
