@@ -1,9 +1,9 @@
 """Time of one jieba sentence (paddle mode) under millstream and, where it is there, under PaddlePaddle 1.8.5.
 
-    python bench/jieba_sentence.py [--paddle PYTHON] [--rounds N] [--join N]
+    python bench/jieba_sentence.py [--paddle PYTHON] [--rounds N] [--join N] [--threads N]
 
 PYTHON is an interpreter with PaddlePaddle 1.8.5 and jieba (default: MILLSTREAM_ORACLE_PYTHON). The two run in turns,
-round by round, over the same sentences with one thread each; figures are medians over rounds of the mean per sentence.
+round by round, over the same sentences with one thread each (or --threads); figures are medians over rounds of the mean per sentence.
 With --join, N sentences make one. The whole call counts: dictionary look-ups and parsing in jieba, and the network.
 """
 
@@ -60,6 +60,7 @@ def main():
     parser.add_argument("--paddle", default=os.environ.get("MILLSTREAM_ORACLE_PYTHON"))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--join", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--worker", choices=("millstream", "paddle"))
     options = parser.parse_args()
     if options.worker:
@@ -69,7 +70,7 @@ def main():
     sides = {"millstream": sys.executable}
     if options.paddle:
         sides["paddle"] = options.paddle
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
     workers, seconds = {}, {name: [] for name in sides}
     try:
         for name, python in sides.items():
