@@ -6,7 +6,7 @@ attributes bound, Scope tensors) are free names of the function. Nothing is look
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -36,7 +36,8 @@ class Code:
         constants: free names of the source.
         op_of_line: source line -> Operator, for error messages.
         scope_vars: names of Scope variables it binds, in the order of the `bind` argument.
-        may_have_lod: names of outer variables that may have a LoD after a run of a sub-Block.
+        may_have_lod: outer variables that may have a LoD after a run of a sub-Block; of a global Block, variables of the
+            Scope that are read as if they had none and get one: the next run would read it.
     """
 
     source: str
@@ -80,6 +81,8 @@ class Emitter:
         self.op_of_line: dict[int, Operator] = {}
         self.local: dict[str, str] = {}  # variable name -> number of its local, once it has a value
         self.has_lod: set[str] = set()
+        self.state_lods: set[str] = set()  # variables of the Scope that may come with a LoD
+        self.loaded: set[str] = set()  # variables of the Scope that are read
         self.defined: set[str] = set()
         self.fed: tuple[str, ...] = ()  # for the error about a variable that is not
         self.scope_vars: list[str] = []
@@ -135,8 +138,10 @@ class Emitter:
             self.line(f"{self.v(name)} = None", op)  # an array that nothing was written to has no elements
             self.defined.add(name)
             return
-        if holder is not None and getattr(holder.obj, "_lod", None):
+        if name in self.state_lods or (holder is not None and getattr(holder.obj, "_lod", None)):
             self.has_lod.add(name)
+            self.state_lods.add(name)
+        self.loaded.add(name)
         slot = self._bind(name)
         if not may_be_unset:
             self.reads_first.add(name)
@@ -497,7 +502,7 @@ def _missing(block: Block, name: str, op: Operator, fed: tuple[str, ...]) -> Uni
 
 def lower_global(
     block: Block, feeds: dict[str, bool], fetches: list[str], scope: Any, options: Options, make_body: Callable[..., Any],
-    emitter: Emitter | None = None,
+    emitter: Emitter | None = None, state_lods: Iterable[str] = (),
 ) -> Code:  # fmt: skip
     """The function ``step(feed, feed_lods, tensors, vars, ctx)`` of a global Block.
 
@@ -505,10 +510,12 @@ def lower_global(
         feeds: fed variable -> whether it comes with a LoD.
         fetches: variables whose (value, LoD) pairs it returns.
         emitter: another kind of Emitter over `block` (runtime/capture.py has one).
+        state_lods: variables of the Scope to be read with their LoD, beside those that have one now.
     """
     ops = live_ops(block, fetches)
     emitter = emitter or Emitter(block, options, make_body)
     emitter.scope = scope
+    emitter.state_lods = set(state_lods)
     emitter.fed = tuple(feeds)
     for k, (name, with_lod) in enumerate(feeds.items()):
         emitter.line(f"{emitter.v(name)} = feed[{k}]")
@@ -540,6 +547,7 @@ def lower_global(
         op_of_line={n + len(unpack): op for n, op in emitter.op_of_line.items()},
         scope_vars=names,
         reads_first=emitter.reads_first,
+        may_have_lod=(emitter.loaded & emitter.has_lod) - emitter.state_lods,
     )
 
 

@@ -131,10 +131,15 @@ class Plan:
 
     def _lower(self) -> None:
         block, feeds, fetches, scope = self._source
-        emitter = None
-        if self.capture is not None:
-            emitter = CapturingEmitter(block, self.options, self._make_body, self.capture)
-        self.code = lower_global(block, feeds, fetches, scope, self.options, self._make_body, emitter)
+        state_lods: set[str] = set()
+        while True:
+            emitter = None
+            if self.capture is not None:
+                emitter = CapturingEmitter(block, self.options, self._make_body, self.capture)
+            self.code = lower_global(block, feeds, fetches, scope, self.options, self._make_body, emitter, state_lods)
+            if not self.code.may_have_lod:
+                break
+            state_lods |= self.code.may_have_lod
         self.function = _compile(self.code, "step")
         self._ran = False
         self._bound: tuple[Scope, int, tuple[Any, ...], tuple[ScopeVar, ...]] | None = None

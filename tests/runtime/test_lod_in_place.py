@@ -50,3 +50,18 @@ def test_axes_in_tensors_drop_the_lod():
         feed = {"x": fluid.create_lod_tensor(np.ones((4, 3), "float32"), LENGTHS, fluid.CPUPlace())}
         found = fluid.Executor().run(program, feed=feed, fetch_list=[out], return_numpy=False)[0]
         assert found.shape() == [4, 1, 3] and found.recursive_sequence_lengths() == lengths
+
+
+def test_state_keeps_its_lod_from_run_to_run():
+    x = fluid.layers.data("x", [2], lod_level=1)
+    state = fluid.layers.create_global_var([2, 2], 0.0, "float32", persistable=True)
+    before = fluid.layers.scale(state, 2.0)
+    fluid.layers.assign(x, state)
+    exe = fluid.Executor()
+    exe.run(fluid.default_startup_program())
+    expected = []
+    for lengths in ([2, 1], [1, 3], [3]):
+        feed = {"x": fluid.create_lod_tensor(np.ones((sum(lengths), 2), "float32"), [lengths], fluid.CPUPlace())}
+        (found,) = exe.run(feed=feed, fetch_list=[before], return_numpy=False)
+        assert found.recursive_sequence_lengths() == expected
+        expected = [lengths]
