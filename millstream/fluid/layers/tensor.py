@@ -78,12 +78,12 @@ def create_parameter(
     """A parameter, initialised in the startup Program: Xavier, or zeros when `is_bias`.
 
     Args:
-        name: used when `attr` is None; else ``attr.name`` counts.
+        name: the parameter's name when `attr` is None; the first half of it (``name.w_0``) when `attr` names none.
     """
     check_type(shape, "shape", (list, tuple, np.ndarray), "create_parameter")
     check_dtype(dtype, "dtype", ELEMENTS, "create_parameter")
     check_type(attr, "attr", (type(None), ParamAttr), "create_parameter")
-    helper = LayerHelper("create_parameter")
+    helper = LayerHelper("create_parameter", name=name)
     if attr is None:
         attr = ParamAttr(name=name)
     return helper.create_parameter(attr, shape, dtype, is_bias, default_initializer)
