@@ -168,13 +168,16 @@ def mean_iou(predictions, labels, wrongs, corrects, means, *, num_classes: int):
     """Mean over classes that occur of intersection / union, with counts of earlier batches added.
 
     Predictions, Labels: int, one shape. OutWrong, OutCorrect: int32 [num_classes]; a wrong prediction counts for both
-    its class and the label's. InMeanIou is added to the mean.
+    its class and the label's. A label that is no class (255 where pixels are to be ignored) leaves only the wrong
+    prediction, as in Fluid. InMeanIou is added to the mean. Raises EnforceNotMet: a prediction is no class.
     """
     p, y = predictions.reshape(-1).long(), labels.reshape(-1).long()
-    if p.numel() and not (int(min(p.min(), y.min())) >= 0 and int(max(p.max(), y.max())) < num_classes):
-        raise EnforceNotMet(f"Predictions and Labels must lie in [0, {num_classes})")
+    if p.numel() and not (int(p.min()) >= 0 and int(p.max()) < num_classes):
+        raise EnforceNotMet(f"Predictions must lie in [0, {num_classes}), received {int(p.min())} to {int(p.max())}")
     off = p != y
-    wrong = torch.bincount(p[off], minlength=num_classes) + torch.bincount(y[off], minlength=num_classes)
+    missed = y[off]
+    missed = missed[(missed >= 0) & (missed < num_classes)]
+    wrong = torch.bincount(p[off], minlength=num_classes) + torch.bincount(missed, minlength=num_classes)
     correct = torch.bincount(p[~off], minlength=num_classes)
     for more in wrongs:
         wrong = wrong + more

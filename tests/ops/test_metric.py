@@ -122,3 +122,16 @@ def test_ctc_align_goes_by_the_lod_where_lengths_are_there_too():
     assert np.asarray(found["Output"]).ravel().tolist() == [1, 2, 2, 3]
     assert found["Output"].recursive_sequence_lengths() == [[2, 2]]
     assert np.asarray(found["OutputLength"]).size == 0
+
+
+@pytest.mark.parametrize(
+    "found, truth, mean, wrong",
+    [([0, 1, 2, 1], [0, 1, 255, 2], 0.5, [0, 1, 2]), ([0, 1, 2, 2], [255, 255, -1, 2], 1 / 6, [1, 1, 1])],
+)
+def test_mean_iou_ignores_labels_that_are_no_class(found, truth, mean, wrong):
+    inputs = {"Predictions": np.array([found], "int32"), "Labels": np.array([truth], "int32")}
+    outs = run_op("mean_iou", inputs, {"num_classes": 3}, {"OutMeanIou": 1, "OutWrong": 1, "OutCorrect": 1})
+    assert np.asarray(outs["OutMeanIou"])[0] == pytest.approx(mean)
+    assert np.asarray(outs["OutWrong"]).tolist() == wrong
+    with pytest.raises(EnforceNotMet, match="Predictions"):
+        run_op("mean_iou", {**inputs, "Predictions": np.array([[0, 1, 2, 3]], "int32")}, {"num_classes": 3}, {"OutMeanIou": 1})
