@@ -18,11 +18,14 @@ from millstream.inference import choices, engines
 from millstream.inference.model import Form, Model, Result
 from millstream.inference.partition import Partition, partition
 from millstream.inference.whole import whole, worth_a_try
+from millstream.ir import walk
 from millstream.ops._values import LoD
 from millstream.runtime.plan import Context
 
 TOLERANCE = 1e-3
 """Largest difference from the native results, relative to the largest of them, at which a float32 engine is right."""
+QUANTIZED_TOLERANCE = 0.02
+"""The same for a Program that rounds to integers itself: a number between two of them may go to either."""
 SIGNATURES = 8
 """Kinds of inputs that are measured; later ones get the choice of the most similar."""
 TURNS, SLOW_TURNS = 5, 3
@@ -96,12 +99,12 @@ class Candidates:
     Args:
         engine: "native", "auto", or an engine's name.
         fixed: Forms that take the place of the engines' own (those of a reduced precision), by name.
-        tolerance: see TOLERANCE; infinite for Forms that were judged already.
+        max_error: see TOLERANCE, which it replaces.
     """
 
     def __init__(
         self, model: Model, engine: str, options: engines.Options, *, fixed: dict[str, Form] | None = None,
-        remember: bool = True, seconds: float = 1.0,
+        remember: bool = True, seconds: float = 1.0, max_error: float | None = None,
     ) -> None:  # fmt: skip
         self.model = model
         self.engine = engine
@@ -109,6 +112,7 @@ class Candidates:
         self.fixed = fixed or {}
         self.choices: dict[Signature, Choice] = {}
         self.partitions: dict[str, Partition] = {}
+        self.max_error = max_error or (QUANTIZED_TOLERANCE if _quantized(model) else TOLERANCE)
         self._remember = remember
         self._seconds = seconds
         self._lock = threading.RLock()
@@ -242,8 +246,12 @@ class Candidates:
         if form.name in self.fixed or form is self.model.native:
             return  # judged on calibration data, or what the others are compared with
         off = difference(found, wanted)
-        if off > TOLERANCE:
-            raise NotSupportedError(f"its results are off by {off:.2e} of the largest value; {TOLERANCE:.0e} is allowed")
+        if off > self.max_error:
+            raise NotSupportedError(f"its results are off by {off:.2e} of the largest value; {self.max_error:g} is allowed")
+
+
+def _quantized(model: Model) -> bool:
+    return any(op.type in ("quantize_linear", "quantize_dequantize_linear") for op in walk.all_ops(model.program))
 
 
 def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: float) -> dict[str, float]:

@@ -64,7 +64,7 @@ def partition(model: Model, engine: str, options: engines.Options, transform: An
     """
     engines.need(engine)
     made = Partition()
-    work = model.optimized(model.program, pipelines.CLEAN)
+    work = model.optimized(model.program, pipelines.EXPORT)
     model.keep(work.values)
     program, root = work.program, work.block
     levels = _levels(model, work, made)

@@ -245,7 +245,9 @@ def load(
             here, compares their results with the native ones, and keeps the fastest. The choice is remembered on disk.
         precision: "bfloat16" or "int8" use that where `max_error` holds on `calibration`.
         calibration: requests as for :meth:`LoadedModel.run`: arrays, tuples of arrays, or dicts.
-        max_error: largest difference of a result from float32's, relative to its largest value.
+        max_error: largest difference of a result from the native float32 one's, relative to its largest value. With
+            engine="auto" and no other precision it is what engines are held to (1e-3, and 0.02 where the model itself
+            rounds to integers, when None).
         threads: for the operators of one request; as torch is set when None.
         memory_limit: bytes; a request whose estimate is beyond it is refused before it runs.
         profile: time every operator, for :meth:`LoadedModel.profile`.
@@ -270,6 +272,9 @@ def load(
             f"load: precision={precision!r} changes results: give calibration=[inputs, …] and max_error=…, the largest "
             "difference from float32 (relative to the largest value) that is allowed there"
         )
+    if precision == "float32" and (calibration is not None or (max_error is not None and engine != "auto")):
+        given = "calibration" if calibration is not None else "max_error"
+        raise ValueError(f"load: {given}= is for precision='bfloat16' or 'int8' (max_error= for engine='auto' too)")
     if engine not in ("native", "auto"):
         engines.need(engine)
     device = device_of(gpu is not None, gpu or 0)
@@ -283,7 +288,7 @@ def load(
         fixed, errors = reduced_forms(model, engine, options, precision, requests, max_error)
         if engine != "auto":
             engine = next(iter(fixed))
-    candidates = Candidates(model, engine, options, fixed=fixed, remember=remember)
+    candidates = Candidates(model, engine, options, fixed=fixed, remember=remember, max_error=max_error)
     return LoadedModel(model, candidates, threads, memory_limit, errors)
 
 

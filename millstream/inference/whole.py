@@ -71,7 +71,7 @@ def whole(model: Model, engine: str, options: engines.Options) -> Partition:
     """
     engines.need(engine)
     made = Partition()
-    work = model.optimized(model.program, pipelines.CLEAN)
+    work = model.optimized(model.program, pipelines.EXPORT)
     model.keep(work.values)
     made.refused = onnx.refusals(work.program, model.feeds, model.fetches, model.parameter)
     ops = [op for op in work.block.ops if op.type not in ("feed", "fetch")]

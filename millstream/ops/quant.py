@@ -1,7 +1,8 @@
-"""Simulated quantization (values stay float) and dequantization.
+"""Simulated quantization (values stay float) and dequantization; quantization to integers as ONNX has it.
 
 With r = 2^(bits - 1) - 1 and a scale s, a quantized value is round(r / s * (X cut to [-s, s])), halves away from zero.
-None has a gradient: passes route gradients around them.
+None has a gradient: passes route gradients around them. Of the others (quantize_linear, …) x = (q - ZeroPoint) * Scale, with
+one Scale or one for each index of `axis`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
-from millstream.ir.types import VarType
-from millstream.ops._opdef import Long, op
-from millstream.ops._values import Spec
+from millstream.ir.types import VarType, to_var_type
+from millstream.ops._opdef import DType, Long, op
+from millstream.ops._values import Spec, torch_dtype
 from millstream.ops.activation import round_
 
 
@@ -183,6 +184,69 @@ def dequantize_log(x, table):
     negative = code < 0
     value = table.reshape(-1)[torch.where(negative, code + 128, code)]
     return torch.where(negative, -value, value)
+
+
+# ---- integers ----------------------------------------------------------------------------------------
+INTEGERS = {VarType.INT8: (-128, 127), VarType.UINT8: (0, 255), VarType.INT16: (-(1 << 15), (1 << 15) - 1)}
+"""Types that values are quantized to, with their limits."""
+
+
+def _check_linear(x: Spec, scale: Spec, zero: Spec | None, axis: int) -> None:
+    rank = len(x.shape)
+    for name, given in (("Scale", scale), ("ZeroPoint", zero)):
+        if given is None or given.shape in ((1,), (), (-1,)):
+            continue
+        if len(given.shape) != 1 or not -rank <= axis < rank:
+            raise ShapeError(f"{name} must be [1], or [n] along axis {axis} of {list(x.shape)}: received {list(given.shape)}")
+        if x.shape[axis] >= 0 and given.shape[0] != x.shape[axis]:
+            raise ShapeError(f"{name} must be [{x.shape[axis]}] (dim {axis} of X), received {list(given.shape)}")
+
+
+def _quantize_spec(x: Spec, scale: Spec, zero: Spec | None, *, axis: int, dtype: int) -> Spec:
+    _check_linear(x, scale, zero, axis)
+    if to_var_type(dtype) not in INTEGERS:
+        raise InvalidProgramError(f"dtype must be int8, uint8 or int16, received {to_var_type(dtype).name}")
+    return x.like(dtype=to_var_type(dtype))
+
+
+def _dequantize_spec(x: Spec, scale: Spec, zero: Spec | None, *, axis: int) -> Spec:
+    _check_linear(x, scale, zero, axis)
+    return x.like(dtype=scale.dtype)
+
+
+def _along(t: torch.Tensor, x: torch.Tensor, axis: int) -> torch.Tensor:
+    return t.reshape(()) if t.numel() == 1 else t.reshape([-1 if i == axis % x.dim() else 1 for i in range(x.dim())])
+
+
+@op("quantize_linear", slots="X, Scale, ZeroPoint? -> Y", infer=_quantize_spec, lod="X", grad=False)
+def quantize_linear(x, scale, zero, *, axis: int = 1, dtype: DType = VarType.UINT8):
+    """round(X / Scale) + ZeroPoint, halves to even numbers, cut to the limits of `dtype`."""
+    low, high = INTEGERS[to_var_type(dtype)]
+    whole = torch.round(x / _along(scale, x, axis))
+    if zero is not None:
+        whole = whole + _along(zero, x, axis).to(x.dtype)
+    return whole.clamp_(low, high).to(torch_dtype(dtype))
+
+
+@op("dequantize_linear", slots="X, Scale, ZeroPoint? -> Y", infer=_dequantize_spec, lod="X", grad=False)
+def dequantize_linear(x, scale, zero, *, axis: int = 1):
+    """(X - ZeroPoint) * Scale."""
+    whole = x.to(scale.dtype)
+    if zero is not None:
+        whole = whole - _along(zero, x, axis).to(scale.dtype)
+    return whole * _along(scale, x, axis)
+
+
+def _pair_spec(x: Spec, scale: Spec, zero: Spec | None, *, dtype: int) -> Spec:
+    return _dequantize_spec(_quantize_spec(x, scale, zero, axis=0, dtype=dtype), scale, zero, axis=0)
+
+
+@op("quantize_dequantize_linear", slots="X, Scale, ZeroPoint? -> Y", infer=_pair_spec, lod="X", grad=False)
+def quantize_dequantize_linear(x, scale, zero, *, dtype: DType = VarType.UINT8):
+    """quantize_linear, then dequantize_linear with the same one Scale. A pass makes it."""
+    low, high = INTEGERS[to_var_type(dtype)]
+    shift, scale = 0 if zero is None else int(zero), scale.reshape(())
+    return (x / scale).round_().clamp_(low - shift, high - shift).mul_(scale)
 
 
 def _lookup_spec(w: Spec, ids: Spec, *, padding_idx: int) -> Spec:

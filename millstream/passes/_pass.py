@@ -17,7 +17,8 @@ from millstream.ir.verify import verify
 from millstream.passes._work import Pass, Work
 
 ENTRY_POINTS = "millstream.passes"
-_FOLDERS = ("", ".loops", ".clean", ".convolution", ".dense", ".recurrent", ".attention", ".sequence", ".training")
+_FOLDERS = ("", ".loops", ".clean", ".convolution", ".dense", ".recurrent", ".attention", ".sequence", ".training",
+            ".quantized")  # fmt: skip
 
 
 # ---- registry ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ CLEAN = (
 )  # fmt: skip
 """What is right for any inference Program and any engine: the result has Fluid's own operators, none of them fused."""
 
-EXPORT = CLEAN
+EXPORT = (*CLEAN, "fuse_quantized_bias")
 """For other engines, which fuse by themselves."""
 
 _CONVOLUTION = ("fuse_conv_bias", "fuse_conv_residual", "fuse_conv_activation")
@@ -25,15 +25,15 @@ _LSTM = ("fold_embedding_fc", "fuse_embedding_lstm", "fuse_fc_lstm")
 
 _IN_FLUID = (*_DENSE, *_LSTM, "fuse_fc_gru", *_SEQUENCE, "fuse_repeated_fc_relu", "remove_dead")
 
-FLUID = ("for_fluid", *CLEAN, *_IN_FLUID)
+FLUID = ("for_fluid", "fold_dequantize", "spell_quantization", *CLEAN, *_IN_FLUID)
 """All that can be said in Fluid's own operators, so that PaddlePaddle reads the result too."""
 
-FLUID_ONEDNN = ("for_fluid", *CLEAN, *_CONVOLUTION, *_IN_FLUID)
+FLUID_ONEDNN = ("for_fluid", "fold_dequantize", "spell_quantization", *CLEAN, *_CONVOLUTION, *_IN_FLUID)
 """FLUID with fused convolutions: only oneDNN's kernels in PaddlePaddle (on CPUs) look at what was fused into conv2d."""
 
 INFER = (
-    *CLEAN, "fuse_attention_lstm", *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM, "fuse_projected_gru", "fuse_bigru",
-    *_SEQUENCE, "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise", "pack_conv", "remove_dead",
-    "reuse_memory",
+    "fold_dequantize", *CLEAN, "fuse_quantize_pairs", "fuse_attention_lstm", *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM,
+    "fuse_projected_gru", "fuse_bigru", *_SEQUENCE, "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise",
+    "pack_conv", "remove_dead", "reuse_memory",
 )  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

@@ -3,12 +3,15 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from golden import session
 from onnx import TensorProto, helper, numpy_helper
 
+import millstream
 import millstream.fluid as fluid
 from millstream import onnx as ms_onnx
 from millstream.errors import NotSupportedError
+from millstream.inference.export import export
 
 
 def run_here(model, feed):
@@ -114,3 +117,79 @@ def test_what_has_no_type_here_is_refused():
     made = model_of([node], [("x", 1, [3])], [("out", TensorProto.UINT16, [3])], s=np.float32(0.1), z=np.uint16(5))
     with pytest.raises(NotSupportedError, match="UINT16"):
         ms_onnx.load(made.SerializeToString())
+
+
+# ---- what becomes of the pairs ------------------------------------------------------------------------------
+@pytest.fixture
+def pairs(tmp_path):
+    """A file whose convolution takes and gives pairs, with a bias of integers."""
+    rng = np.random.RandomState(3)
+    one = {"xs": np.float32(0.02), "xz": np.uint8(120), "ys": np.float32(0.05), "yz": np.uint8(100)}
+    wide = {"w": rng.randint(-127, 127, (4, 3, 3, 3)).astype("int8"), "ws": (rng.rand(4) / 100 + 0.001).astype("float32"),
+            "wz": np.zeros(4, "int8"), "b": np.arange(4, dtype="int32") * 300, "bz": np.zeros(4, "int32")}  # fmt: skip
+    wide["bs"] = wide["ws"] * one["xs"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "xs", "xz"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["dw"], axis=0),
+        helper.make_node("DequantizeLinear", ["b", "bs", "bz"], ["db"], axis=0),
+        helper.make_node("Conv", ["d", "dw", "db"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("QuantizeLinear", ["c", "ys", "yz"], ["qc"]),
+        helper.make_node("DequantizeLinear", ["qc", "ys", "yz"], ["out"]),
+    ]
+    made = model_of(nodes, [("x", 1, ["n", 3, 9, 9])], [("out", 1, ["n", 4, 7, 7])], **one, **wide)
+    path = str(tmp_path / "pairs.onnx")
+    onnx.save(made, path)
+    return path
+
+
+X = np.random.RandomState(5).randn(2, 3, 9, 9).astype("float32")
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime", "openvino"])
+def test_engines_compute_with_integers(pairs, engine, monkeypatch, tmp_path):
+    import onnxruntime
+
+    from millstream.inference import engines
+
+    given = []
+    for name, make in list(engines.MAKERS.items()):
+        monkeypatch.setitem(engines.MAKERS, name, lambda data, *rest, make=make: given.append(data) or make(data, *rest))
+    model = millstream.load(pairs, engine=engine)
+    want = session(onnx.load(pairs)).run(None, {"x": X})[0]
+    np.testing.assert_allclose(model.run(X)[0], want, atol=0.0501)  # one step of the result
+    counts = model._model.native.work.counts()
+    assert counts["fold_dequantize"] == 2 and counts["fuse_quantize_pairs"] == 2
+    if engine != "native":
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "seen.onnx"), 3
+        onnxruntime.InferenceSession(given[0], options, providers=["CPUExecutionProvider"])
+        inside = [n.op_type for n in onnx.load(tmp_path / "seen.onnx").graph.node]
+        assert "QLinearConv" in inside and "Conv" not in inside
+
+
+def test_pairs_are_written_again(pairs, tmp_path):
+    read = ms_onnx.load(pairs)
+    made = ms_onnx.export(read.program, read.feed_names, read.fetch_names, lambda n: torch.from_numpy(read.values[n]))
+    kinds = [n.op_type for n in made.graph.node]
+    assert kinds.count("QuantizeLinear") == 2 and kinds.count("DequantizeLinear") == 4
+    np.testing.assert_allclose(session(made).run(None, {"x": X})[0], session(onnx.load(pairs)).run(None, {"x": X})[0])
+
+
+def test_for_paddlepaddle_they_are_arithmetic(pairs, tmp_path):
+    model = millstream.load(pairs)
+    export(model._model, "fluid", str(tmp_path / "fluid"))
+    again = millstream.load(tmp_path / "fluid")
+    types = {op.type for op in again._model.program.global_block().ops}
+    assert not types & {"quantize_linear", "dequantize_linear", "quantize_dequantize_linear"} and "round" in types
+    np.testing.assert_allclose(again.run(X)[0], model.run(X)[0], atol=0.0501)
+
+
+def test_the_fastest_engine_may_round_otherwise(pairs):
+    """Results of engines may be a step away from the native ones; how far is the user's to say."""
+    model = millstream.load(pairs, engine="auto", remember=False)
+    model.run(X)
+    assert "not taken" not in model.explain()
+    for arguments in ({"max_error": 0.1}, {"engine": "onnxruntime", "max_error": 0.1}, {"calibration": [X]}):
+        with pytest.raises(ValueError, match="is for precision="):
+            millstream.load(pairs, **arguments)

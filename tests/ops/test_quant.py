@@ -79,3 +79,31 @@ def test_tables():
     w = np.stack([np.array([-1.0, 1.0, packed[0]], "float32")] * 2)
     got = run_op("lookup_table_dequant", {"W": w, "Ids": np.array([[0], [1]])}, {"padding_idx": 1})["Out"]
     np.testing.assert_allclose(got, [[-1, -0.5, 0, 0.9921875], [0, 0, 0, 0]])
+
+
+# ---- integers ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("kind", "number", "low", "high"), [("int8", 21, -128, 127), ("uint8", 20, 0, 255)])
+def test_quantize_linear(kind, number, low, high):
+    """Halves go to the even number; what lies outside is cut."""
+    x = np.array([[-1000.0, 0.25, 0.75], [1.25, -0.25, 1000.0]], "float32")
+    ins = {"X": x, "Scale": np.array([0.5], "float32"), "ZeroPoint": np.array([3], kind)}
+    whole = run_op("quantize_linear", ins, {"dtype": number, "axis": 0}, ("Y",))["Y"]
+    wanted = np.clip([[-1997, 3, 5], [5, 3, 2003]], low, high)
+    assert whole.dtype == kind and (whole == wanted).all()
+    back = run_op("dequantize_linear", {**ins, "X": whole}, {"axis": 0}, ("Y",))["Y"]
+    np.testing.assert_array_equal(back, ((wanted - 3) * 0.5).astype("float32"))
+    pair = run_op("quantize_dequantize_linear", ins, {"dtype": number}, ("Y",))["Y"]
+    np.testing.assert_array_equal(pair, back)
+
+
+def test_scales_along_an_axis():
+    scale = np.array([0.1, 0.2, 0.4], "float32")
+    whole = run_op("quantize_linear", {"X": X, "Scale": scale}, {"dtype": 21, "axis": -1}, ("Y",))["Y"]
+    assert (whole == np.round(X / scale)).all()
+    back = run_op("dequantize_linear", {"X": whole, "Scale": scale}, {"axis": 1}, ("Y",))["Y"]
+    np.testing.assert_allclose(back, whole * scale)
+    for axis, ins in ((0, {"Scale": scale}), (1, {"Scale": ONE, "ZeroPoint": np.zeros(2, "int8")})):
+        with pytest.raises(ShapeError, match=r"must be \[[34]\] \(dim"):
+            run_op("quantize_linear", {"X": X, **ins}, {"dtype": 21, "axis": axis}, ("Y",))
+    with pytest.raises(InvalidProgramError, match="dtype must be int8, uint8 or int16"):
+        run_op("quantize_linear", {"X": X, "Scale": ONE}, {"dtype": 5}, ("Y",))

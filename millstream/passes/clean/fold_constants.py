@@ -53,8 +53,8 @@ def _sweep(work: Work, block: Block) -> int:
 
 def _folded(op: Operator, uses: Uses, known: object) -> dict[str, torch.Tensor] | str:
     """The outputs' values by name; else why not, "" where the operator simply has an input that is not constant."""
-    if not is_pure(op) or not op.output_arg_names or op.type in ("feed", "fetch"):
-        return ""
+    if not is_pure(op) or not op.output_arg_names or op.type in ("feed", "fetch", "dequantize_linear"):
+        return ""  # engines compute with weights in integers; fold_dequantize is for kernels of our own
     if any(known(n) is None for n in op.input_arg_names):  # type: ignore[operator]
         return ""
     for name in op.output_arg_names:

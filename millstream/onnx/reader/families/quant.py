@@ -1,4 +1,7 @@
-"""Quantized models: QuantizeLinear and DequantizeLinear, and the operators that work on integers, in floats."""
+"""Quantized models: QuantizeLinear and DequantizeLinear, and the operators that work on integers as pairs of them.
+
+Engines that compute in int8 find the pairs again; kernels of our own compute between them in floats.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from millstream.ir.types import to_var_type
 from millstream.onnx._require import onnx_package
 from millstream.onnx.reader.families.elementwise import rounded
 from millstream.onnx.reader.node import Node, reads
@@ -32,9 +36,38 @@ def _operands(n: Node, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return _along(n, n.x(1), x), None if zero is None else _along(n, zero, x)
 
 
+def _by_operator(n: Node, x: Tensor, of: int) -> dict[str, Any] | None:
+    """Slots and attributes of quantize_linear and dequantize_linear for input 0; None where they can't say it."""
+    scale, zero = n.x(of), n.maybe(of + 1)
+    if scale.dtype != np.float32 or "block_size" in n.given or scale.rank > 1 or x.rank < 1:
+        return None
+    wide = scale.rank == 1 and (scale.const is None or scale.const.size > 1)
+    inputs = {"X": x, "Scale": _held(n, scale)}
+    if zero is not None and not (zero.const is not None and not zero.const.any()):
+        inputs["ZeroPoint"] = _held(n, zero)
+    return {"inputs": inputs, "attrs": {"axis": n.axis(1, x.rank) if wide else 0}}
+
+
+def _held(n: Node, t: Tensor) -> Tensor:
+    """A constant as a persistable variable that no training changes."""
+    if t.const is None:
+        return n.b.reshape(t, [-1])
+    if t.name is None:
+        t.name = n.b.parameter(t.const.reshape(-1), n.hint, trainable=False)
+    return t
+
+
 @reads("DequantizeLinear")
 def dequantize(n: Node) -> None:
     x = n.x()
+    said = _by_operator(n, x, 1) if x.dtype in (np.int8, np.uint8, np.int32) else None
+    if said is not None:
+        if x.const is not None:
+            said["inputs"]["X"] = _held_as(n, x)
+        made = n.op("dequantize_linear", said["inputs"], said["attrs"])
+        made.shape = x.shape
+        n.set(made)
+        return
     scale, zero = _operands(n, x)
     if x.const is not None and scale.const is not None and (zero is None or zero.const is not None):
         whole = x.const.astype(np.float64)
@@ -50,6 +83,14 @@ def dequantize(n: Node) -> None:
     n.set(made)
 
 
+def _held_as(n: Node, x: Tensor) -> Tensor:
+    """A constant of any shape as a persistable variable."""
+    if x.name is None:
+        assert x.const is not None
+        x.name = n.b.parameter(x.const, n.hint, trainable=False)
+    return x
+
+
 @reads("QuantizeLinear")
 def quantize(n: Node) -> None:
     """round(x / scale) + zero, cut to what the type holds; halves to even numbers."""
@@ -62,6 +103,13 @@ def quantize(n: Node) -> None:
     if kind not in (np.uint8, np.int8, np.int16):
         n.fail(f"quantization to {kind}")
     b = n.b
+    said = _by_operator(n, x, 1) if x.dtype == np.float32 else None
+    if said is not None:
+        number = int(to_var_type(np.dtype(kind).name))
+        made = n.op("quantize_linear", said["inputs"], said["attrs"] | {"dtype": number})
+        made.shape = x.shape
+        n.set(made)
+        return
     scaled = b.binary("elementwise_div", x, scale)
     scaled.shape = x.shape
     whole = rounded(n, scaled)

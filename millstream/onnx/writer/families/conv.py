@@ -48,7 +48,7 @@ def conv(e: Emission) -> None:
     last = layout in CHANNELS_LAST
     fused = bool(e.attrs.get("use_mkldnn"))  # without it the kernel looks at Input and Filter only
     bias = e.maybe("Bias") if fused and "Bias" in e.definition.in_slots else None
-    if bias is not None:
+    if bias is not None and e.rank("Bias") != 1:  # none where it is not needed: engines look for a bias of integers
         bias = g.reshape(bias, -1)
     out = g.op(
         "Conv", channels_second(g, x, rank) if last else x, w, bias, kernel_shape=list(kernel), strides=list(e["strides"]),

@@ -1,6 +1,8 @@
-"""Simulated quantization as arithmetic on floats, with Fluid's rounding (halves away from zero)."""
+"""Simulated quantization as arithmetic on floats, with Fluid's rounding (halves away from zero); integers as in ONNX."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +78,45 @@ def channel_dequantize(e: Emission) -> None:
     if len(scales) == 2:
         factor = factor * (g.reshape(scales[1]) / float(_range(bits[1])))
     e.set("Out", x * factor)
+
+
+# ---- integers ----------------------------------------------------------------------------------------
+def _linear(e: Emission, node: str, x: Value, kind: Any, dtype: Any) -> Value:
+    """A node over `x`, Scale and ZeroPoint (of type `kind`), which are single numbers or one for each index of `axis`."""
+    g, scale, zero = e.g, e.x("Scale"), e.maybe("ZeroPoint")
+    if kind == np.int16 and g.opset < 21:
+        e.refuse("int16 values before opset 21")
+    one = scale.shape is not None and scale.shape in ((1,), ())
+    scale = g.reshape(scale) if one else scale
+    if zero is None:
+        size = () if one else scale.shape
+        if size is None or -1 in size:
+            e.refuse("the number of scales is not known")
+        zero = g.const(np.zeros(size, kind))
+    elif one:
+        zero = g.reshape(zero)
+    made: Value = g.ops(node, 1, x, scale, zero, dtypes=[dtype], axis=None if one else int(e.attrs.get("axis", 1)))[0]
+    made.shape = x.shape
+    return made
+
+
+@emits("quantize_linear")
+def quantize_linear(e: Emission) -> None:
+    kind = e.dtype()
+    e.set("Y", _linear(e, "QuantizeLinear", e.x("X"), kind, kind))
+
+
+@emits("dequantize_linear")
+def dequantize_linear(e: Emission) -> None:
+    x = e.x("X")
+    e.set("Y", _linear(e, "DequantizeLinear", x, x.dtype, e.x("Scale").dtype))
+
+
+@emits("quantize_dequantize_linear")
+def quantize_dequantize_linear(e: Emission) -> None:
+    kind = e.dtype()
+    whole = _linear(e, "QuantizeLinear", e.x("X"), kind, kind)
+    e.set("Y", _linear(e, "DequantizeLinear", whole, kind, e.x("Scale").dtype))
 
 
 @emits("dequantize_log")
