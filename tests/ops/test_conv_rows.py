@@ -9,6 +9,16 @@ from millstream.ops._opdef import REGISTRY
 CASES = {
     "pointwise": ((2, 64, 7, 7), (96, 64, 1, 1), {}),
     "pointwise, stride": ((2, 64, 13, 14), (160, 64, 1, 1), {"strides": [2, 2]}),
+    "pointwise, many pixels": ((1, 40, 66, 65), (24, 40, 1, 1), {}),
+    "pointwise, many pixels, stride": ((2, 33, 93, 94), (19, 33, 1, 1), {"strides": [2, 1]}),
+    "pointwise, some pixels": ((2, 24, 25, 24), (48, 24, 1, 1), {"strides": [1, 2]}),
+    "planes": ((1, 64, 5, 4), (96, 64, 3, 3), {"paddings": [1, 1]}),
+    "planes, stride, dilation": (
+        (2, 72, 13, 12),
+        (64, 72, 3, 2),
+        {"paddings": [2, 1], "strides": [2, 1], "dilations": [2, 1]},
+    ),
+    "planes of few windows": ((1, 64, 4, 3), (192, 64, 3, 3), {"paddings": [1, 0], "strides": [1, 2]}),
     "few pixels": ((2, 64, 7, 6), (96, 64, 3, 3), {"paddings": [1, 1]}),
     "stride": ((1, 32, 41, 40), (48, 32, 3, 3), {"paddings": [1, 1], "strides": [2, 2]}),
     "stride, dilation": ((1, 32, 41, 40), (48, 32, 3, 2), {"paddings": [2, 1], "strides": [2, 1], "dilations": [2, 1]}),
@@ -41,5 +51,10 @@ def test_numbers(case, threads):
                     assert mine.shape == leaf.shape
                     torch.testing.assert_close(mine.double(), leaf.grad, rtol=1e-4, atol=2e-3)
                 assert found[1].is_contiguous()
+            for want in ((True, False, False), (False, True, False)):
+                found = REGISTRY.get("conv2d_grad").kernel(x, w, None, dout, want=want, **fused)
+                for mine, leaf, wanted_one in zip(found, leaves[:2], want):
+                    if wanted_one:
+                        torch.testing.assert_close(mine.double(), leaf.grad, rtol=1e-4, atol=2e-3)
     finally:
         torch.set_num_threads(held)

@@ -1,9 +1,14 @@
 """2-D convolutions of channels-last maps by other means than torch's, where those are slow, on the CPU.
 
-- **Pointwise**: 1x1 filters are a product over rows of pixels. torch has a plain loop for them with one thread and few
-  images; with few pixels oneDNN's convolutions spend more on the filters' order than its products do.
+- **Pointwise**: 1x1 filters are a product over rows of pixels. oneDNN's products reach more of the processor's peak than
+  its convolutions of this memory order; gradients of filters do so in register tiles, over many pixels. One thread,
+  GFLOP/s of output, input gradient, filter gradient, convolution -> product (peak 112): 32 to 64 on 8x112x112 66, 45, 45 ->
+  91, 93, 75; 128 to 128 on 257x257 50, 43, 73 -> 81, 84, 93; 512 to 128 on 8x28x28 80, 78, 84 -> 98, 97, 103; 728 to 728
+  on 33x33 94, 90 -> 98, 92.
+- **Planes**: large filters over few pixels. oneDNN reorders filters more slowly for channels-last maps than for planes of
+  a channel, and the filters are what is large there: 512 to 1,024, 3x3, on 10x10 16, 17 -> 12, 12 ms.
 - **Windows**: the gradient of a large filter over few pixels, or of a strided one, as a product with the windows of the
-  input. Processor ms, oneDNN -> so: 3x3 of 512 to 1,024 on 10x10 49 -> 14; of 512 on 8x7x7 39 -> 22; 64 to 128 on
+  input. Processor ms, oneDNN -> so: 3x3 of 512 to 1,024 on 10x10 49 -> 12; of 512 on 8x7x7 39 -> 22; 64 to 128 on
   160x160, stride 2, 38 -> 16. In bfloat16: 256 on 8x14x14 58 -> 11.
 - **Depthwise** with dilation: torch's loop over channels takes 20 to 130 ms for what the kernels do in 5 to 10
   (2,048 channels of 33x33).
@@ -19,12 +24,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from millstream.kernels.gemm import steady_product
+from millstream.kernels.gemm import NARROW, product_of_rows, steady_product
 
 _FEW, _FEW_HALF = 512, 2048  # pixels of the whole batch; in bfloat16
+_MANY = 4096  # pixels from which a filter gradient is faster in tiles than by oneDNN
 _WIDE = 32  # channels: narrower windows are slow to gather
+_LARGE = 64  # channels on both sides of a large filter
 _MOST = 8 << 20  # numbers of all windows together
 _DEPTHWISE = 1 << 16  # elements from which numba is worth its import
+_backward = torch.ops.aten.convolution_backward.default
 
 Ints = Sequence[int]
 
@@ -56,8 +64,7 @@ def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints
     """Whether a convolution is a product here, and better so."""
     if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(_FLOAT, x, w):
         return False
-    pixels = x.shape[0] * -(-x.shape[2] // strides[0]) * -(-x.shape[3] // strides[1])
-    return 1 < pixels <= _FEW or (torch.get_num_threads() == 1 and x.shape[0] < 16)
+    return min(w.shape[:2]) >= NARROW and x.shape[0] * x.shape[2] * x.shape[3] > 1
 
 
 def _taken(x: torch.Tensor, strides: Ints) -> torch.Tensor:
@@ -85,8 +92,50 @@ def pointwise_backward(
             dx = torch.zeros_like(x)
             _taken(dx, strides).copy_(found)
     if want[1]:
-        dw = steady_product(rows.t(), _rows(taken)).view(w.shape)
+        dw = _pointwise_filter(taken, w, dout).view(w.shape)
     return dx, dw, (rows.sum(0) if want[2] else None)
+
+
+def _pointwise_filter(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
+    rows = _rows(dout)
+    if _FEW < rows.shape[0] < _MANY:
+        x = x.contiguous(memory_format=torch.channels_last)
+        return _backward(dout, x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])[1]
+    return product_of_rows(rows, _rows(x)) if rows.shape[0] >= _MANY else steady_product(rows.t(), _rows(x))
+
+
+# ---- planes ----------------------------------------------------------------------------------------
+def _fits_planes(x: torch.Tensor, w: torch.Tensor, pixels: int, groups: int) -> bool:
+    return (
+        groups == 1 and x.dim() == 4 and pixels <= _FEW and w.shape[2] * w.shape[3] > 1 and min(w.shape[:2]) >= _LARGE
+        and _plain(_FLOAT, x, w)
+    )  # fmt: skip
+
+
+def by_planes(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """Output of a large filter over few pixels."""
+    if not _fits_planes(x, w, x.shape[0] * -(-x.shape[2] // strides[0]) * -(-x.shape[3] // strides[1]), groups):
+        return None
+    out = torch.convolution(x.contiguous(), w, bias, strides, paddings, dilations, False, [0, 0], 1)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def by_planes_backward(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """dInput of a large filter over few pixels."""
+    if not _fits_planes(x, w, x.shape[0] * x.shape[2] * x.shape[3], groups) or not _plain(_FLOAT, dout):
+        return None
+    given = dout.contiguous(), x.contiguous(), w
+    dx = _backward(*given, None, strides, paddings, dilations, False, [0, 0], 1, [True, False, False])[0]
+    return dx.contiguous(memory_format=torch.channels_last)
+
+
+def _channel_rows(x: torch.Tensor) -> torch.Tensor:
+    """[N, C, H, W] as [C, N * H * W]."""
+    return x.transpose(0, 1).reshape(x.shape[1], -1)
 
 
 # ---- windows ---------------------------------------------------------------------------------------
@@ -100,6 +149,10 @@ def filter_gradient(
     pixels, few = n * height * width, _FEW if x.dtype is torch.float32 else _FEW_HALF
     if kh * kw == 1 or pixels * kh * kw * channels > _MOST or not (1 < pixels <= few or max(strides) > 1):
         return None
+    if 4 * pixels <= out_channels and x.dtype is torch.float32:  # the order of what is large, the filters, decides
+        windows = F.unfold(x.contiguous(), (kh, kw), tuple(dilations), tuple(paddings), tuple(strides))
+        found = steady_product(_channel_rows(dout), windows.transpose(0, 1).reshape(-1, pixels).t())
+        return found.view(w.shape)
     padded = x.permute(0, 2, 3, 1)
     if any(paddings):
         padded = F.pad(padded, (0, 0, paddings[1], paddings[1], paddings[0], paddings[0]))

@@ -96,6 +96,8 @@ def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, l
     x = nearby_channels(x)
     if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
         out = _conv_rows.pointwise(x, w, bias, strides)
+    elif (out := _conv_rows.by_planes(x, w, bias, strides, paddings, dilations, groups)) is not None:
+        pass
     elif bias is not None or (out := _conv_rows.depthwise(x, w, strides, paddings, dilations, groups)) is None:
         out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
     if half:
@@ -108,16 +110,17 @@ def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
     if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
         return _conv_rows.pointwise_backward(x, w, dout, strides, want)
     found = _conv_rows.depthwise_backward(x, w, dout, strides, paddings, dilations, groups, want)
-    if found is not None or not want[1]:
+    if found is not None:
         return found
-    dw = _conv_rows.filter_gradient(x, w, dout, strides, paddings, dilations, groups)
-    if dw is None:
+    dx = _conv_rows.by_planes_backward(x, w, dout, strides, paddings, dilations, groups) if want[0] else None
+    dw = _conv_rows.filter_gradient(x, w, dout, strides, paddings, dilations, groups) if want[1] else None
+    if dx is None and dw is None:
         return None
-    rest = [want[0], False, want[2]]
-    sizes = [w.shape[0]] if want[2] else None
-    dx, db = None, None
-    if want[0] or want[2]:
-        dx, _, db = _backward(dout, x, w, sizes, strides, paddings, dilations, False, [0] * len(strides), groups, rest)
+    rest, db = [want[0] and dx is None, want[1] and dw is None, want[2]], None
+    if any(rest):
+        sizes = [w.shape[0]] if want[2] else None
+        parts = _backward(dout, x, w, sizes, strides, paddings, dilations, False, [0] * len(strides), groups, rest)
+        dx, dw, db = (kept if kept is not None else part for kept, part in zip((dx, dw, None), parts))
     return dx, dw, db
 
 
