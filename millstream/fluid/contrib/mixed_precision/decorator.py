@@ -26,6 +26,7 @@ from millstream.ir.variable import Variable
 __all__ = ["OptimizerWithMixedPrecision", "decorate"]
 
 Pairs = list[tuple[Any, Any]]
+_LOSS_SCALING = 2**15
 
 
 class OptimizerWithMixedPrecision:
@@ -53,6 +54,9 @@ class OptimizerWithMixedPrecision:
         self._dtype = half_type(dtype)
         self._use_dynamic_loss_scaling = bool(use_dynamic_loss_scaling)
         _check_positive(init_loss_scaling=init_loss_scaling)
+        if self._dtype is VarType.BF16 and init_loss_scaling == _LOSS_SCALING:
+            init_loss_scaling, self._use_dynamic_loss_scaling = 1.0, False
+        self._scales = self._dtype is VarType.FP16 or self._use_dynamic_loss_scaling or init_loss_scaling != 1.0
         if self._use_dynamic_loss_scaling:
             _check_positive(incr_every_n_steps=incr_every_n_steps, decr_every_n_nan_or_inf=decr_every_n_nan_or_inf)
             _check_ratios(incr_ratio, decr_ratio)
@@ -111,14 +115,15 @@ class OptimizerWithMixedPrecision:
             if program is not self._program:  # decorated under another Program
                 self._make_state()
             whole: Any = layers.cast(loss, "float32") if loss.dtype in HALF else loss
-            self._scaled_loss = whole * self._loss_scaling
+            self._scaled_loss = whole * self._loss_scaling if self._scales else whole
             found = self._optimizer.backward(self._scaled_loss, startup, parameter_list, no_grad_set, callbacks)
             if not found:
                 raise InvalidProgramError(f"mixed precision: the loss {loss.name!r} depends on no trainable parameter")
-            _refuse_sparse(found)
+            if self._scales:
+                _refuse_sparse(found)
             update_role_var_grad(program, found)
-            pairs = []
-            for param, gradient in found:
+            pairs = [] if self._scales else found
+            for param, gradient in found if self._scales else ():
                 with program._optimized_guard([param, gradient]):
                     pairs.append((param, gradient / self._loss_scaling))
         self._param_grads = pairs
@@ -189,7 +194,7 @@ def _check_ratios(incr_ratio: float, decr_ratio: float) -> None:
 def decorate(
     optimizer: Any,
     amp_lists: AutoMixedPrecisionLists | None = None,
-    init_loss_scaling: float = 2**15,
+    init_loss_scaling: float = _LOSS_SCALING,
     incr_every_n_steps: int = 1000,
     decr_every_n_nan_or_inf: int = 2,
     incr_ratio: float = 2.0,
@@ -205,8 +210,10 @@ def decorate(
         init_loss_scaling: what the loss is multiplied with, so that small gradients are not lost.
         use_dynamic_loss_scaling: adapt it: times `incr_ratio` when more than `incr_every_n_steps` steps in a row had
             finite gradients, times `decr_ratio` (not below 1) when more than `decr_every_n_nan_or_inf` had others.
-        dtype: (not in Fluid) float16, or bfloat16: float32's range with 8 bits of precision, fast on more CPUs; there
-            init_loss_scaling=1.0 with use_dynamic_loss_scaling=False will do.
+        dtype: (not in Fluid) float16, or bfloat16: float32's range with 8 bits of precision, fast on more CPUs. That range
+            needs no loss scaling: `decorate(optimizer, dtype="bfloat16")` has none. An init_loss_scaling other than the
+            default asks for it; 1.0 with use_dynamic_loss_scaling leaves out the steps whose gradients are not finite.
+            More operators are lowered than in float16: layer_norm, softmax, sum, depthwise convolutions, …
     """
     lists = AutoMixedPrecisionLists() if amp_lists is None else amp_lists
     return OptimizerWithMixedPrecision(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from millstream.ir.types import VarType
 from millstream.ops import REGISTRY
 
 
-def declared(tag: str) -> set[str]:
-    """Types of the operators that are declared with ``amp=tag``."""
-    return {d.name for d in REGISTRY.declared() if d.extra.get("amp") == tag}
+def declared(tag: str, kind: str = "amp") -> set[str]:
+    """Types of the operators that are declared with ``amp=tag`` (or, with `kind`, ``amp_bfloat16=tag``)."""
+    return {d.name for d in REGISTRY.declared() if d.extra.get(kind) == tag}
 
 
 class AutoMixedPrecisionLists:
@@ -40,6 +42,20 @@ class AutoMixedPrecisionLists:
         self.black_list = (declared("black") | black) - white
         self.gray_list = declared("gray") - white - black
         self.black_varnames = _names(custom_black_varnames, "custom_black_varnames")
+
+
+def lowered(lists: Any, dtype: VarType) -> tuple[set[str], set[str]]:
+    """(white, gray) types of operators for a half type, of the lists and of what they leave open.
+
+    bfloat16 has float32's range, so exponentials, sums and normalisations may read and write it (they calculate in
+    float32 inside); 1.8.5's lists, which are for float16, keep them out. What a user's own lists say stays.
+    """
+    white, gray = set(lists.white_list), set(lists.gray_list)
+    if dtype is VarType.BF16:
+        own = {n for given in (lists._custom_white_list, lists._custom_black_list) for n in given or ()}
+        white |= declared("white", "amp_bfloat16") - own
+        gray |= declared("gray", "amp_bfloat16") - own
+    return white, gray
 
 
 def _names(given: Iterable[str] | None, argument: str) -> set[str]:

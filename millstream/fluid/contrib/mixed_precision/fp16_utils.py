@@ -8,6 +8,7 @@ from typing import Any
 
 from millstream.errors import InvalidProgramError
 from millstream.fluid import layers
+from millstream.fluid.contrib.mixed_precision.fp16_lists import lowered
 from millstream.ir import walk
 from millstream.ir.block import Block
 from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
@@ -60,6 +61,8 @@ class _Rewrite:
 
     def __init__(self, block: Block, lists: Any, dtype: VarType) -> None:
         self.block, self.lists, self.dtype = block, lists, dtype
+        self.white, self.gray = lowered(lists, dtype)
+        self.only_brain = self.gray - lists.gray_list
         self.writers = Counter(n for op in block.ops for n in dict.fromkeys(walk.writes_of(op)))
         self.casts: dict[tuple[str, VarType], str] = {}
 
@@ -86,11 +89,11 @@ class _Rewrite:
         maker: dict[str, bool | None] = {}
         for op in self.block.ops:
             choice: bool | None
-            if op.type in self.lists.black_list or self.lists.black_varnames.intersection(op.input_arg_names):
+            if self.lists.black_varnames.intersection(op.input_arg_names):
                 choice = False
-            elif op.type in self.lists.white_list:
+            elif op.type in self.white:
                 choice = True
-            elif op.type in self.lists.gray_list:
+            elif op.type in self.gray:
                 made = {maker[n] for n in op.input_arg_names if n in maker}
                 choice = False if False in made else True if True in made else None
             else:
@@ -99,7 +102,18 @@ class _Rewrite:
                 choice = False
             decided[id(op)] = choice
             maker.update(dict.fromkeys(walk.writes_of(op), choice))
+        if self.dtype is VarType.BF16:
+            self._raise_last(decided)
         return decided
+
+    def _raise_last(self, decided: dict[int, bool | None]) -> None:
+        """What bfloat16 alone lowers stays in float32 where an operator in float32 reads it: the softmax before a loss."""
+        single: set[str] = set()
+        for op in reversed(self.block.ops):
+            if decided[id(op)] and op.type in self.only_brain and single.intersection(walk.writes_of(op)):
+                decided[id(op)] = False
+            if decided[id(op)] is False:
+                single.update(op.input_arg_names)
 
     def _may_lower(self, op: Operator) -> bool:
         return all(
