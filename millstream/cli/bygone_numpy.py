@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -196,3 +197,5 @@ def restore() -> None:
     for name, change in _CHANGED.items():
         setattr(np, name, change(getattr(np, name)))
     np.set_printoptions(legacy="1.21")
+    # float(loss) of arrays [1] is how the programs of those years are written
+    warnings.filterwarnings("ignore", "Conversion of an array with ndim > 0 to a scalar", DeprecationWarning)

@@ -13,7 +13,6 @@ from millstream.errors import InvalidProgramError, OperatorError, UninitializedE
 from millstream.ir import names
 from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, VAR_DTYPE, LoD, SelectedRows
-from millstream.runtime.fetched import fetched
 from millstream.runtime.place import Place
 from millstream.runtime.tensor import LoDTensor
 from millstream.runtime.tensor import SelectedRows as UserRows
@@ -138,7 +137,7 @@ class VarBase:
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
         t = self.tensor.detach()
-        return fetched((t.float() if t.dtype is torch.bfloat16 else t).cpu().numpy().copy())
+        return (t.float() if t.dtype is torch.bfloat16 else t).cpu().numpy().copy()
 
     def set_value(self, value: Any) -> None:
         """Replace the value; shape and dtype must stay.

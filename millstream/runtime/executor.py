@@ -20,7 +20,6 @@ from millstream.ops._values import NO_LOD, TORCH_DTYPE, LoD, SelectedRows, Tenso
 from millstream.passes import pipelines
 from millstream.runtime import profiler
 from millstream.runtime.dataset_run import run_from_dataset
-from millstream.runtime.fetched import fetched
 from millstream.runtime.lower import Options
 from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.place import CPUPlace, Place
@@ -367,7 +366,7 @@ def _to_numpy(t: torch.Tensor) -> np.ndarray:
     t = t.detach()
     if t.dtype is torch.bfloat16:
         t = t.float()
-    return fetched(_own(t.cpu()).numpy())
+    return _own(t.cpu()).numpy()
 
 
 def _own(t: torch.Tensor) -> torch.Tensor:
