@@ -19,6 +19,7 @@ __all__ = [
     "InvalidProgramError",
     "MemoryLimitError",
     "MillstreamError",
+    "MissingEntryError",
     "MissingFileError",
     "NotSupportedError",
     "OperatorError",
@@ -46,8 +47,14 @@ class InvalidProgramError(EnforceNotMet, ValueError, AssertionError):
     """A Program, Block or Operator is built in a way that cannot mean anything (Fluid raises or asserts there)."""
 
 
-class ArgumentError(EnforceNotMet, TypeError, AssertionError):
-    """An argument has the wrong type, where Fluid asserts."""
+class ArgumentError(EnforceNotMet, TypeError, ValueError, AssertionError):
+    """An argument has the wrong type; Fluid raises TypeError in some places, ValueError in others, or asserts."""
+
+
+class MissingEntryError(EnforceNotMet, IndexError, KeyError):
+    """There is no attribute of this name, or no part at this index."""
+
+    __str__ = BaseException.__str__
 
 
 class UnknownOperatorError(InvalidProgramError):
@@ -62,7 +69,7 @@ class AttributeTypeError(EnforceNotMet, TypeError):
     """An operator attribute has the wrong type or value."""
 
 
-class FeedError(EnforceNotMet, ValueError):
+class FeedError(EnforceNotMet, ValueError, AssertionError):
     """A feed is missing, unknown, or has the wrong rank, dtype or LoD."""
 
 
@@ -78,7 +85,7 @@ class FileFormatError(EnforceNotMet, ValueError):
     """A model or parameter file is truncated, oversized, or not what it says it is."""
 
 
-class MissingFileError(EnforceNotMet, FileNotFoundError):
+class MissingFileError(EnforceNotMet, FileNotFoundError, ValueError):
     """A model or parameter file (or its directory) is not there."""
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.fluid.layers._build import append
 from millstream.ir import mode
 from millstream.ir.program import default_main_program, name_scope
@@ -82,7 +82,7 @@ class GradientClipBase:
 
     def __init__(self, need_clip: Callable[[Any], bool] | None = None) -> None:
         if need_clip is not None and not callable(need_clip):
-            raise TypeError(
+            raise ArgumentError(
                 f"{type(self).__name__}: need_clip must be a function of the parameter, received {type(need_clip).__name__}"
             )
         self._need_clip_func = need_clip
@@ -232,7 +232,7 @@ def set_gradient_clip(clip: Any, param_list: Any = None, program: Any = None) ->
         program: the main Program when None.
     """
     if not isinstance(clip, GradientClipBase):
-        raise TypeError(
+        raise ArgumentError(
             f"set_gradient_clip: clip must be GradientClipByValue, GradientClipByNorm or GradientClipByGlobalNorm, "
             f"received {type(clip).__name__}"
         )
@@ -240,7 +240,7 @@ def set_gradient_clip(clip: Any, param_list: Any = None, program: Any = None) ->
     for item in block.all_parameters() if param_list is None else param_list:
         param = block.var(item) if isinstance(item, str) else item
         if not isinstance(param, Parameter):
-            raise TypeError(f"set_gradient_clip: param_list takes Parameters or their names, received {item!r}")
+            raise ArgumentError(f"set_gradient_clip: param_list takes Parameters or their names, received {item!r}")
         param.gradient_clip_attr = copy.copy(clip)
         setattr(param.gradient_clip_attr, _FROM_PROGRAM, True)
 

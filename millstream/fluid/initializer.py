@@ -94,7 +94,7 @@ class ConstantInitializer(Initializer):
 
     def __init__(self, value: float = 0.0, force_cpu: bool = False) -> None:
         if value is None:
-            raise ValueError("Constant: value must be a number, received None")
+            raise InvalidProgramError("Constant: value must be a number, received None")
         self.value = value
         self._force_cpu = force_cpu
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import InvalidProgramError, MissingEntryError
 from millstream.ir import library
 from millstream.ir.site import Site, user_site
 from millstream.ir.types import AttrType, implied_attr_type
@@ -110,9 +110,12 @@ class Operator:
             value = COMMON_ATTRS[name]
             return list(value) if isinstance(value, list) else value
         lib = library.installed()
-        if lib is None:
-            raise KeyError(name)
-        return lib.attr_default(self.type, name)
+        try:
+            if lib is not None:
+                return lib.attr_default(self.type, name)
+        except KeyError:
+            pass
+        raise MissingEntryError(f"operator {self.type} has no attribute {name!r}")
 
     def has_attr(self, name: str) -> bool:
         if name in self._attrs or name in COMMON_ATTRS:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from millstream.errors import InvalidProgramError, OperatorError, UninitializedError
+from millstream.errors import ArgumentError, InvalidProgramError, OperatorError, UninitializedError
 from millstream.ir import names
 from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, VAR_DTYPE, LoD, SelectedRows
@@ -148,7 +148,13 @@ class VarBase:
         new = value.tensor.detach() if isinstance(value, VarBase) else value
         if isinstance(new, LoDTensor):
             new = new.torch()
-        new = new if isinstance(new, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(new).reshape(np.shape(new)))
+        if not isinstance(new, torch.Tensor):
+            array = np.ascontiguousarray(new).reshape(np.shape(new))
+            if array.dtype.kind not in "bifu":
+                raise ArgumentError(
+                    f"set_value of {self.name!r}: expected an array, VarBase or LoDTensor, received {type(value).__name__}"
+                )
+            new = torch.from_numpy(array)
         if self._ivar is not None:
             old = self.tensor
             if tuple(new.shape) != tuple(old.shape):
@@ -260,7 +266,7 @@ class VarBase:
         (a warning says so). The graph is freed unless `retain_graph`; a second call then does nothing.
         """
         if backward_strategy is not None and not isinstance(backward_strategy, BackwardStrategy):
-            raise TypeError(f"backward: 'backward_strategy' must be a BackwardStrategy, received {backward_strategy!r}")
+            raise ArgumentError(f"backward: 'backward_strategy' must be a BackwardStrategy, received {backward_strategy!r}")
         t = self.tensor
         if self._swept is t:
             return

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from millstream.config import flag
-from millstream.errors import FeedError, InvalidProgramError, MemoryLimitError
+from millstream.errors import ArgumentError, FeedError, InvalidProgramError, MemoryLimitError
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
@@ -103,7 +103,7 @@ class Executor:
         `capture` compiles runs of operators (``BuildStrategy.enable_compiler``).
         """
         fetches = fetch_names(fetch_list)
-        names, tensors, lods = self._prepare_feed(program, feed or {})
+        names, tensors, lods = self._prepare_feed(program, {} if feed is None else feed)
         plan = self._plan(program, names, lods, fetches, scope, use_prune, capture)
         ctx = Context(scope, self._rng(program), self, self._device)
         recorder = profiler.active()
@@ -205,7 +205,7 @@ class Executor:
     # ---- feeds ---------------------------------------------------------------------------------
     def _prepare_feed(self, program: Program, feed: Mapping[str, Any]) -> tuple[list[str], list[torch.Tensor], list[LoD]]:
         if not isinstance(feed, Mapping):
-            raise FeedError(f"feed must be a dict of name -> array, received {type(feed).__name__}")
+            raise ArgumentError(f"feed must be a dict of name -> array, received {type(feed).__name__}")
         block = program.global_block()
         names, tensors, lods = [], [], []
         for name, value in feed.items():
@@ -281,7 +281,10 @@ def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[Any, Lo
 
 
 def _from_array(var: Variable, value: Any) -> torch.Tensor:
-    a = value if isinstance(value, np.ndarray) else np.array(value)
+    try:
+        a = value if isinstance(value, np.ndarray) else np.array(value)
+    except ValueError:  # rows of different lengths
+        a = np.empty(0, object)
     if a.dtype == object:
         raise FeedError(
             f"feed {var.describe()}: received a ragged or non-numeric list; variable-length data is fed as a LoDTensor "

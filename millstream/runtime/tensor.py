@@ -17,8 +17,12 @@ from millstream.ops._values import SelectedRows as Rows
 
 
 def lod_from_offsets(lod: Sequence[Sequence[int]]) -> LoD:
-    """Offset lists as int64 vectors."""
-    return tuple(np.asarray(level, dtype=np.int64) for level in lod)
+    """Offset lists as int64 vectors; FeedError when they do not ascend from 0."""
+    levels = tuple(np.asarray(level, dtype=np.int64) for level in lod)
+    for k, level in enumerate(levels):
+        if level.ndim != 1 or level.size < 1 or level[0] != 0 or (np.diff(level) < 0).any():
+            raise FeedError(f"LoD: level {k} must be a list of offsets that starts at 0 and never falls, received {lod[k]}")
+    return levels
 
 
 def lod_from_lengths(lengths: Sequence[Sequence[int]]) -> LoD:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from millstream.errors import ArgumentError, MissingEntryError
 from millstream.fluid.dygraph.layers import Layer
 from millstream.runtime.eager import ParamBase
 
@@ -61,7 +62,7 @@ class LayerList(Layer):
     def _index(self, idx: Any) -> str:
         i = int(idx)
         if not -len(self) <= i < len(self):
-            raise IndexError(f"LayerList: index {i} of {len(self)} layers")
+            raise MissingEntryError(f"LayerList: index {i} of {len(self)} layers")
         return str(i % len(self))
 
     def __getitem__(self, idx: Any) -> Any:
@@ -98,7 +99,7 @@ class LayerList(Layer):
         if not isinstance(index, int) or not -len(self) <= index <= len(self):
             raise IndexError(f"LayerList.insert: index {index} of {len(self)} layers")
         if not isinstance(sublayer, Layer):
-            raise TypeError(f"LayerList.insert takes a Layer, received {type(sublayer).__name__}")
+            raise ArgumentError(f"LayerList.insert takes a Layer, received {type(sublayer).__name__}")
         layers = list(self._sub_layers.values())
         layers.insert(index, sublayer)
         self._renumber(layers)

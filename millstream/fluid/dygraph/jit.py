@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.fluid.dygraph.base import _need_eager
 from millstream.fluid.dygraph.dygraph_to_static.partial_program import PartialProgramLayer, flatten
 from millstream.fluid.dygraph.dygraph_to_static.program_translator import StaticFunction
@@ -108,7 +108,7 @@ class TracedLayer:
         self, program: Program, parameters: Iterable[VarBase], feed_names: list[str], fetch_names: list[str]
     ) -> None:
         if not isinstance(program, Program):
-            raise TypeError(f"TracedLayer: 'program' must be a Program, received {type(program).__name__}; use trace()")
+            raise ArgumentError(f"TracedLayer: 'program' must be a Program, received {type(program).__name__}; use trace()")
         block = program.global_block()
         self._program = program
         self._feed_names, self._fetch_names = list(feed_names), list(fetch_names)
@@ -135,11 +135,11 @@ class TracedLayer:
         """
         tracer = _need_eager("TracedLayer.trace")
         if not isinstance(layer, Layer):
-            raise TypeError(f"TracedLayer.trace: 'layer' must be a Layer, received {type(layer).__name__}")
+            raise ArgumentError(f"TracedLayer.trace: 'layer' must be a Layer, received {type(layer).__name__}")
         given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         for value in given:
             if not isinstance(value, VarBase):
-                raise TypeError(f"TracedLayer.trace: 'inputs' must be Variables, received {type(value).__name__}")
+                raise ArgumentError(f"TracedLayer.trace: 'inputs' must be Variables, received {type(value).__name__}")
         recorder = _Recorder(given)
         old, tracer.recorder = tracer.recorder, recorder
         try:
@@ -161,7 +161,7 @@ class TracedLayer:
     def __call__(self, inputs: Any) -> list[np.ndarray]:
         """Run the Program on Variables or arrays; returns arrays."""
         if not isinstance(inputs, (list, tuple)):
-            raise TypeError(f"TracedLayer: 'inputs' must be a list of variables, received {type(inputs).__name__}")
+            raise ArgumentError(f"TracedLayer: 'inputs' must be a list of variables, received {type(inputs).__name__}")
         if len(inputs) != len(self._feed_names):
             raise InvalidProgramError(f"TracedLayer: the Program has {len(self._feed_names)} inputs, received {len(inputs)}")
         if self._executor is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from millstream.errors import StateMismatchError
+from millstream.errors import ArgumentError, StateMismatchError
 from millstream.files.states import STRUCTURED_NAMES
 from millstream.fluid.dygraph import _building
 from millstream.fluid.dygraph.layer_object_helper import LayerObjectHelper
@@ -112,7 +112,7 @@ class Layer:
     ) -> Any:
         """A variable without a value, named ``<layer>.<name>``."""
         if type is not VarType.LOD_TENSOR:
-            raise TypeError(f"create_variable: an eager variable is a LOD_TENSOR, received type {type!r}")
+            raise ArgumentError(f"create_variable: an eager variable is a LOD_TENSOR, received type {type!r}")
         full = f"{self._full_name}.{name}" if name is not None else names.generate(f"{self._full_name}._generated_var")
         return self._helper.create_variable(
             name=full, persistable=bool(persistable), dtype=VarType.FP32 if dtype is None else dtype
@@ -121,14 +121,14 @@ class Layer:
     def add_parameter(self, name: str, parameter: Any) -> Any:
         """Register `parameter` (or None) under `name`; returns it."""
         if parameter is not None and not _is_parameter(parameter):
-            raise TypeError(f"add_parameter: {name!r} must be a Parameter or None, received {type(parameter).__name__}")
+            raise ArgumentError(f"add_parameter: {name!r} must be a Parameter or None, received {type(parameter).__name__}")
         self._parameters[name] = parameter
         return parameter
 
     def add_sublayer(self, name: str, sublayer: Any) -> Any:
         """Register `sublayer` under `name`; returns it."""
         if not isinstance(sublayer, Layer):
-            raise TypeError(f"add_sublayer: {name!r} must be a Layer, received {type(sublayer).__name__}")
+            raise ArgumentError(f"add_sublayer: {name!r} must be a Layer, received {type(sublayer).__name__}")
         self._sub_layers[name] = sublayer
         return sublayer
 
@@ -209,6 +209,8 @@ class Layer:
         Raises StateMismatchError: a parameter has no value there, or one of another shape or dtype. Entries that
         belong to no parameter are named in a warning.
         """
+        if not isinstance(stat_dict, Mapping):
+            raise ArgumentError(f"set_dict takes a dict of name -> array, received {type(stat_dict).__name__}")
         own = self.state_dict(include_sublayers=include_sublayers)
         unused = {k for k in stat_dict if k != STRUCTURED_NAMES}
         for name, param in own.items():

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 from millstream.config import cluster, environment
-from millstream.errors import NotSupportedError
+from millstream.errors import ArgumentError, NotSupportedError
 from millstream.fluid.core import ParallelStrategy
 from millstream.fluid.dygraph.base import _need_eager
 from millstream.fluid.dygraph.layers import Layer
@@ -82,7 +82,7 @@ class DataParallel(Layer):
 
     def __init__(self, layers: Layer, strategy: ParallelStrategy | None) -> None:
         if not isinstance(layers, Layer):
-            raise TypeError(f"DataParallel: 'layers' must be a Layer, received {type(layers).__name__}")
+            raise ArgumentError(f"DataParallel: 'layers' must be a Layer, received {type(layers).__name__}")
         if strategy is not None and strategy.nranks > 1:
             raise NotSupportedError(f"DataParallel: dygraph mode trains in one process, the strategy has {strategy.nranks}")
         super().__init__(layers.full_name() + "_data_parallel")
@@ -95,7 +95,7 @@ class DataParallel(Layer):
     def scale_loss(self, loss: VarBase) -> VarBase:
         """`loss` divided by the number of processes: itself."""
         if not isinstance(loss, VarBase):
-            raise TypeError(f"scale_loss: 'loss' must be a Variable, received {type(loss).__name__}")
+            raise ArgumentError(f"scale_loss: 'loss' must be a Variable, received {type(loss).__name__}")
         return loss
 
     def apply_collective_grads(self) -> None:

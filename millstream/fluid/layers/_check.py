@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.ir.site import user_site
 from millstream.ir.types import dtype_name, to_var_type
 from millstream.ir.variable import Variable
@@ -24,8 +24,8 @@ def is_variable(value: Any) -> bool:
 
 
 def refuse_type(layer: str, message: str) -> NoReturn:
-    """TypeError naming the layer and the user's line."""
-    raise TypeError(_located(layer, message))
+    """ArgumentError (a TypeError) naming the layer and the user's line."""
+    raise ArgumentError(_located(layer, message))
 
 
 def refuse(layer: str, message: str) -> NoReturn:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers import _eager
 from millstream.fluid.layers._eager import eager_form
@@ -430,9 +430,9 @@ def while_loop(
     `body` are not callable, or `body` gives another structure than `loop_vars`.
     """
     if not callable(cond) or not callable(body):
-        raise TypeError("while_loop: cond and body must be callable")
+        raise ArgumentError("while_loop: cond and body must be callable")
     if not isinstance(loop_vars, (list, tuple)) or not loop_vars:
-        raise ValueError("while_loop: loop_vars must be a non-empty list or tuple of Variables")
+        raise ArgumentError("while_loop: loop_vars must be a non-empty list or tuple of Variables")
     pre_cond = cond(*loop_vars)
     _need_condition(pre_cond, "while_loop")
     loop = While(pre_cond, is_test, name)

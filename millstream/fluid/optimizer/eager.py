@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.errors import NotSupportedError, StateMismatchError
+from millstream.errors import ArgumentError, NotSupportedError, StateMismatchError
 from millstream.fluid.clip import append_gradient_clip_ops
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.regularizer import append_regularization_ops
@@ -37,7 +37,7 @@ def check_eager(who: str, rate: Any, parameter_list: Any) -> None:
     if parameter_list is None:
         raise AttributeError(f"{who}: in dygraph mode parameter_list must be given: parameter_list=model.parameters()")
     if not isinstance(rate, float) and not is_schedule(rate):
-        raise TypeError(
+        raise ArgumentError(
             f"{who}: in dygraph mode learning_rate must be a float or a schedule such as NoamDecay, "
             f"received {type(rate).__name__}: {rate!r}"[:200]
         )
@@ -73,7 +73,7 @@ class EagerUpdates:
 
     def _eager_minimize(self, loss: Any, parameter_list: Any, no_grad_set: Any) -> tuple[list[Any], Pairs]:
         if not hasattr(loss, "_ivar"):
-            raise TypeError(f"{type(self).__name__}: the loss must be an eager Variable, received {type(loss).__name__}")
+            raise ArgumentError(f"{type(self).__name__}: the loss must be an eager Variable, received {type(loss).__name__}")
         pairs = self._eager_pairs(parameter_list, no_grad_set)
         self._eager_apply(pairs)
         return [], pairs

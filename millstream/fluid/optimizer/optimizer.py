@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from millstream.autodiff.backward import append_backward
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.fluid.clip import GradientClipBase, append_gradient_clip_ops, error_clip_callback
 from millstream.fluid.initializer import Constant
 from millstream.fluid.layer_helper import LayerHelper
@@ -82,16 +82,16 @@ class Optimizer(EagerUpdates):
         if mode.tracer() is not None:
             pass  # another kind of rate; check_eager() has seen it
         elif not isinstance(learning_rate, (float, Variable)):
-            raise TypeError(
+            raise ArgumentError(
                 f"{who}: learning_rate must be a float or a Variable, received {type(learning_rate).__name__}: "
                 f"{learning_rate!r}"
             )
         if isinstance(parameter_list, (str, Variable)) or hasattr(parameter_list, "_ivar"):
-            raise TypeError(f"{who}: parameter_list must be a list of Parameters or names, received {parameter_list!r}")
+            raise ArgumentError(f"{who}: parameter_list must be a list of Parameters or names, received {parameter_list!r}")
         if regularization is not None and not callable(regularization):
-            raise TypeError(f"{who}: regularization must be L1Decay or L2Decay, received {regularization!r}")
+            raise ArgumentError(f"{who}: regularization must be L1Decay or L2Decay, received {regularization!r}")
         if grad_clip is not None and not isinstance(grad_clip, GradientClipBase):
-            raise TypeError(
+            raise ArgumentError(
                 f"{who}: grad_clip must be GradientClipByValue, GradientClipByNorm or GradientClipByGlobalNorm, "
                 f"received {type(grad_clip).__name__}"
             )
@@ -232,7 +232,7 @@ class Optimizer(EagerUpdates):
         if mode.tracer() is not None:
             return self._eager_pairs(parameter_list, no_grad_set)
         if not isinstance(loss, Variable):
-            raise TypeError(f"{type(self).__name__}: the loss must be a Variable, received {type(loss).__name__}")
+            raise ArgumentError(f"{type(self).__name__}: the loss must be a Variable, received {type(loss).__name__}")
         self._dtype = loss.dtype
         calls = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         startup = default_startup_program() if startup_program is None else startup_program
@@ -315,4 +315,4 @@ def need(who: str, **values: Any) -> None:
     """ValueError when a required number is None."""
     for name, value in values.items():
         if value is None:
-            raise ValueError(f"{who}: {name} must be a number, received None")
+            raise InvalidProgramError(f"{who}: {name} must be a number, received None")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from millstream.autodiff.backward import append_backward
-from millstream.errors import InvalidProgramError, NotSupportedError
+from millstream.errors import ArgumentError, InvalidProgramError, NotSupportedError
 from millstream.fluid.clip import error_clip_callback
 from millstream.fluid.layers._build import append
 from millstream.fluid.layers.control_flow import Switch
@@ -83,7 +83,7 @@ class RecomputeOptimizer(Optimizer):
     ) -> tuple[list[Operator], Pairs]:  # fmt: skip
         """As of Optimizer."""
         if not isinstance(loss, Variable):
-            raise TypeError(f"RecomputeOptimizer: the loss must be a Variable, received {type(loss).__name__}")
+            raise ArgumentError(f"RecomputeOptimizer: the loss must be a Variable, received {type(loss).__name__}")
         if grad_clip is not None:
             self._optimizer._grad_clip = grad_clip
         params_grads = self.backward(loss, startup_program, parameter_list, no_grad_set)

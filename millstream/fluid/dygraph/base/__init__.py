@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.fluid.complex_variable import ComplexVariable
 from millstream.fluid.layers.tensor import assign
 from millstream.ir import mode, names
@@ -62,7 +62,7 @@ def guard(place: Any = None) -> Iterator[None]:
     Names start anew, so that a second guard in one process finds the states that the first one saved.
     """
     if place is not None and not isinstance(place, _PLACES):
-        raise TypeError(f"guard: 'place' must be a CPUPlace or CUDAPlace, received {type(place).__name__}")
+        raise ArgumentError(f"guard: 'place' must be a CPUPlace or CUDAPlace, received {type(place).__name__}")
     with program_guard(Program(), Program()), names.guard():
         old = mode.switch_tracer(EagerTracer(place))
         try:
@@ -109,7 +109,7 @@ def to_variable(value: Any, name: str | None = None, zero_copy: bool | None = No
         real, imag = np.ascontiguousarray(value.real), np.ascontiguousarray(value.imag)
         return ComplexVariable(to_variable(real, f"{name}.real"), to_variable(imag, f"{name}.imag"))
     if not isinstance(value, (np.ndarray, LoDTensor)):
-        raise TypeError(
+        raise ArgumentError(
             f"to_variable: 'value' must be a numpy.ndarray or a Variable, received {type(value).__name__}; "
             "wrap it: to_variable(np.array(value))"
         )
@@ -176,7 +176,7 @@ def _variables(value: Any, what: str) -> list[VarBase]:
     if isinstance(value, VarBase):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, VarBase) for v in value):
-        raise TypeError(f"grad: '{what}' must be a Variable or a list of Variables, received {value!r}"[:200])
+        raise ArgumentError(f"grad: '{what}' must be a Variable or a list of Variables, received {value!r}"[:200])
     return list(value)
 
 
@@ -213,13 +213,13 @@ def grad(
         raise InvalidProgramError(f"grad: {len(given)} grad_outputs for {len(outs)} outputs; there must be one for each")
     for g in given:
         if g is not None and not isinstance(g, VarBase):
-            raise TypeError(f"grad: 'grad_outputs' takes Variables and None, received {type(g).__name__}")
+            raise ArgumentError(f"grad: 'grad_outputs' takes Variables and None, received {type(g).__name__}")
     blocked: list[VarBase] = []
     if no_grad_vars is not None:
         items = list(no_grad_vars) if isinstance(no_grad_vars, (set, frozenset)) else no_grad_vars
         blocked = _variables(items, "no_grad_vars") if items else []
     if backward_strategy is not None and not isinstance(backward_strategy, BackwardStrategy):
-        raise TypeError(f"grad: 'backward_strategy' must be a BackwardStrategy, received {backward_strategy!r}")
+        raise ArgumentError(f"grad: 'backward_strategy' must be a BackwardStrategy, received {backward_strategy!r}")
     if any(o is b for o in outs for b in blocked):
         raise InvalidProgramError("grad: one of 'outputs' is in 'no_grad_vars' too")
     retain = create_graph if retain_graph is None else retain_graph

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import ArgumentError, InvalidProgramError
 from millstream.fluid.dygraph import _building
 from millstream.fluid.dygraph.base import to_variable
 from millstream.fluid.dygraph.dygraph_to_static import convert
@@ -180,7 +180,7 @@ class StaticFunction:
     def __init__(self, function: Callable[..., Any], run_eagerly: bool = False) -> None:
         plain: Callable[..., Any] = function.function if isinstance(function, StaticFunction) else function
         if not callable(plain):
-            raise TypeError(f"declarative takes a function, received {type(plain).__name__}")
+            raise ArgumentError(f"declarative takes a function, received {type(plain).__name__}")
         functools.update_wrapper(self, plain)
         self.function = plain
         self._run_eagerly = run_eagerly
@@ -275,7 +275,7 @@ class ProgramTranslator:
     def enable(self, enable_declarative: bool) -> None:
         """Switch conversion on or off."""
         if not isinstance(enable_declarative, bool):
-            raise TypeError(f"ProgramTranslator.enable takes a bool, received {enable_declarative!r}")
+            raise ArgumentError(f"ProgramTranslator.enable takes a bool, received {enable_declarative!r}")
         self.enable_declarative = enable_declarative
 
     def get_output(self, dygraph_func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -324,4 +324,4 @@ class ProgramTranslator:
     def _need_callable(method: str, function: Any) -> None:
         if not callable(function):
             what = type(function).__name__
-            raise TypeError(f"ProgramTranslator.{method}: 'dygraph_func' must be callable, received {what}")
+            raise ArgumentError(f"ProgramTranslator.{method}: 'dygraph_func' must be callable, received {what}")
