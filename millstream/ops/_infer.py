@@ -310,13 +310,34 @@ def _lod_levels(definition: OpDef, op: Operator, specs: list[Any]) -> dict[str, 
 
 
 def lod_sources(definition: OpDef) -> dict[str, str]:
-    """For a textual LoD rule: output slot -> input slot whose LoD it takes."""
+    """For a textual LoD rule: output slot -> input slot whose LoD it takes.
+
+    A gradient operator without a rule of its own follows `grad_lod` of its forward operator, whose slots it may name.
+    """
     rule = definition.lod
+    if rule is None and (base := REGISTRY.forward_type(definition.name)) is not None:
+        forward = REGISTRY.find(base)
+        return {} if forward is None else _gradient_sources(forward)
     if not isinstance(rule, str):
         return {}
     if "=" in rule:
-        return {k.strip(): v.strip() for k, v in (p.split("=") for p in rule.split(","))}
+        return _pairs(rule)
     return {s.name: rule for s in definition.outputs if not s.intermediate and not s.ragged}
+
+
+def _pairs(rule: str) -> dict[str, str]:
+    """``"Out=X, Mask"`` as {"Out": "X", "Mask": "Mask"}."""
+    parts = [p.strip().partition("=") for p in rule.split(",") if p.strip()]
+    return {k.strip(): source.strip() or k.strip() for k, _, source in parts}
+
+
+def _gradient_sources(forward: OpDef) -> dict[str, str]:
+    if forward.grad_lod is not None:
+        return {k + "@GRAD": source for k, source in _pairs(forward.grad_lod).items()}
+    found = {s.name + "@GRAD": s.name for s in forward.inputs if s.ragged}
+    if forward.infer == forward.lod == "X":
+        found["X@GRAD"] = forward.outputs[0].name + "@GRAD"
+    return found
 
 
 def _by_meta(definition: OpDef, op: Operator, specs: list[Any]) -> tuple[Any, ...]:

@@ -86,6 +86,7 @@ class OpDef:
     reserved: frozenset[str]
     infer: Any = None
     lod: Any = None
+    grad_lod: str | None = None
     grad: Any = None
     nodiff: frozenset[str] = frozenset()
     block: bool = False
@@ -206,6 +207,7 @@ class Registry:
             "gradient: maker": sum(callable(d.grad) for d in forward),
             "gradient: none": sum(d.grad is False for d in forward),
             "LoD: function": sum(callable(d.lod) for d in forward),
+            "LoD of gradients: rule": sum(d.grad_lod is not None for d in forward),
             "sub-Block": sum(d.block for d in forward),
         }
 
@@ -222,6 +224,7 @@ def op(
     *,
     infer: Any = None,
     lod: Any = None,
+    grad_lod: str | None = None,
     grad: Any = None,
     nodiff: str = "",
     block: bool = False,
@@ -239,6 +242,9 @@ def op(
         lod: None: outputs have no LoD; ``"X"``: every output that is not intermediate takes X's;
             ``"Out=X"``; or ``f(lods, attrs, ins) -> {slot: LoD}`` over dicts by input slot. Slots marked ``#`` are
             set by the kernel itself.
+        grad_lod: which gradients carry a LoD: ``"X"``: X@GRAD takes X's; ``"X=Out@GRAD"``: that of another slot of the
+            gradient operator; ``""``: none. None: slots marked ``#`` their own; where Out is like X in shape and LoD
+            (``infer="X", lod="X"``), X@GRAD that of Out@GRAD.
         grad: None: the operator ``<name>_grad`` if one is declared, else derived by torch autograd;
             the name of another operator; False: not differentiable; or a function that makes the gradient
             operators (see ops/_grad.py).
@@ -250,7 +256,7 @@ def op(
             `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
             `amp_slots`: the only slots that it may touch, `amp_bfloat16=`: the same for bfloat16 alone; `captured=`: the
             kernel that whole-step capture compiles in place of this one (same call form, tensors only, changes nothing in
-            place); `draws=True`: `ctx` is 
+            place); `draws=True`: `ctx` is
             asked for generators only; `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
             reads as much as it gives out, both for profiles.
     """
@@ -273,6 +279,7 @@ def op(
                 reserved=reserved,
                 infer=infer,
                 lod=lod,
+                grad_lod=grad_lod,
                 grad=grad,
                 nodiff=frozenset(s.strip() for s in nodiff.split(",") if s.strip()),
                 block=block,

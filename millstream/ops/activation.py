@@ -229,7 +229,7 @@ def atan_grad(x, dout):
     return dout / (1 + x * x)
 
 
-@op("erf", slots=_SLOTS, infer="X", lod="X", onnx="Erf")
+@op("erf", slots=_SLOTS, infer="X", lod="X", grad_lod="X", onnx="Erf")
 def erf(x):
     """Gauss error function."""
     return torch.erf(x)
@@ -241,7 +241,7 @@ def erf_grad(x, dout):
     return dout * (torch.exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 
 
-@op("gelu", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X", traceable=True)
+@op("gelu", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X", grad_lod="X", traceable=True)
 def gelu(x, *, approximate: bool = False):
     """X * Phi(X) (Hendrycks and Gimpel 2016); by the tanh formula when `approximate`."""
     return F.gelu(x, approximate="tanh" if approximate else "none")
@@ -316,7 +316,7 @@ def swish_grad(x, dout, *, beta: float = 1.0):
     return dout * (s + beta * x * s * (1 - s))
 
 
-@op("mish", slots=_SLOTS, infer="X", lod="X")
+@op("mish", slots=_SLOTS, infer="X", lod="X", grad_lod="")
 def mish(x, *, threshold: float = 20.0):
     """X * tanh(softplus(X)) (Misra 2019); softplus is X above `threshold`, exp(X) below -`threshold`."""
     return x * torch.tanh(_capped_softplus(x, threshold))

@@ -71,7 +71,7 @@ def elu_grad(x, dout, *, alpha: float = 1.0):
     return torch.where(x > 0, dout, dout * alpha * torch.exp(x))
 
 
-@op("selu", slots=_SLOTS, infer="X", lod="X")
+@op("selu", slots=_SLOTS, infer="X", lod="X", grad_lod="")
 def selu(x, *, scale: float = 1.0507009873554805, alpha: float = 1.6732632423543772):
     """scale * (X above 0, alpha * (exp(X) - 1) below) (Klambauer et al. 2017)."""
     return torch.where(x > 0, x, alpha * torch.exp(x) - alpha) * scale

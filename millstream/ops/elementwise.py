@@ -15,7 +15,7 @@ _IN = "X, Y -> Out"
 _GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
 
 
-@op("elementwise_add", slots=_IN, infer=broadcast_spec, lod="X", traceable=True, amp="gray")
+@op("elementwise_add", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", traceable=True, amp="gray")
 def elementwise_add(x, y, *, axis: int = -1):
     """X + Y."""
     if axis != -1:
@@ -29,7 +29,7 @@ def elementwise_add_grad(x, y, dout, *, axis: int = -1, want):
     return (reduce_like(dout, x, axis) if want[0] else None, reduce_like(dout, y, axis) if want[1] else None)
 
 
-@op("elementwise_sub", slots=_IN, infer=broadcast_spec, lod="X", traceable=True, amp="gray")
+@op("elementwise_sub", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", traceable=True, amp="gray")
 def elementwise_sub(x, y, *, axis: int = -1):
     """X - Y."""
     if axis != -1:
@@ -43,7 +43,7 @@ def elementwise_sub_grad(x, y, dout, *, axis: int = -1, want):
     return (reduce_like(dout, x, axis) if want[0] else None, -reduce_like(dout, y, axis) if want[1] else None)
 
 
-@op("elementwise_mul", slots=_IN, infer=broadcast_spec, lod="X", traceable=True, amp="gray")
+@op("elementwise_mul", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", traceable=True, amp="gray")
 def elementwise_mul(x, y, *, axis: int = -1):
     """X * Y. X may be SelectedRows when Y has one element: the rows are scaled."""
     if type(x) is SelectedRows:
@@ -63,7 +63,7 @@ def elementwise_mul_grad(x, y, dout, *, axis: int = -1, want):
     )
 
 
-@op("elementwise_div", slots=_IN, infer=broadcast_spec, lod="X", traceable=True, amp="gray")
+@op("elementwise_div", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", traceable=True, amp="gray")
 def elementwise_div(x, y, *, axis: int = -1):
     """X / Y; integers truncate toward zero."""
     if axis != -1:
@@ -79,7 +79,7 @@ def elementwise_div_grad(x, y, out, dout, *, axis: int = -1, want):
     return (reduce_like(dx, x, axis) if want[0] else None, -reduce_like(dx * out, y, axis) if want[1] else None)
 
 
-@op("elementwise_max", slots=_IN, infer=broadcast_spec, lod="X", traceable=True, amp="gray")
+@op("elementwise_max", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", traceable=True, amp="gray")
 def elementwise_max(x, y, *, axis: int = -1):
     """max(X, Y)."""
     if axis != -1:
@@ -94,7 +94,7 @@ def elementwise_max_grad(x, y, dout, *, axis: int = -1, want):
     return _route(xa > ya, x, y, dout, axis, want)
 
 
-@op("elementwise_min", slots=_IN, infer=broadcast_spec, lod="X", amp="gray")
+@op("elementwise_min", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", amp="gray")
 def elementwise_min(x, y, *, axis: int = -1):
     """min(X, Y)."""
     if axis != -1:
@@ -122,7 +122,7 @@ def _larger_first(x: torch.Tensor, y: torch.Tensor, axis: int) -> tuple[torch.Te
     return (b, a) if x.dim() < y.dim() else (a, b)
 
 
-@op("elementwise_pow", slots=_IN, infer=broadcast_spec, lod="X", amp="gray")
+@op("elementwise_pow", slots=_IN, infer=broadcast_spec, lod="X", grad_lod="X=Out@GRAD, Y", amp="gray")
 def elementwise_pow(x, y, *, axis: int = -1):
     """X ** Y; with rank(X) < rank(Y), Y ** X. Integers go through float64 and are cut."""
     xa, ya = _larger_first(x, y, axis)
@@ -155,7 +155,7 @@ def elementwise_floordiv(x, y, *, axis: int = -1):
     return torch.div(x, y, rounding_mode="trunc")
 
 
-@op("minus", slots=_IN, infer="X", lod="X")
+@op("minus", slots=_IN, infer="X", lod="X", grad_lod="X=Out@GRAD, Y=Out@GRAD")
 def minus(x, y):
     """X - Y for tensors of equal shapes."""
     return x - y

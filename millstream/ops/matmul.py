@@ -128,7 +128,7 @@ def _as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
     return t.reshape(math.prod(shape[:n]), math.prod(shape[n:]))
 
 
-@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X", traceable=True, amp="white", flops=_flops.product)
+@op("mul", slots="X, Y -> Out", infer=_mul_spec, lod="X", grad_lod="X, Y", traceable=True, amp="white", flops=_flops.product)
 def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
     """Matrix product after X and Y are flattened to matrices: the first *_num_col_dims dims are the rows.
 
@@ -319,7 +319,7 @@ def _dot_spec(x: Spec, y: Spec) -> Spec:
     return x.like(shape=(*x.shape[:-1], 1))
 
 
-@op("dot", slots="X, Y -> Out", infer=_dot_spec)
+@op("dot", slots="X, Y -> Out", infer=_dot_spec, grad_lod="X, Y")
 def dot(x, y):
     """Sum of X * Y over the last dim: [N] to [1], [B, N] to [B, 1]."""
     return (x * y).sum(-1, keepdim=True, dtype=x.dtype)
@@ -342,7 +342,10 @@ def _addmm_spec(given: Spec, x: Spec, y: Spec, **attrs: object) -> Spec:
     return x.like(shape=shape)
 
 
-@op("addmm", slots="Input, X, Y -> Out", infer=_addmm_spec, lod="Input", flops=_flops.added_product)
+@op(
+    "addmm", slots="Input, X, Y -> Out", infer=_addmm_spec, lod="Input", grad_lod="Input=Out@GRAD, X, Y",
+    flops=_flops.added_product,
+)  # fmt: skip
 def addmm(given, x, y, *, Alpha: float = 1.0, Beta: float = 1.0):
     """Alpha * X Y + Beta * Input: [M, K], [K, N] and an Input that broadcasts to [M, N]."""
     return torch.addmm(given, x, y, beta=Beta, alpha=Alpha)

@@ -175,7 +175,7 @@ def _cvm_spec(x, cvm, *, use_cvm):
     return x if use_cvm else x.like(shape=(x.shape[0], x.shape[1] - 2))
 
 
-@op("cvm", slots="X, CVM -> Y", infer=_cvm_spec, lod="X", nodiff="CVM")
+@op("cvm", slots="X, CVM -> Y", infer=_cvm_spec, lod="X", grad_lod="X", nodiff="CVM")
 def cvm(x, cvm, *, use_cvm: bool = True):
     """Rows [show, click, …] with log(show + 1) and log(click + 1) - log(show + 1) first, or without those two."""
     if not use_cvm:

@@ -66,7 +66,7 @@ def p_norm_grad(x, out, dout, *, porder: float = 2.0, axis: int = -1, epsilon: f
     return dout * (torch.sign(x) * x.abs().pow(power)) / (out.pow(power) + epsilon)
 
 
-@op("frobenius_norm", slots="X -> Out", infer=reduce_spec, lod=reduce_lod)
+@op("frobenius_norm", slots="X -> Out", infer=reduce_spec, lod=reduce_lod, grad_lod="X")
 def frobenius_norm(x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False):
     """sqrt(sum of X^2) over `dim` (see reduce_sum)."""
     if _is_full(x, dim, reduce_all):

@@ -36,7 +36,10 @@ def _keep_mask(x, p, rng):
     return (bits.view(torch.int32)[:n] >= limit).view(torch.uint8).reshape(x.shape)
 
 
-@op("dropout", slots="X, Seed? -> Out, Mask~", infer=_dropout_spec, lod="X", nodiff="Seed", amp="gray", draws=True)
+@op(
+    "dropout", slots="X, Seed? -> Out, Mask~", infer=_dropout_spec, lod="X", grad_lod="X=Out@GRAD", nodiff="Seed",
+    amp="gray", draws=True,
+)  # fmt: skip
 def dropout(
     x,
     seed_in,

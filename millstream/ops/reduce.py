@@ -85,7 +85,7 @@ def _full(out: torch.Tensor, x: torch.Tensor, keep_dim: bool) -> torch.Tensor:
 _SLOTS = "X -> Out"
 
 
-@op("reduce_sum", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
+@op("reduce_sum", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, grad_lod="X", traceable=True)
 def reduce_sum(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -114,7 +114,7 @@ def reduce_sum_grad(
     return _cast(spread(dout, x, dim, reduce_all), in_dtype).expand(x.shape)
 
 
-@op("reduce_mean", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
+@op("reduce_mean", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, grad_lod="X", traceable=True)
 def reduce_mean(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -137,7 +137,7 @@ def reduce_mean_grad(
     return _cast(spread(dout, x, dim, reduce_all) / max(n, 1), in_dtype).expand(x.shape)
 
 
-@op("reduce_max", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
+@op("reduce_max", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, grad_lod="X", traceable=True)
 def reduce_max(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -146,7 +146,7 @@ def reduce_max(
     return _cast(out, out_dtype)
 
 
-@op("reduce_min", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, traceable=True)
+@op("reduce_min", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, grad_lod="X", traceable=True)
 def reduce_min(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -168,7 +168,7 @@ op("reduce_max_grad", slots="X, Out, Out@GRAD -> X@GRAD")(_extreme_grad)
 op("reduce_min_grad", slots="X, Out, Out@GRAD -> X@GRAD")(_extreme_grad)
 
 
-@op("reduce_prod", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod)
+@op("reduce_prod", slots=_SLOTS, infer=reduce_spec, lod=reduce_lod, grad_lod="X")
 def reduce_prod(
     x, *, dim: list[int] = _DIM0, keep_dim: bool = False, reduce_all: bool = False, out_dtype: DType = -1
 ):
@@ -212,7 +212,7 @@ def _one(x: Spec, **attrs: object) -> Spec:
     return Spec((1,), x.dtype)
 
 
-@op("mean", slots=_SLOTS, infer=_one, traceable=True, amp="black")
+@op("mean", slots=_SLOTS, infer=_one, grad_lod="X", traceable=True, amp="black")
 def mean(x):
     """Mean of all elements: [1]."""
     return x.mean().reshape(1)
@@ -231,7 +231,7 @@ def _cumsum_spec(x: Spec, *, axis, **rest) -> Spec:
     return x
 
 
-@op("cumsum", slots=_SLOTS, infer=_cumsum_spec, lod="X", traceable=True)
+@op("cumsum", slots=_SLOTS, infer=_cumsum_spec, lod="X", grad_lod="X=Out@GRAD", traceable=True)
 def cumsum(x, *, axis: int = -1, exclusive: bool = False, reverse: bool = False):
     """Running sum along `axis`; from the end when `reverse`; without the element itself when `exclusive`."""
     if reverse:

@@ -262,7 +262,7 @@ class Emitter:
             name = self.const("k", kernel)
             left = ", ".join(targets)
             self.line(f"{left} = {name}{call}" if targets else f"{name}{call}", op)
-        self._lods(definition, op)
+        self._lods(i, definition, op)
 
     def _kernel(self, definition: OpDef, op: Operator, attrs: dict[str, Any]) -> tuple[Any, list[str]]:
         extra = []
@@ -283,9 +283,7 @@ class Emitter:
         if "state" in definition.reserved:
             attrs["state"] = {}
         if "want" in definition.reserved:
-            attrs["want"] = tuple(
-                any(n != EMPTY_VAR for n in op.outputs.get(s.name, ())) for s in definition.outputs
-            )
+            attrs["want"] = tuple(any(n != EMPTY_VAR for n in op.outputs.get(s.name, ())) for s in definition.outputs)
         return (definition.kernel, attrs), extra
 
     def _target(self, slot: Slot, op: Operator) -> str:
@@ -307,25 +305,35 @@ class Emitter:
             return f"({', '.join(parts)},)" if any(n != EMPTY_VAR for n in names) else "_"
         return parts[0]
 
-    def _lods(self, definition: OpDef, op: Operator) -> None:
+    def _lods(self, i: int, definition: OpDef, op: Operator) -> None:
         plain = [(s, n) for s in definition.outputs if not s.ragged for n in op.outputs.get(s.name, ()) if n != EMPTY_VAR]
         inputs = [n for n in op.input_arg_names if n != EMPTY_VAR]
-        if not any(n in self.has_lod for n in inputs):
-            for _, name in plain:
-                self.has_lod.discard(name)
+        if not self.has_lod:
             return
         if callable(definition.lod):
-            self._lods_by_call(definition, op, plain)
+            if any(n in self.has_lod for n in inputs):
+                self._lods_by_call(definition, op, plain)
+            else:
+                self.has_lod.difference_update(n for _, n in plain)
             return
         sources = lod_sources(definition)
         for slot, name in plain:
-            source = op.inputs.get(sources.get(slot.name, ""), ())
-            if source and source[0] in self.has_lod:
-                if name != source[0]:
-                    self.line(f"l{self.local[name]} = {self.lod(source[0])}", op)
+            source = self._lod_source(i, op, sources.get(slot.name, ""), slot.name, name)
+            if source is not None and source in self.has_lod:
+                if name != source:
+                    self.line(f"l{self.local[name]} = {self.lod(source)}", op)
                     self.has_lod.add(name)
-            elif source or name not in inputs:  # written onto its input, and no rule speaks: the tensor keeps its LoD
+            elif source is not None or name not in inputs:  # written onto its input, and no rule speaks: it keeps its LoD
                 self.has_lod.discard(name)
+
+    def _lod_source(self, i: int, op: Operator, source: str, slot: str, name: str) -> str | None:
+        """The variable whose LoD `name` in output `slot` takes, or None. A gradient may take that of the variable which it
+        is the gradient of, whether or not it reads that."""
+        names = op.inputs.get(source, ())
+        if not names and i in self.pairing.forward:
+            names = self._ops[self.pairing.forward[i]].inputs.get(source, ())
+        k = op.outputs[slot].index(name) if source + "@GRAD" == slot else 0
+        return names[k] if k < len(names) else None
 
     def _lods_by_call(self, definition: OpDef, op: Operator, plain: list[tuple[Slot, str]]) -> None:
         def gather(kind: Callable[[str], str]) -> str:
@@ -364,8 +372,7 @@ class Emitter:
             names = op.outputs.get(slot.name + "@GRAD", ())
             targets.append(self._target(Slot(slot.name + "@GRAD", many=slot.many), op) if names else "_")
         self.line(f"{', '.join(targets)}, = h{j}.backward(({', '.join(douts)},){self._retain(j)})", op)
-        for name in op.output_arg_names:
-            self.has_lod.discard(name)
+        self._lods(i, definition, op)
 
     def _retain(self, j: int) -> str:
         self.pairing.taped[j] -= 1

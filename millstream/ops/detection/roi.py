@@ -165,7 +165,7 @@ def _hat_integral(start: torch.Tensor, end: torch.Tensor, size: int) -> torch.Te
     return upto(end) - upto(start)
 
 
-@op("prroi_pool", slots="X, ROIs#, BatchRoINums? -> Out", infer=_infer_prroi, nodiff="BatchRoINums")
+@op("prroi_pool", slots="X, ROIs#, BatchRoINums? -> Out", infer=_infer_prroi, grad_lod="", nodiff="BatchRoINums")
 def prroi_pool(x, rois, nums, *, spatial_scale: float = 1.0, pooled_height: int = 1, pooled_width: int = 1):
     """Exact integral of the bilinear surface over each bin, by its area (Jiang et al. 2018, arXiv:1807.11590).
 

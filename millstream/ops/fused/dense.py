@@ -35,7 +35,7 @@ def _fused_spec(x, y, *, axis, scale, save_intermediate_out, functor_list):
     return out, (out if kinds[0] == "unary" else y)
 
 
-@op("fused_elemwise_activation", slots="X, Y -> Out, IntermediateOut~", infer=_fused_spec, lod="Out=X")
+@op("fused_elemwise_activation", slots="X, Y -> Out, IntermediateOut~", infer=_fused_spec, lod="Out=X", grad_lod="X, Y")
 def fused_elemwise_activation(
     x, y, *, axis: int = -1, scale: float = 0.0, save_intermediate_out: bool = False, functor_list: list[str],
 ):

@@ -56,7 +56,7 @@ def _bpr_spec(x: Spec, label: Spec) -> Spec:
     return x.like(shape=label_spec(x, label, -1, False))
 
 
-@op("bpr_loss", slots="X, Label -> Y", infer=_bpr_spec, lod="X", nodiff="Label")
+@op("bpr_loss", slots="X, Label -> Y", infer=_bpr_spec, lod="X", grad_lod="X", nodiff="Label")
 def bpr_loss(x, label):
     """Mean over the other classes j of log(1 + exp(X[j] - X[label])) (Hidasi et al. 2016): X [..., C] to Y [..., 1]."""
     label = label.long()

@@ -82,7 +82,7 @@ def _flat(x: torch.Tensor) -> torch.Tensor:
 @op(
     "linear_chain_crf",
     slots="Emission#, Transition, Label, Length? -> Alpha~, EmissionExps~, TransitionExps~, LogLikelihood",
-    infer=_crf_spec, nodiff="Label, Length",
+    infer=_crf_spec, grad_lod="Emission, Transition", nodiff="Label, Length",
 )
 def linear_chain_crf(emission, transition, label, length):
     """Negative log-likelihood of the labels under a linear-chain CRF (Lafferty et al. 2001): log Z - score.

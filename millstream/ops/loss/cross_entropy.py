@@ -60,7 +60,7 @@ def _cross_entropy_spec(x: Spec, label: Spec, *, soft_label: bool, ignore_index:
     return x.like(shape=(*label.shape[:-1], 1))
 
 
-@op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", nodiff="Label", amp="black")
+@op("cross_entropy", slots="X, Label -> Y", infer=_cross_entropy_spec, lod="X", grad_lod="X", nodiff="Label", amp="black")
 def cross_entropy(x, label, *, soft_label: bool = False, ignore_index: int = -100):
     """-log X[label], or -sum of Label * log X with soft labels, along the last dim; log(0) counts as -1e20.
 
@@ -101,7 +101,7 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
     "cross_entropy2",
     slots="X, Label -> Y, XShape~, MatchX",
     infer=_cross_entropy2_spec,
-    lod="Y=X",
+    lod="Y=X", grad_lod="X",
     nodiff="Label",
     grad="cross_entropy_grad2",
     amp="black",

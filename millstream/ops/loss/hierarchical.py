@@ -45,7 +45,7 @@ def _paths(label, table, code, num_classes):
     "hierarchical_sigmoid",
     slots="X, W, Label, PathTable?, PathCode?, Bias? -> Out, PreOut~, W_Out~",
     infer=_spec,
-    lod="Out=X",
+    lod="Out=X", grad_lod="X",
     nodiff="Label, PathTable, PathCode",
 )
 def hierarchical_sigmoid(x, w, label, table, code, bias, *, num_classes: int = 2, is_sparse: bool = False):

@@ -56,8 +56,12 @@ def _smooth_l1_spec(x: Spec, y: Spec, inside: Spec | None, outside: Spec | None,
     return x.like(lod_level=0), x.like(shape=(x.shape[0], 1), lod_level=0)
 
 
-@op("smooth_l1_loss", slots="X, Y, InsideWeight?, OutsideWeight? -> Diff~, Out", infer=_smooth_l1_spec,
-    nodiff="InsideWeight, OutsideWeight")
+@op(
+    "smooth_l1_loss",
+    slots="X, Y, InsideWeight?, OutsideWeight? -> Diff~, Out",
+    infer=_smooth_l1_spec,
+    nodiff="InsideWeight, OutsideWeight",
+)
 def smooth_l1_loss(x, y, inside, outside, *, sigma: float = 1.0):
     """Per row, the sum of w_out * (s d^2 / 2 where |d| < 1/s, else |d| - 1/(2s)), d = w_in * (X - Y), s = sigma^2.
 
@@ -99,7 +103,7 @@ def log_loss_grad(p, y, dloss, *, epsilon: float):
     return dloss * ((1 - y) / (1 - p + epsilon) - y / (p + epsilon))
 
 
-@op("bce_loss", slots="X, Label -> Out", infer=_like_first, lod="X", nodiff="Label")
+@op("bce_loss", slots="X, Label -> Out", infer=_like_first, lod="X", grad_lod="X", nodiff="Label")
 def bce_loss(x, y):
     """-y log(x) - (1 - y) log(1 - x), logarithms not below -100."""
     return -y * torch.log(x).clamp_min(-100) - (1 - y) * torch.log(1 - x).clamp_min(-100)
@@ -137,7 +141,7 @@ def modified_huber_loss_grad(y, z, dout):
     return dout * (2 * y - 1) * torch.where(z < -1, torch.full_like(z, -4.0), -2 * (1 - z).clamp_min(0))
 
 
-@op("teacher_student_sigmoid_loss", slots="X, Label -> Y", infer=_like_first, lod="X", nodiff="Label")
+@op("teacher_student_sigmoid_loss", slots="X, Label -> Y", infer=_like_first, lod="X", grad_lod="X", nodiff="Label")
 def teacher_student_sigmoid_loss(x, y, *, soft_max_up_bound: float = 15.0, soft_max_lower_bound: float = -15.0):
     """Sigmoid cross entropy against a click, plus one against a teacher's score q where there is one.
 

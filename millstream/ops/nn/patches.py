@@ -113,7 +113,7 @@ def _row_ends(x: Ragged) -> torch.Tensor:
     return torch.from_numpy(np.repeat(offsets[1:], np.diff(offsets)))
 
 
-@op("row_conv", slots="X#, Filter -> Out", infer=_infer_row_conv, lod="X")
+@op("row_conv", slots="X#, Filter -> Out", infer=_infer_row_conv, lod="X", grad_lod="")
 def row_conv(x, w):
     """Lookahead convolution (Wang et al. 2016): Out[t] = sum over k of X[t + k] * Filter[k], within the sequence.
 

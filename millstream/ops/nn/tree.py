@@ -51,7 +51,7 @@ def _weights(edges: torch.Tensor, n: int, max_depth: int, dtype: torch.dtype) ->
     return out.to(dtype)
 
 
-@op("tree_conv", slots="NodesVector, EdgeSet, Filter -> Out", infer=_infer, nodiff="EdgeSet")
+@op("tree_conv", slots="NodesVector, EdgeSet, Filter -> Out", infer=_infer, grad_lod="", nodiff="EdgeSet")
 def tree_conv(nodes, edges, w, *, max_depth: int = 2):
     """Convolution over the subtree below each node with weights mixed from left, right and top (Mou et al. 2016).
 

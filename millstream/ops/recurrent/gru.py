@@ -95,6 +95,7 @@ def _spec(x, h0, weight, bias, *, activation, gate_activation, is_reverse, origi
 
 @op(
     "gru", slots="Input#, H0?, Weight, Bias? -> BatchGate~, BatchResetHiddenPrev~, BatchHidden~, Hidden#", infer=_spec,
+    grad_lod="",
     flops=_flops.recurrence,
 )
 def gru(

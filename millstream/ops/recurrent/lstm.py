@@ -103,7 +103,7 @@ def _spec(x, h0, c0, weight, bias, *, use_peepholes, is_reverse, gate_activation
 
 
 @op(
-    "lstm", slots="Input#, H0?, C0?, Weight, Bias -> Hidden#, Cell#, BatchGate~, BatchCellPreAct~", infer=_spec,
+    "lstm", slots="Input#, H0?, C0?, Weight, Bias -> Hidden#, Cell#, BatchGate~, BatchCellPreAct~", infer=_spec, grad_lod="",
     flops=_flops.recurrence,
 )
 def lstm(

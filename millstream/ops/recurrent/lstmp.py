@@ -59,7 +59,7 @@ def _spec(
 @op(
     "lstmp",
     slots="Input#, H0?, C0?, Weight, ProjWeight, Bias -> Projection#, Cell#, BatchGate~, BatchCellPreAct~, BatchHidden~",
-    infer=_spec,
+    infer=_spec, grad_lod="",
     flops=_flops.projected_recurrence,
 )
 def lstmp(

@@ -71,7 +71,7 @@ def _lengths(x: torch.Tensor, length: torch.Tensor) -> np.ndarray:
     return lengths
 
 
-@op("sequence_unpad", slots="X, Length -> Out#", infer=_unpad_spec, nodiff="Length")
+@op("sequence_unpad", slots="X, Length -> Out#", infer=_unpad_spec, grad_lod="X", nodiff="Length")
 def sequence_unpad(x, length):
     """The first Length[i] steps of each padded sequence, end to end.
 

@@ -27,7 +27,7 @@ def _targets(x: torch.Tensor, ids: Ragged) -> torch.Tensor:
     return columns + index(np.repeat(np.arange(len(offsets) - 1) * x.shape[1], np.diff(offsets)), columns)
 
 
-@op("sequence_scatter", slots="X, Ids#, Updates -> Out", infer=_scatter_spec, nodiff="Ids")
+@op("sequence_scatter", slots="X, Ids#, Updates -> Out", infer=_scatter_spec, grad_lod="", nodiff="Ids")
 def sequence_scatter(x, ids, updates):
     """Out = X, and Out[i, id] += update for the ids and updates of the i-th sequence; repeated ids add up.
 

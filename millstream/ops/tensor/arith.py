@@ -178,7 +178,7 @@ def _bounds(lo, hi, low, high):
     return (lo.item() if lo is not None else low), (hi.item() if hi is not None else high)
 
 
-@op("clip", slots="X, Min?, Max? -> Out", infer="X", lod="X", nodiff="Min, Max")
+@op("clip", slots="X, Min?, Max? -> Out", infer="X", lod="X", grad_lod="", nodiff="Min, Max")
 def clip(x, lo, hi, *, min: float, max: float):
     """X limited to [min, max]; X may be SelectedRows (its rows are merged first)."""
     low, high = _bounds(lo, hi, min, max)

@@ -37,7 +37,7 @@ def _gather_spec(x, index, *, overwrite):
     return Spec((index.shape[0], *x.shape[1:]), x.dtype)
 
 
-@op("gather", slots="X, Index -> Out", infer=_gather_spec, nodiff="Index", amp="gray")
+@op("gather", slots="X, Index -> Out", infer=_gather_spec, grad_lod="X", nodiff="Index", amp="gray")
 def gather(x, index, *, overwrite: bool = True):
     """Rows of X by Index: Out[i] = X[Index[i]].
 
@@ -75,7 +75,7 @@ def _flat_index(x_shape, index):
     return flat.reshape(-1)
 
 
-@op("gather_nd", slots="X, Index -> Out", infer=_nd_spec, lod="X", nodiff="Index")
+@op("gather_nd", slots="X, Index -> Out", infer=_nd_spec, lod="X", grad_lod="X", nodiff="Index")
 def gather_nd(x, index):
     """Out[..., :] = X[Index[..., 0], …, Index[..., k-1], :]."""
     k = index.shape[-1]

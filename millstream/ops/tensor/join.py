@@ -51,7 +51,10 @@ def _concat_lod(lods, attrs, ins):
     return {"Out": found[0] if axis else join_lods(found)}
 
 
-@op("concat", slots="X*, AxisTensor? -> Out", infer=_concat_spec, lod=_concat_lod, nodiff="AxisTensor", traceable=True)
+@op(
+    "concat", slots="X*, AxisTensor? -> Out", infer=_concat_spec, lod=_concat_lod, grad_lod="X", nodiff="AxisTensor",
+    traceable=True,
+)  # fmt: skip
 def concat(xs, axis_tensor, *, axis: int = 0):
     """Tensors laid one after another on `axis` (AxisTensor goes before the attribute); on axis 0 their LoDs join."""
     if axis_tensor is not None:
@@ -236,7 +239,7 @@ def _partial_concat_spec(xs, *, start_index, length):
     return Spec((xs[0].shape[0], _partial_width(xs, start_index, length) * len(xs)), xs[0].dtype)
 
 
-@op("partial_concat", slots="X* -> Out", infer=_partial_concat_spec, lod="X")
+@op("partial_concat", slots="X* -> Out", infer=_partial_concat_spec, lod="X", grad_lod="X")
 def partial_concat(xs, *, start_index: int = 0, length: int = -1):
     """Columns [start_index, start_index + length) of every matrix side by side (to the end when length is -1)."""
     start, stop = _columns(xs[0].shape[1], start_index, length)
@@ -247,7 +250,7 @@ def _partial_sum_spec(xs, *, start_index, length):
     return Spec((xs[0].shape[0], _partial_width(xs, start_index, length)), xs[0].dtype)
 
 
-@op("partial_sum", slots="X* -> Out", infer=_partial_sum_spec, lod="X")
+@op("partial_sum", slots="X* -> Out", infer=_partial_sum_spec, lod="X", grad_lod="X")
 def partial_sum(xs, *, start_index: int = 0, length: int = -1):
     """Sum of columns [start_index, start_index + length) of every matrix."""
     start, stop = _columns(xs[0].shape[1], start_index, length)

@@ -63,7 +63,7 @@ def _argsort_spec(x, *, axis, descending):
     return x, x.like(dtype=VarType.INT64)
 
 
-@op("argsort", slots="X -> Out, Indices", infer=_argsort_spec, lod="X")
+@op("argsort", slots="X -> Out, Indices", infer=_argsort_spec, lod="X", grad_lod="X")
 def argsort(x, *, axis: int = -1, descending: bool = False):
     """X sorted along `axis`, and the positions (int64) its numbers had; equal numbers keep their order."""
     out, index = torch.sort(x, dim=axis, descending=descending, stable=True)

@@ -254,7 +254,7 @@ def _position_spec(x, *, alpha, beta):
     return x
 
 
-@op("add_position_encoding", slots="X# -> Out", infer=_position_spec, lod="X")
+@op("add_position_encoding", slots="X# -> Out", infer=_position_spec, lod="X", grad_lod="")
 def add_position_encoding(x, *, alpha: float = 1.0, beta: float = 1.0):
     """alpha * X + beta * sinusoids of the position in the sequence (Vaswani et al. 2017)."""
     values = x.values

@@ -85,7 +85,7 @@ def _reshaped(x, shape_in, shape_tensors, shape):
     "reshape2",
     slots="X, Shape?, ShapeTensor* -> Out, XShape~",
     infer=_reshape2_spec,
-    lod=keep_lod_if(_reshape_stays),
+    lod=keep_lod_if(_reshape_stays), grad_lod="X",
     nodiff="Shape, ShapeTensor",
     traceable=True,
     amp="gray",
@@ -152,7 +152,10 @@ def _squeeze_stays(x_shape, attrs, ins):
     return bool(out) and out[0] == x_shape[0]
 
 
-@op("squeeze2", slots="X -> Out, XShape~", infer=_squeeze2_spec, lod=keep_lod_if(_squeeze_stays), traceable=True)
+@op(
+    "squeeze2", slots="X -> Out, XShape~", infer=_squeeze2_spec, lod=keep_lod_if(_squeeze_stays), grad_lod="X",
+    traceable=True,
+)  # fmt: skip
 def squeeze2(x, *, axes: list[int] = []):
     """X without the dims of `axes`, which must be 1 (without every dim of 1 when `axes` is empty)."""
     return x.reshape(_squeezed(x.shape, axes)), xshape(x)
@@ -163,7 +166,7 @@ def squeeze2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
 
-@op("squeeze", slots="X -> Out", infer=_squeeze_spec, lod=keep_lod_if(_squeeze_stays), traceable=True)
+@op("squeeze", slots="X -> Out", infer=_squeeze_spec, lod=keep_lod_if(_squeeze_stays), grad_lod="X", traceable=True)
 def squeeze(x, *, axes: list[int] = []):
     """Like squeeze2, without XShape."""
     return x.reshape(_squeezed(x.shape, axes))
@@ -217,7 +220,7 @@ _UNSQUEEZE = "X, AxesTensor?, AxesTensorList* -> Out"
     "unsqueeze2",
     slots=_UNSQUEEZE + ", XShape~",
     infer=_unsqueeze2_spec,
-    lod=keep_lod_if(_unsqueeze_stays),
+    lod=keep_lod_if(_unsqueeze_stays), grad_lod="X",
     nodiff="AxesTensor, AxesTensorList",
     traceable=True,
 )
@@ -235,7 +238,7 @@ def unsqueeze2_grad(xs, dout):
     "unsqueeze",
     slots=_UNSQUEEZE,
     infer=_unsqueeze_spec,
-    lod=keep_lod_if(_unsqueeze_stays),
+    lod=keep_lod_if(_unsqueeze_stays), grad_lod="X",
     nodiff="AxesTensor, AxesTensorList",
     traceable=True,
 )
@@ -269,7 +272,10 @@ def _flatten_stays(x_shape, attrs, ins):
     return _flat(x_shape, attrs["axis"])[0] == x_shape[0]
 
 
-@op("flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), traceable=True, amp="gray")
+@op(
+    "flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), grad_lod="X",
+    traceable=True, amp="gray",
+)  # fmt: skip
 def flatten2(x, *, axis: int = 1):
     """X as a matrix [product of dims before `axis`, product of the rest]."""
     return x.reshape(_flat(x.shape, axis)), xshape(x)
@@ -280,7 +286,7 @@ def flatten2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
 
-@op("flatten", slots="X -> Out", infer=_flatten_spec, lod=keep_lod_if(_flatten_stays), traceable=True)
+@op("flatten", slots="X -> Out", infer=_flatten_spec, lod=keep_lod_if(_flatten_stays), grad_lod="X", traceable=True)
 def flatten(x, *, axis: int = 1):
     """Like flatten2, without XShape."""
     return x.reshape(_flat(x.shape, axis))
@@ -311,7 +317,7 @@ def _inverse(axis):
     return tuple(inverse)
 
 
-@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec, traceable=True, amp="gray")
+@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec, grad_lod="X", traceable=True, amp="gray")
 def transpose2(x, *, axis: list[int]):
     """Out's dim i is X's dim axis[i]."""
     return x.permute(axis), xshape(x)

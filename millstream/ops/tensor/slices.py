@@ -414,7 +414,7 @@ def _pad_like_spec(x, y, *, pad_value):
     return Spec(x.shape, y.dtype, x.lod_level)
 
 
-@op("pad_constant_like", slots="X, Y -> Out", infer=_pad_like_spec, lod="X", nodiff="X")
+@op("pad_constant_like", slots="X, Y -> Out", infer=_pad_like_spec, lod="X", grad_lod="Y", nodiff="X")
 def pad_constant_like(x, y, *, pad_value: float = 0.0):
     """Y padded with `pad_value` at the end of every dim until it has X's shape."""
     return F.pad(y, [p for a, b in reversed(list(zip(x.shape, y.shape))) for p in (0, a - b)], value=pad_value)
