@@ -13,8 +13,8 @@ from millstream.ops.control.array import _expand_items, offsets
 
 
 def _take(x: Ragged, items: np.ndarray, level: int) -> Ragged:
-    """Items of LoD level `level` (rows when there is no LoD)."""
-    if not x.lod:
+    """Items of LoD level `level` (rows when there is no LoD); no items have no LoD."""
+    if not x.lod or not items.size:
         return Ragged(x.values.index_select(0, torch.from_numpy(items)), ())
     rows, lengths = _expand_items(items, x.lod[level:])
     return Ragged(x.values.index_select(0, torch.from_numpy(rows)), tuple(offsets(s) for s in lengths))

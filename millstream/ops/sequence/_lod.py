@@ -85,6 +85,21 @@ def deeper(lod: LoD, offsets: np.ndarray) -> LoD:
     return (*lod, offsets)
 
 
+def first_level(x: Ragged, slot: str) -> np.ndarray:
+    """Offsets of the first LoD level, which must count rows: what some of 1.8.5's operators take of several levels.
+
+    Raises:
+        EnforceNotMet: no LoD, or a first level that does not end at the last row.
+    """
+    offsets_of(x, slot)
+    offsets = x.lod[0]
+    if offsets[-1] != x.values.shape[0]:
+        raise EnforceNotMet(
+            f"the first LoD level of input {slot} must end at its {x.values.shape[0]} rows, received {offsets.tolist()}"
+        )
+    return offsets
+
+
 def one_level(x: Ragged, slot: str) -> np.ndarray:
     """Offsets of an input with exactly one LoD level that fits its rows.
 

@@ -9,7 +9,7 @@ from millstream.errors import EnforceNotMet, ShapeError
 from millstream.kernels.arrays import array
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
-from millstream.ops.sequence._lod import blocks, from_lengths, index, need_rank, one_level, unknown_rows
+from millstream.ops.sequence._lod import blocks, first_level, from_lengths, index, need_rank, one_level, unknown_rows
 
 
 def _concat_spec(xs):
@@ -22,7 +22,7 @@ def _concat_spec(xs):
 
 def _concat_order(xs: list[Ragged]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row of all inputs laid end to end for each output row, lengths of the output's sequences, first rows)."""
-    offsets = [one_level(x, "X") for x in xs]
+    offsets = [first_level(x, "X") for x in xs]
     n = len(offsets[0]) - 1
     if any(len(o) - 1 != n for o in offsets):
         raise EnforceNotMet(f"all inputs must have as many sequences, received {[len(o) - 1 for o in offsets]}")
@@ -34,7 +34,8 @@ def _concat_order(xs: list[Ragged]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @op("sequence_concat", slots="X*# -> Out#", infer=_concat_spec, traceable=True)
 def sequence_concat(xs):
-    """The i-th sequences of all inputs joined into the i-th sequence. Each X: [rows, …] with one LoD level."""
+    """The i-th sequences of all inputs joined into the i-th sequence. Each X: [rows, …]; of several LoD levels the
+    first counts, and must count rows; Out has one."""
     rows, lengths, _ = _concat_order(xs)
     values = torch.cat([x.values for x in xs])
     return Ragged(values[index(rows, values)], (from_lengths(lengths),))

@@ -8,7 +8,7 @@ import torch
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged
-from millstream.ops.sequence._lod import check_rows, index, need_rank, offsets_of, one_level
+from millstream.ops.sequence._lod import check_rows, first_level, index, need_rank, offsets_of
 
 
 def _enumerate_spec(x, *, win_size, pad_value):
@@ -20,8 +20,11 @@ def _enumerate_spec(x, *, win_size, pad_value):
 
 @op("sequence_enumerate", slots="X# -> Out#", infer=_enumerate_spec, grad=False)
 def sequence_enumerate(x, *, win_size: int, pad_value: int = 0):
-    """Out[r] = the ids at r, r+1, …, r+win_size-1 of r's sequence, `pad_value` after its end. X: ids [rows, 1]."""
-    offsets = one_level(x, "X")
+    """Out[r] = the ids at r, r+1, …, r+win_size-1 of r's sequence, `pad_value` after its end.
+
+    X: ids [rows, 1]; of several LoD levels the first counts, and must count rows.
+    """
+    offsets = first_level(x, "X")
     ids = x.values.reshape(-1)
     ends = index(np.repeat(offsets[1:], np.diff(offsets)), ids)
     rows = torch.arange(ids.numel(), device=ids.device)[:, None] + torch.arange(win_size, device=ids.device)
