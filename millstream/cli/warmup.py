@@ -87,6 +87,11 @@ def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
 
 
+def _resized(fluid: Any, feed: Feed) -> list[Any]:
+    x = fluid.layers.fc(_dense(fluid, feed, "x", [1, 4, 9, 9]), 4 * 81)
+    return _trained(fluid, fluid.layers.resize_bilinear(fluid.layers.reshape(x, [1, 4, 9, 9]), [129, 129]))
+
+
 def _loop(fluid: Any, feed: Feed) -> list[Any]:
     x, layers = _sequence(fluid, feed, "x", 8), fluid.layers
     rnn = layers.DynamicRNN()
@@ -194,7 +199,7 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
-    "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows,
+    "resizing": _resized, "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows,
     "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups, "products of few rows": _products,
     "products of many rows": _many_products, "gru in both directions": _two_ways,
     "beam search": _beam, "boxes": _boxes,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn._interp_rows import linear_gradient
 from millstream.ops.nn._window import CHANNELS_LAST, check_layout, join_layout, split_layout
 
 _SLOTS = "X, OutSize?, SizeTensor?*, Scale? -> Out"
@@ -210,8 +211,13 @@ def _resize_grad(x, dout, method, align_corners, align_mode):
             shape = [*dout.shape[:axis], sizes[axis - 2], *dout.shape[axis + 1 :]]
             dout = dout.new_zeros(shape).index_add_(axis, index, dout)
         return dout
-    if method in ("bilinear", "trilinear") and not align_corners and align_mode != 0:
-        return _linear_grad(dout, sizes)
+    if method in ("bilinear", "trilinear"):
+        found = linear_gradient(dout, sizes, align_corners, align_mode)
+        if found is not None:
+            return found
+        if not align_corners and align_mode != 0:
+            return _linear_grad(dout, sizes)
+    dout = dout.contiguous()
     backward = _BACKWARD[method, len(sizes)]
     if method == "nearest":
         return backward(dout, out, list(x.shape), *[None] * len(sizes))
@@ -244,7 +250,7 @@ def _interp_grad(x, dout, method, layout, align_corners, align_mode):
         x, dout = x.movedim(-1, 1), dout.movedim(-1, 1)
     out = list(dout.shape[2:])
     y = _collapse(x, out, method, align_corners)
-    dx = dout if y.shape == dout.shape else _resize_grad(y, dout.contiguous(), method, align_corners, align_mode)
+    dx = dout if y.shape == dout.shape else _resize_grad(y, dout, method, align_corners, align_mode)
     dx = _collapse_grad(dx, x, out, method, align_corners)
     return dx.movedim(1, -1) if last else dx
 
