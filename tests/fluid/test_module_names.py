@@ -36,3 +36,9 @@ def test_the_function_rnn_is_not_hidden_by_its_module():
 @pytest.mark.parametrize("name", ["load_program_state", "set_program_state", "load_dygraph", "save_dygraph"])
 def test_functions_of_fluid(name):
     assert callable(getattr(fluid, name))
+
+
+@pytest.mark.parametrize("module", ["dygraph", "contrib", "contrib.layers"])
+def test_a_star_import_leaves_the_programs_own_modules_alone(module):
+    names = importlib.import_module(f"millstream.fluid.{module}").__all__
+    assert names and not {"layers", "nn", "reader", "base", "utils", "decoder", "parallel"} & set(names)

@@ -1,16 +1,34 @@
 """``fluid.contrib``: layers and tools apart from the core."""
 
 from millstream.fluid.contrib import (
-    decoder,
-    extend_optimizer,
-    layers,
-    memory_usage_calc,
+    decoder as decoder,
+)
+from millstream.fluid.contrib import (
+    extend_optimizer as extend_optimizer,
+)
+from millstream.fluid.contrib import (
+    layers as layers,
+)
+from millstream.fluid.contrib import (
+    memory_usage_calc as memory_usage_calc,
+)
+from millstream.fluid.contrib import (
     mixed_precision,
-    model_stat,
-    op_frequence,
-    quantize,
-    reader,
-    utils,
+)
+from millstream.fluid.contrib import (
+    model_stat as model_stat,
+)
+from millstream.fluid.contrib import (
+    op_frequence as op_frequence,
+)
+from millstream.fluid.contrib import (
+    quantize as quantize,
+)
+from millstream.fluid.contrib import (
+    reader as reader,
+)
+from millstream.fluid.contrib import (
+    utils as utils,
 )
 from millstream.fluid.contrib.decoder import BeamSearchDecoder, InitState, StateCell, TrainingDecoder
 from millstream.fluid.contrib.extend_optimizer import extend_with_decoupled_weight_decay
@@ -43,6 +61,7 @@ from millstream.fluid.contrib.quantize import QuantizeTranspiler
 from millstream.fluid.contrib.reader import distributed_batch_reader
 from millstream.fluid.contrib.utils import HDFSClient, multi_download, multi_upload
 
+# not the modules: `from paddle.fluid.contrib import *` must leave the program's own `layers` alone
 __all__ = [
     "AutoMixedPrecisionLists",
     "BasicGRUUnit",
@@ -56,29 +75,21 @@ __all__ = [
     "basic_gru",
     "basic_lstm",
     "ctr_metric_bundle",
-    "decoder",
     "decorate",
     "distributed_batch_reader",
-    "extend_optimizer",
     "extend_with_decoupled_weight_decay",
     "fused_elemwise_activation",
     "fused_embedding_seq_pool",
-    "layers",
     "match_matrix_tensor",
     "memory_usage",
-    "memory_usage_calc",
     "mixed_precision",
-    "model_stat",
     "multi_download",
     "multi_upload",
     "multiclass_nms2",
     "op_freq_statistic",
-    "op_frequence",
     "partial_concat",
     "partial_sum",
-    "quantize",
     "rank_attention",
-    "reader",
     "search_pyramid_hash",
     "sequence_topk_avg_pooling",
     "shuffle_batch",
@@ -86,6 +97,5 @@ __all__ = [
     "tdm_child",
     "tdm_sampler",
     "tree_conv",
-    "utils",
     "var_conv_2d",
 ]

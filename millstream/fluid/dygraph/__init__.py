@@ -1,21 +1,49 @@
 """``fluid.dygraph``: eager mode."""
 
 from millstream.fluid.dygraph import (
-    backward_strategy,
-    base,
-    checkpoint,
-    container,
-    dygraph_to_static,
-    jit,
-    layer_object_helper,
-    layers,
-    learning_rate_scheduler,
+    backward_strategy as backward_strategy,
+)
+from millstream.fluid.dygraph import (
+    base as base,
+)
+from millstream.fluid.dygraph import (
+    checkpoint as checkpoint,
+)
+from millstream.fluid.dygraph import (
+    container as container,
+)
+from millstream.fluid.dygraph import (
+    dygraph_to_static as dygraph_to_static,
+)
+from millstream.fluid.dygraph import (
+    jit as jit,
+)
+from millstream.fluid.dygraph import (
+    layer_object_helper as layer_object_helper,
+)
+from millstream.fluid.dygraph import (
+    layers as layers,
+)
+from millstream.fluid.dygraph import (
+    learning_rate_scheduler as learning_rate_scheduler,
+)
+from millstream.fluid.dygraph import (
     math_op_patch,
-    nn,
-    parallel,
-    parallel_helper,
-    static_runner,
-    tracer,
+)
+from millstream.fluid.dygraph import (
+    nn as nn,
+)
+from millstream.fluid.dygraph import (
+    parallel as parallel,
+)
+from millstream.fluid.dygraph import (
+    parallel_helper as parallel_helper,
+)
+from millstream.fluid.dygraph import (
+    static_runner as static_runner,
+)
+from millstream.fluid.dygraph import (
+    tracer as tracer,
 )
 from millstream.fluid.dygraph.backward_strategy import BackwardStrategy
 from millstream.fluid.dygraph.base import (
@@ -73,7 +101,68 @@ from millstream.fluid.dygraph.nn import (
     TreeConv,
 )
 from millstream.fluid.dygraph.parallel import DataParallel, ParallelEnv, prepare_context
-from millstream.fluid.dygraph.static_runner import StaticModelRunner
-from millstream.fluid.dygraph.tracer import Tracer
+from millstream.fluid.dygraph.static_runner import StaticModelRunner as StaticModelRunner
+from millstream.fluid.dygraph.tracer import Tracer as Tracer
+
+# not the modules: `from paddle.fluid.dygraph import *` must leave the program's own `layers` alone
+__all__ = [
+    "NCE",
+    "BCELoss",
+    "BackwardStrategy",
+    "BatchNorm",
+    "BilinearTensorProduct",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Conv3D",
+    "Conv3DTranspose",
+    "CosineDecay",
+    "DataParallel",
+    "Dropout",
+    "Embedding",
+    "ExponentialDecay",
+    "GRUUnit",
+    "GroupNorm",
+    "InstanceNorm",
+    "InverseTimeDecay",
+    "L1Loss",
+    "LambdaDecay",
+    "Layer",
+    "LayerList",
+    "LayerNorm",
+    "Linear",
+    "LinearLrWarmup",
+    "MSELoss",
+    "MultiStepDecay",
+    "NLLLoss",
+    "NaturalExpDecay",
+    "NoamDecay",
+    "PRelu",
+    "ParallelEnv",
+    "ParameterList",
+    "PiecewiseDecay",
+    "PolynomialDecay",
+    "Pool2D",
+    "ProgramTranslator",
+    "ReduceLROnPlateau",
+    "Sequential",
+    "SpectralNorm",
+    "StepDecay",
+    "TracedLayer",
+    "TreeConv",
+    "declarative",
+    "disable_dygraph",
+    "disable_imperative",
+    "dygraph_to_static_func",
+    "enable_dygraph",
+    "enable_imperative",
+    "enabled",
+    "grad",
+    "guard",
+    "load_dygraph",
+    "no_grad",
+    "prepare_context",
+    "save_dygraph",
+    "to_variable",
+]
 
 math_op_patch.monkey_patch_math_varbase()

@@ -1,6 +1,8 @@
 """``fluid.contrib.layers``: layers for particular fields."""
 
-from millstream.fluid.contrib.layers import metric_op, nn, rnn_impl
+from millstream.fluid.contrib.layers import metric_op as metric_op
+from millstream.fluid.contrib.layers import nn as nn
+from millstream.fluid.contrib.layers import rnn_impl as rnn_impl
 from millstream.fluid.contrib.layers.metric_op import ctr_metric_bundle
 from millstream.fluid.contrib.layers.nn import (
     fused_elemwise_activation,
@@ -29,13 +31,10 @@ __all__ = [
     "fused_elemwise_activation",
     "fused_embedding_seq_pool",
     "match_matrix_tensor",
-    "metric_op",
     "multiclass_nms2",
-    "nn",
     "partial_concat",
     "partial_sum",
     "rank_attention",
-    "rnn_impl",
     "search_pyramid_hash",
     "sequence_topk_avg_pooling",
     "shuffle_batch",
