@@ -168,7 +168,7 @@ class _Rewrite:
                 attrs={"in_dtype": var.dtype, "out_dtype": want},
             )
         made.site = op.site
-        out.stop_gradient = False
+        out.stop_gradient = var.stop_gradient  # no gradient of an image
         return name
 
     def _lower_outputs(self, op: Operator) -> None:
