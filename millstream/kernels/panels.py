@@ -13,12 +13,11 @@ from numba import njit, types
 from numba.extending import overload
 
 from millstream.kernels.gates import FAST, add_product
-from millstream.kernels.tiles import LANES, VECTORS, make_tile
+from millstream.kernels.tiles import LANES, VECTORS, make_tile, tile_rows
 
 _AHEAD = 8
 _WIDTH = LANES * VECTORS
-_wide6, _wide5, _wide4, _wide3, _wide2, _wide1 = (make_tile(rows, VECTORS, _AHEAD) for rows in (6, 5, 4, 3, 2, 1))
-_one6, _one5, _one4, _one3, _one2, _one1 = (make_tile(rows, 1, _AHEAD) for rows in (6, 5, 4, 3, 2, 1))
+_wide, _one = make_tile(VECTORS, _AHEAD), make_tile(1, _AHEAD)
 
 
 def padded(columns: int) -> int:
@@ -59,38 +58,6 @@ def lay_out(w, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _wide(rows, a, sa, b, first, step, out, so, depth):
-    if rows == 6:
-        _wide6(a, sa, b, _WIDTH, first, step, out, so, depth)
-    elif rows == 5:
-        _wide5(a, sa, b, _WIDTH, first, step, out, so, depth)
-    elif rows == 4:
-        _wide4(a, sa, b, _WIDTH, first, step, out, so, depth)
-    elif rows == 3:
-        _wide3(a, sa, b, _WIDTH, first, step, out, so, depth)
-    elif rows == 2:
-        _wide2(a, sa, b, _WIDTH, first, step, out, so, depth)
-    else:
-        _wide1(a, sa, b, _WIDTH, first, step, out, so, depth)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _one(rows, a, sa, b, first, step, out, so, depth):
-    if rows == 6:
-        _one6(a, sa, b, LANES, first, step, out, so, depth)
-    elif rows == 5:
-        _one5(a, sa, b, LANES, first, step, out, so, depth)
-    elif rows == 4:
-        _one4(a, sa, b, LANES, first, step, out, so, depth)
-    elif rows == 3:
-        _one3(a, sa, b, LANES, first, step, out, so, depth)
-    elif rows == 2:
-        _one2(a, sa, b, LANES, first, step, out, so, depth)
-    else:
-        _one1(a, sa, b, LANES, first, step, out, so, depth)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def product_at(pa, sa, m, pb, depth, whole, pf, step, po, so):
     """:func:`rows_product` of float32 by addresses; sa, step and so are distances between rows, in numbers."""
     j = 0
@@ -99,13 +66,12 @@ def product_at(pa, sa, m, pb, depth, whole, pf, step, po, so):
         panel = pb + j * depth * 4
         i = 0
         while i < m:
-            left = m - i
-            rows = 4 if left == 7 or left == 8 else min(left, 6)
+            rows = tile_rows(m - i)
             at_a, at_first, at_out = pa + i * sa * 4, pf + (i * step + j) * 4, po + (i * so + j) * 4
             if wide:
-                _wide(rows, at_a, sa, panel, at_first, step, at_out, so, depth)
+                _wide(rows, at_a, sa, panel, _WIDTH, at_first, step, at_out, so, depth)
             else:
-                _one(rows, at_a, sa, panel, at_first, step, at_out, so, depth)
+                _one(rows, at_a, sa, panel, LANES, at_first, step, at_out, so, depth)
             i += rows
         j += _WIDTH if wide else LANES
 

@@ -7,7 +7,7 @@ or a few times, so nothing is packed. Measured on Zen 5, one thread: [18, 256] x
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -32,96 +32,143 @@ ROWS = 6  # 6 x VECTORS sums, VECTORS of the right matrix and one of the left fi
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
-def make_tile(rows: int, vectors: int, ahead: int = 0, turned: bool = False) -> Any:
+class _Kind(NamedTuple):
+    """How a tile reads: its vectors of columns; see :func:`make_tile`."""
+
+    vectors: int
+    ahead: int
+    turned: bool
+
+
+def _number(value: int) -> ir.Constant:
+    return ir.Constant(_INDEX, value)
+
+
+def _vector_at(builder: ir.IRBuilder, base: ir.Value, j: int) -> ir.Value:
+    return builder.bitcast(builder.gep(base, [_number(j * LANES)]), _VECTOR.as_pointer())
+
+
+def _load(builder: ir.IRBuilder, base: ir.Value, j: int) -> ir.Value:
+    value = builder.load(_vector_at(builder, base, j))
+    value.align = 4
+    return value
+
+
+def _emit(builder: ir.IRBuilder, args: Any, rows: int, kind: _Kind) -> None:
+    """The instructions of a tile of `rows` rows; args: those of :func:`make_tile`."""
+    a, b, first, out = (builder.inttoptr(args[i], _FLOAT.as_pointer()) for i in (0, 2, 4, 6))
+    stride_a, stride_b, step, stride_out, depth = (args[i] for i in (1, 3, 5, 7, 8))
+    tile = [(i, j) for i in range(rows) for j in range(kind.vectors)]
+    starts = [builder.gep(first, [builder.mul(step, _number(i))]) for i in range(rows)]
+    lines = [a if kind.turned else builder.gep(a, [builder.mul(stride_a, _number(i))]) for i in range(rows)]
+    sums = [_load(builder, starts[i], j) for i, j in tile]
+    before = builder.block
+    loop, done = builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(_INDEX)
+    held = [builder.phi(_VECTOR) for _ in tile]
+    right = _right(builder, builder.gep(b, [builder.mul(k, stride_b)]), stride_b, kind)
+    at = builder.mul(k, stride_a) if kind.turned else k
+    left = [
+        _spread(builder, builder.gep(lines[i], [builder.add(at, _number(i)) if kind.turned else at])) for i in range(rows)
+    ]
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+    )  # fmt: skip
+    new = [builder.call(fma, [left[i], right[j], value]) for (i, j), value in zip(tile, held)]
+    following = builder.add(k, _number(1))
+    for phi, begin, end in zip([k, *held], [_number(0), *sums], [following, *new]):
+        phi.add_incoming(begin, before)
+        phi.add_incoming(end, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+    builder.position_at_end(done)
+    ends = [builder.gep(out, [builder.mul(stride_out, _number(i))]) for i in range(rows)]
+    for (i, j), value in zip(tile, new):
+        builder.store(value, _vector_at(builder, ends[i], j)).align = 4
+
+
+def _right(builder: ir.IRBuilder, row: ir.Value, stride: ir.Value, kind: _Kind) -> list[ir.Value]:
+    """The vectors of a row of the right matrix; the lines that come later are fetched."""
+    vectors = [_load(builder, row, j) for j in range(kind.vectors)]
+    if kind.ahead:
+        coming = builder.gep(row, [builder.mul(stride, _number(kind.ahead))])
+    else:  # the columns beside these come next, perhaps from far away
+        coming = builder.gep(row, [_number(kind.vectors * LANES)])
+    prefetch = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _I32, _I32, _I32]), "llvm.prefetch.p0"
+    )  # fmt: skip
+    for j in range(0, kind.vectors * LANES, _LINE):
+        line = builder.bitcast(builder.gep(coming, [_number(j)]), _BYTE.as_pointer())
+        builder.call(prefetch, [line, *(ir.Constant(_I32, flag) for flag in (0, 3, 1))])
+    return vectors
+
+
+def _spread(builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
+    """A vector of one number."""
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    value = builder.insert_element(nothing, builder.load(at), ir.Constant(_I32, 0))
+    return builder.shuffle_vector(value, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+
+
+def make_tile(vectors: int, ahead: int = 0, turned: bool = False) -> Any:
     """An intrinsic: out[rows, vectors * LANES] = a[rows, depth] @ b[depth, …] + first; addresses, strides in elements.
 
-    turned: the left matrix stands the other way round in memory, a[depth, rows].
+    rows: 1 to ROWS; a tile is compiled for each, and the number picks one. turned: the left matrix stands the other way
+    round in memory, a[depth, rows].
 
     `first` (read with stride `step`, 0 for a row that is the same for all) may be the output itself. Lines of the right
     matrix are fetched before they are needed: those of the columns beside the tile, or those `ahead` rows below.
     """
+    kind = _Kind(vectors, ahead, turned)
 
     @intrinsic
-    def tile(typing_context, a, stride_a, b, stride_b, first, step, out, stride_out, depth):
+    def tile(typing_context, rows, a, stride_a, b, stride_b, first, step, out, stride_out, depth):
         del typing_context
-        signature = types.void(*[types.intp] * 9)
 
-        def emit(context, builder, sig, args):
-            pointer = _FLOAT.as_pointer()
-            a_, b_, first_, out_ = (builder.inttoptr(args[i], pointer) for i in (0, 2, 4, 6))
-            stride_a_, stride_b_, step_, stride_out_, depth_ = (args[i] for i in (1, 3, 5, 7, 8))
-            kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-            fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
-
-            kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _I32, _I32, _I32])
-            prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-
-            def at(base, offset):
-                return builder.gep(base, [offset])
-
-            def vector_at(base, j):
-                return builder.bitcast(at(base, ir.Constant(_INDEX, j * LANES)), _VECTOR.as_pointer())
-
-            def load(address):
-                value = builder.load(address)
-                value.align = 4
-                return value
-
-            left = [a_] if turned else [at(a_, builder.mul(stride_a_, ir.Constant(_INDEX, i))) for i in range(rows)]
-            start = [at(first_, builder.mul(step_, ir.Constant(_INDEX, i))) for i in range(rows)]
-            sums = [[load(vector_at(start[i], j)) for j in range(vectors)] for i in range(rows)]
-            before = builder.block
-            loop, done = builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k = builder.phi(_INDEX)
-            k.add_incoming(ir.Constant(_INDEX, 0), before)
-            held = [[builder.phi(_VECTOR) for _ in range(vectors)] for _ in range(rows)]
-            row = at(b_, builder.mul(k, stride_b_))
-            right = [load(vector_at(row, j)) for j in range(vectors)]
-            if ahead:
-                coming = at(row, builder.mul(stride_b_, ir.Constant(_INDEX, ahead)))
-            else:  # the columns beside these come next, perhaps from far away
-                coming = at(row, ir.Constant(_INDEX, vectors * LANES))
-            for j in range(0, vectors * LANES, _LINE):
-                line = builder.bitcast(at(coming, ir.Constant(_INDEX, j)), _BYTE.as_pointer())
-                builder.call(prefetch, [line, *(ir.Constant(_I32, flag) for flag in (0, 3, 1))])
-            same = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
-            nothing = ir.Constant(_VECTOR, ir.Undefined)
-            new = []
-            beside = at(a_, builder.mul(k, stride_a_)) if turned else a_
-            for i in range(rows):
-                here = at(beside, ir.Constant(_INDEX, i)) if turned else at(left[i], k)
-                value = builder.insert_element(nothing, builder.load(here), ir.Constant(_I32, 0))
-                value = builder.shuffle_vector(value, nothing, same)
-                new.append([builder.call(fma, [value, right[j], held[i][j]]) for j in range(vectors)])
-            following = builder.add(k, ir.Constant(_INDEX, 1))
-            k.add_incoming(following, loop)
-            for i in range(rows):
-                for j in range(vectors):
-                    held[i][j].add_incoming(sums[i][j], before)
-                    held[i][j].add_incoming(new[i][j], loop)
-            builder.cbranch(builder.icmp_signed("<", following, depth_), loop, done)
-            builder.position_at_end(done)
-            for i in range(rows):
-                target = at(out_, builder.mul(stride_out_, ir.Constant(_INDEX, i)))
-                for j in range(vectors):
-                    builder.store(new[i][j], vector_at(target, j)).align = 4
+        def emit(context, builder, signature, args):
+            end = builder.append_basic_block("tiles.end")
+            cases = [builder.append_basic_block(f"rows.{n}") for n in range(1, ROWS + 1)]
+            choice = builder.switch(args[0], cases[0])
+            for n, case in enumerate(cases, 1):
+                choice.add_case(_number(n), case)
+                builder.position_at_end(case)
+                _emit(builder, args[1:], n, kind)
+                builder.branch(end)
+            builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return signature, emit
+        return types.void(*[types.intp] * 10), emit
 
     return tile
 
 
-_wide6, _wide5, _wide4, _wide3, _wide2, _wide1 = (make_tile(rows, VECTORS) for rows in (6, 5, 4, 3, 2, 1))
-_one6, _one5, _one4, _one3, _one2, _one1 = (make_tile(rows, 1) for rows in (6, 5, 4, 3, 2, 1))
+def make_row(vectors: int, ahead: int) -> Any:
+    """:func:`make_tile` of a single row, without the choice."""
+    kind = _Kind(vectors, ahead, False)
+
+    @intrinsic
+    def tile(typing_context, a, b, stride_b, first, out, depth):
+        del typing_context
+
+        def emit(context, builder, signature, args):
+            a_, b_, stride_b_, first_, out_, depth_ = args
+            zero = _number(0)
+            _emit(builder, [a_, zero, b_, stride_b_, first_, zero, out_, zero, depth_], 1, kind)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 6), emit
+
+    return tile
+
+
+_wide, _one = make_tile(VECTORS), make_tile(1)
 
 # One row: as many sums as the registers hold, so that the matrix streams through without waiting for a sum. Measured:
 # 196 KiB in 1.5 us, which is what the second-level cache delivers.
 LONG = 16 if LANES == 16 else 8
 _AHEAD = 8
-_row_long, _row_wide = make_tile(1, LONG, _AHEAD), make_tile(1, VECTORS, _AHEAD)
+_row_long, _row_wide, _row_one = make_row(LONG, _AHEAD), make_row(VECTORS, _AHEAD), make_row(1, 0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -136,50 +183,19 @@ def one_row_at(pa, pb, pf, po, depth, n):
         if left < LANES:
             j = n - LANES  # some columns twice: cheaper than one by one
         if left >= LONG * LANES:
-            _row_long(pa, depth, pb + j * 4, n, pf + j * 4, 0, po + j * 4, n, depth)
+            _row_long(pa, pb + j * 4, n, pf + j * 4, po + j * 4, depth)
             j += LONG * LANES
         elif left >= VECTORS * LANES:
-            _row_wide(pa, depth, pb + j * 4, n, pf + j * 4, 0, po + j * 4, n, depth)
+            _row_wide(pa, pb + j * 4, n, pf + j * 4, po + j * 4, depth)
             j += VECTORS * LANES
         else:
-            _one1(pa, depth, pb + j * 4, n, pf + j * 4, 0, po + j * 4, n, depth)
+            _row_one(pa, pb + j * 4, n, pf + j * 4, po + j * 4, depth)
             j += LANES
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _wide(rows, a, sa, b, sb, first, step, out, so, depth):
-    if rows == 6:
-        _wide6(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 5:
-        _wide5(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 4:
-        _wide4(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 3:
-        _wide3(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 2:
-        _wide2(a, sa, b, sb, first, step, out, so, depth)
-    else:
-        _wide1(a, sa, b, sb, first, step, out, so, depth)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _one(rows, a, sa, b, sb, first, step, out, so, depth):
-    if rows == 6:
-        _one6(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 5:
-        _one5(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 4:
-        _one4(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 3:
-        _one3(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 2:
-        _one2(a, sa, b, sb, first, step, out, so, depth)
-    else:
-        _one1(a, sa, b, sb, first, step, out, so, depth)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _tile_rows(left):
+def tile_rows(left):
+    """Rows of the next tile where `left` remain: two fours are faster than a six and what is left of it."""
     return 4 if left == 7 or left == 8 else min(left, 6)
 
 
@@ -198,7 +214,7 @@ def _strip(pa, sa, pb, sb, pf, po, m, depth, n):
             j = n - LANES  # some columns twice: cheaper than one by one
         i = 0
         while i < m:
-            rows = _tile_rows(m - i)
+            rows = tile_rows(m - i)
             at_a, at_b, at_out = pa + i * sa * 4, pb + j * 4, po + (i * n + j) * 4
             if wide:
                 _wide(rows, at_a, sa, at_b, sb, pf + j * 4, 0, at_out, n, depth)
@@ -227,44 +243,7 @@ def many_rows_at(pa, sa, pb, sb, pf, po, m, depth, n):
         i += rows
 
 
-_turned6, _turned5, _turned4, _turned3, _turned2, _turned1 = (
-    make_tile(rows, VECTORS, turned=True) for rows in (6, 5, 4, 3, 2, 1)
-)
-_turned_one6, _turned_one5, _turned_one4, _turned_one3, _turned_one2, _turned_one1 = (
-    make_tile(rows, 1, turned=True) for rows in (6, 5, 4, 3, 2, 1)
-)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _turned_wide(rows, a, sa, b, sb, first, step, out, so, depth):
-    if rows == 6:
-        _turned6(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 5:
-        _turned5(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 4:
-        _turned4(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 3:
-        _turned3(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 2:
-        _turned2(a, sa, b, sb, first, step, out, so, depth)
-    else:
-        _turned1(a, sa, b, sb, first, step, out, so, depth)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _turned_one(rows, a, sa, b, sb, first, step, out, so, depth):
-    if rows == 6:
-        _turned_one6(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 5:
-        _turned_one5(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 4:
-        _turned_one4(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 3:
-        _turned_one3(a, sa, b, sb, first, step, out, so, depth)
-    elif rows == 2:
-        _turned_one2(a, sa, b, sb, first, step, out, so, depth)
-    else:
-        _turned_one1(a, sa, b, sb, first, step, out, so, depth)
+_turned_wide, _turned_one = make_tile(VECTORS, turned=True), make_tile(1, turned=True)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -282,7 +261,7 @@ def turned_at(pa, sa, pb, sb, pf, po, depth, m, n):
             wide = whole - j >= LANES * VECTORS
             i = 0
             while i < m:
-                rows = _tile_rows(m - i)
+                rows = tile_rows(m - i)
                 at_a, at_b, at_out = pa + (k * sa + i) * 4, pb + (k * sb + j) * 4, po + (i * n + j) * 4
                 first, step = (at_out, n) if k else (pf + j * 4, 0)
                 if wide:
@@ -294,7 +273,7 @@ def turned_at(pa, sa, pb, sb, pf, po, depth, m, n):
         k += slab
     j, i = n - LANES, 0
     while whole < n and i < m:  # the last columns, with some that are there already, over all rows at once
-        rows = _tile_rows(m - i)
+        rows = tile_rows(m - i)
         _turned_one(rows, pa + i * 4, sa, pb + j * 4, sb, pf + j * 4, 0, po + (i * n + j) * 4, n, depth)
         i += rows
 
