@@ -17,6 +17,7 @@ from millstream.errors import MillstreamError, NotSupportedError
 from millstream.inference import choices, engines
 from millstream.inference.model import Form, Model, Result
 from millstream.inference.partition import Partition, partition
+from millstream.inference.split import can_split, split
 from millstream.inference.whole import whole, worth_a_try
 from millstream.ir import walk
 from millstream.ops._values import LoD
@@ -173,20 +174,22 @@ class Candidates:
         for choice in self.choices.values():  # an engine that another kind of inputs uses
             if choice.form.name == name:
                 return choice.form
-        engine, _, all_of_it = name.partition(" ")
-        cut = whole if all_of_it else partition
-        made = self.partitions[name] = cut(self.model, engine, self.options)
+        engine, _, way = name.partition(" ")
+        made = self.partitions[name] = _WAYS[way](self.model, engine, self.options)
         if made.form is None:
             raise NotSupportedError("it takes no part of the model: " + made.explain().replace("\n", "; "))
         return made.form
 
-    def _names(self) -> list[str]:
+    def _names(self, values: Sequence[torch.Tensor] = ()) -> list[str]:
+        """The candidates for these inputs."""
         if self.model.device.type == "cpu":
             found = [n for n in ("onnxruntime", "openvino") if engines.why_not(n) is None]
         else:
             found = [n for n in ("cuda", "tensorrt") if engines.why_not(n) is None]
         if not self.fixed and "onnxruntime" in found and worth_a_try(self.model):
             found.append("onnxruntime whole")
+        elif not self.fixed and self.options.threads > 1 and can_split(self.model, values):
+            found += [f"{n} split" for n in found if n in ("onnxruntime", "openvino")]
         return ["native", *found, *(n for n in self.fixed if n not in ("native", *found))]
 
     # ---- choosing ----------------------------------------------------------------------------
@@ -217,7 +220,7 @@ class Candidates:
     def _recalled(self, signature: Signature, request: Request, ctx: Context, known: dict[str, float]) -> Choice | None:
         """The remembered choice, if it can be made again and its results are right."""
         name = next(iter(known))
-        if name not in self._names():
+        if name not in self._names(request[0]):
             return None
         try:
             form = self._make(name)
@@ -231,7 +234,7 @@ class Candidates:
         wanted = _own(self.model.native.run(*request, ctx))
         forms: dict[str, Form] = {}
         rejected: dict[str, str] = {}
-        for name in self._names():
+        for name in self._names(request[0]):
             try:
                 form = self._make(name)
                 self._check(form, request, ctx, form.run(*request, ctx), wanted)
@@ -240,6 +243,10 @@ class Candidates:
                 rejected[name] = str(error).split("\n")[0][:300]
         times = measure(forms, request, ctx, self._seconds)
         best = min(times, key=lambda name: times[name])
+        used = {id(choice.form) for choice in self.choices.values()} | {id(forms[best])}
+        for made in self.partitions.values():
+            if made.form is not None and id(made.form) not in used:
+                made.form = None  # engines that were slower hold weights of their own
         return Choice(signature, forms[best], times, rejected)
 
     def _check(self, form: Form, request: Request, ctx: Context, found: list[Result], wanted: list[Result]) -> None:
@@ -248,6 +255,9 @@ class Candidates:
         off = difference(found, wanted)
         if off > self.max_error:
             raise NotSupportedError(f"its results are off by {off:.2e} of the largest value; {self.max_error:g} is allowed")
+
+
+_WAYS = {"": partition, "whole": whole, "split": split}
 
 
 def _quantized(model: Model) -> bool:

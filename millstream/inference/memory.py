@@ -1,9 +1,13 @@
-"""How much memory a request will take, estimated before it runs."""
+"""How much memory a request takes: estimated before it runs, measured while it does, and held under a limit."""
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -68,6 +72,83 @@ def _size(block: Block, name: str, unknown: int) -> int:
         return 0
     dtype = TORCH_DTYPE.get(var.dtype, torch.float32)
     return math.prod(d if d >= 0 else unknown for d in var.shape) * dtype.itemsize
+
+
+class Budget:
+    """What requests of each kind took beyond their estimate, so that the next one is judged by it.
+
+    A kind's first two runs are measured, one at a time: the growth of the process's memory to its peak, the smaller of
+    the two (the first one compiles, too). Freed memory goes back to the system after every run. Where the system does
+    not tell its peak (it is not Linux), estimates alone count.
+
+    Attributes:
+        limit: bytes.
+    """
+
+    _RUNS = 2
+    _SLACK = 4 << 20  # what the process does beside the request
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._alive: dict[Any, int] = {}
+        self._beyond: dict[Any, int] = {}
+        self._runs: dict[Any, int] = {}
+        self._lock = threading.Lock()
+
+    def alive(self, kind: Any) -> int | None:
+        """The estimate kept for requests of a kind, or None."""
+        return self._alive.get(kind)
+
+    def keep(self, kind: Any, alive: int) -> None:
+        """Keep the estimate of values alive at a time."""
+        if len(self._alive) < 1024:  # requests of ever new shapes must not add up
+            self._alive[kind] = alive
+
+    def beyond(self, kind: Any, alive: int) -> int:
+        """Bytes on top of the estimate: as measured for this kind, else in proportion to what others took."""
+        if kind in self._beyond:
+            return self._beyond[kind]
+        return max((int(b * max(1.0, alive / max(self._alive[k], 1))) for k, b in self._beyond.items()), default=0)
+
+    @contextmanager
+    def run(self, kind: Any) -> Iterator[None]:
+        """Around a request that was let in."""
+        runs = self._runs.get(kind, 0)
+        if runs >= self._RUNS or kind not in self._alive:
+            yield
+            _trim()
+            return
+        with self._lock:
+            _trim()
+            before = _resident(restart=True)
+            yield
+            peak = _resident(peak=True)
+            self._runs[kind] = runs + 1
+            if before is not None and peak is not None:
+                found = max(0, peak - before - self._alive[kind] - self._SLACK)
+                self._beyond[kind] = min(found, self._beyond.get(kind, found))
+            _trim()
+
+
+def _resident(peak: bool = False, restart: bool = False) -> int | None:
+    """Bytes of this process in memory now, or at most since `restart`; None where the system does not tell."""
+    try:
+        if restart:
+            with open("/proc/self/clear_refs", "w") as fh:
+                fh.write("5")
+        with open("/proc/self/status") as status:
+            wanted = "VmHWM:" if peak else "VmRSS:"
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith(wanted))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 def text(size: float) -> str:

@@ -15,6 +15,7 @@ from millstream.inference import engines, memory
 from millstream.inference.candidates import Candidates, Request, signature_of
 from millstream.inference.engine_op import array_of
 from millstream.inference.loading import device_of, from_onnx, from_path
+from millstream.inference.memory import Budget
 from millstream.inference.model import Form, Model, Result, threads_set
 from millstream.inference.precision import PRECISIONS, reduced_forms
 from millstream.inference.profile import Times
@@ -39,17 +40,16 @@ class LoadedModel:
     """A model to run; made by :func:`load`. Several threads may use one at a time: each gets a state of its own."""
 
     def __init__(
-        self, model: Model, candidates: Candidates, threads: int | None, memory_limit: int | None, errors: dict[str, float]
+        self, model: Model, candidates: Candidates, threads: int | None, budget: Budget | None, errors: dict[str, float]
     ) -> None:
         self._model = model
         self._candidates = candidates
         self._threads = threads
-        self._memory_limit = memory_limit
+        self._budget = budget
         self._errors = errors
         self._read = Inputs(model)
         self._local = threading.local()
         self._times: list[Times] = []
-        self._sizes: dict[Any, int] = {}
 
     # ---- running -----------------------------------------------------------------------------
     def run(self, *inputs: Any) -> Any:
@@ -79,8 +79,12 @@ class LoadedModel:
 
     def _run(self, given: Sequence[Any]) -> list[Result]:
         values, lods = self._read.values(given)
-        if self._memory_limit is not None:
-            self._check_memory(values, lods)
+        if self._budget is None:
+            return self._within(values, lods)
+        with self._budget.run(self._check_memory(self._budget, values, lods)):
+            return self._within(values, lods)
+
+    def _within(self, values: list[torch.Tensor], lods: list[LoD]) -> list[Result]:
         if self._threads is None:
             return self._computed(values, lods)
         with threads_set(self._threads):
@@ -188,9 +192,11 @@ class LoadedModel:
         missing = [name for name in self._model.feeds if name not in shapes]
         if missing or len(shapes) != len(self._model.feeds):
             self._read.named(shapes)
-        copies = sum(sub.size for form in self._forms() for sub in form.engines or ())
-        alive = memory.activations(self._model.native.program, self._model.fetches, shapes)
-        return memory.weights(self._model) + copies + alive
+        return self._fixed() + memory.activations(self._model.native.program, self._model.fetches, shapes)
+
+    def _fixed(self) -> int:
+        """Bytes that stay between requests: parameters, and engines' copies of them."""
+        return memory.weights(self._model) + sum(sub.size for form in self._forms() for sub in form.engines or ())
 
     def _forms(self) -> Iterable[Form]:
         candidates = self._candidates
@@ -198,25 +204,27 @@ class LoadedModel:
         found += [p.form for p in candidates.partitions.values() if p.form is not None]
         return {id(form): form for form in found}.values()
 
-    def _check_memory(self, values: list[torch.Tensor], lods: list[LoD]) -> None:
-        key = signature_of(values, lods)
-        need = self._sizes.get(key)
-        if need is None:
-            shapes = {name: part[:-2] for name, part in zip(self._model.feeds, key)}
-            need = self.memory(shapes)
-            if len(self._sizes) < 1024:
-                self._sizes[key] = need
-        if self._memory_limit is not None and need > self._memory_limit:
+    def _check_memory(self, budget: Budget, values: list[torch.Tensor], lods: list[LoD]) -> Any:
+        """The kind of a request; MemoryLimitError when it would take more than there is."""
+        kind = signature_of(values, lods)
+        alive = budget.alive(kind)
+        if alive is None:
+            shapes = {name: part[:-2] for name, part in zip(self._model.feeds, kind)}
+            alive = memory.activations(self._model.native.program, self._model.fetches, shapes)
+            budget.keep(kind, alive)
+        need = self._fixed() + alive + budget.beyond(kind, alive)
+        if need > budget.limit:
             shapes_text = ", ".join(f"{n} {list(v.shape)}" for n, v in zip(self._model.feeds, values))
             raise MemoryLimitError(
                 f"a request of {shapes_text} needs about {memory.text(need)}, "
                 f"{memory.text(memory.weights(self._model))} of it parameters: more than "
-                f"memory_limit={memory.text(self._memory_limit)}; use a smaller batch"
+                f"memory_limit={memory.text(budget.limit)}; use a smaller batch"
             )
+        return kind
 
     def clone(self) -> LoadedModel:
         """Another one over the same parameters, plans and engines."""
-        return LoadedModel(self._model, self._candidates, self._threads, self._memory_limit, self._errors)
+        return LoadedModel(self._model, self._candidates, self._threads, self._budget, self._errors)
 
 
 def load(
@@ -249,7 +257,9 @@ def load(
             engine="auto" and no other precision it is what engines are held to (1e-3, and 0.02 where the model itself
             rounds to integers, when None).
         threads: for the operators of one request; as torch is set when None.
-        memory_limit: bytes; a request whose estimate is beyond it is refused before it runs.
+        memory_limit: bytes for parameters, engines and one request at a time. A request that would take more is refused
+            before it runs: by its estimate, and by what requests of its kind (or smaller ones) took beyond theirs. Pools
+            are given back after every request, and OpenVINO compiles one form for all shapes.
         profile: time every operator, for :meth:`LoadedModel.profile`.
         optimize: run graph passes.
         passes: names of the passes that run, in order, instead of ``millstream.passes.pipelines.INFER``; nothing else is
@@ -280,7 +290,7 @@ def load(
     device = device_of(gpu is not None, gpu or 0)
     names = _pass_names(passes, optimize)
     model = open_model(os.fspath(path), model_filename, params_filename, device, profile, optimize, names)
-    options = engines.Options(threads=threads or torch.get_num_threads())
+    options = engines.Options(threads=threads or torch.get_num_threads(), bounded=memory_limit is not None)
     fixed: dict[str, Form] = {}
     errors: dict[str, float] = {}
     if precision != "float32" and max_error is not None:
@@ -289,7 +299,8 @@ def load(
         if engine != "auto":
             engine = next(iter(fixed))
     candidates = Candidates(model, engine, options, fixed=fixed, remember=remember, max_error=max_error)
-    return LoadedModel(model, candidates, threads, memory_limit, errors)
+    budget = None if memory_limit is None else Budget(int(memory_limit))
+    return LoadedModel(model, candidates, threads, budget, errors)
 
 
 def _check_numbers(threads: Any, memory_limit: Any, max_error: Any) -> None:

@@ -197,7 +197,7 @@ def _check_linear(x: Spec, scale: Spec, zero: Spec | None, axis: int) -> None:
         if given is None or given.shape in ((1,), (), (-1,)):
             continue
         if len(given.shape) != 1 or not -rank <= axis < rank:
-            raise ShapeError(f"{name} must be [1], or [n] along axis {axis} of {list(x.shape)}: received {list(given.shape)}")
+            raise ShapeError(f"{name} must be [1], or [n] along axis {axis} of {list(x.shape)}, received {given.shape}")
         if x.shape[axis] >= 0 and given.shape[0] != x.shape[axis]:
             raise ShapeError(f"{name} must be [{x.shape[axis]}] (dim {axis} of X), received {list(given.shape)}")
 

@@ -149,7 +149,7 @@ def test_native_takes_over_from_an_engine_that_fails(image_model, image, monkeyp
 
     monkeypatch.setitem(engines.MAKERS, "onnxruntime", fragile)
     model = millstream.load(image_model, engine="auto", remember=False)
-    monkeypatch.setattr(model._candidates, "_names", lambda: ["native", "onnxruntime"])
+    monkeypatch.setattr(model._candidates, "_names", lambda *_: ["native", "onnxruntime"])
     monkeypatch.setattr("millstream.inference.candidates.measure", lambda forms, *_: {n: len(n) ** -1.0 for n in forms})
     want = model(image)
     assert model.engine_for(image) == "onnxruntime"

@@ -225,6 +225,33 @@ def test_memory_limit(image_model, image):
         model.memory({})
 
 
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+def test_memory_limit_counts_what_requests_took(tmp_path, save_model, engine, monkeypatch):
+    """A kernel's own memory is in no estimate; requests of that kind, and larger ones, are judged by what it took."""
+    if engine != "native":
+        pytest.importorskip(engine)
+
+    def build():
+        x = fluid.data("x", [None, 8, 64, 64])
+        return ["x"], [fluid.layers.reduce_sum(fluid.layers.conv2d(x, 8, 3, padding=1), dim=[1, 2, 3])]
+
+    folder = save_model(tmp_path, build)
+    plain = millstream.load(folder, engine=engine)
+    small, large = (np.ones((n, 8, 64, 64), "float32") for n in (2, 16))
+    plain(small)
+    limit = plain.memory({"x": large.shape}) + (1 << 20)
+    model = millstream.load(folder, engine=engine, memory_limit=limit)
+    np.testing.assert_allclose(model(small), plain(small), rtol=1e-4)
+    peaks = iter([0, 30 << 20] * 4)  # every measured run of the small kind takes 30 MiB
+    monkeypatch.setattr("millstream.inference.memory._resident", lambda **_: next(peaks))
+    other = millstream.load(folder, engine=engine, memory_limit=limit)
+    other(small)
+    for x in (small, large):
+        with pytest.raises(MemoryLimitError, match="smaller batch"):
+            other.clone()(x)
+    assert model(large).shape == (16,)
+
+
 def test_profile(image_model, image):
     model = millstream.load(image_model, profile=True)
     model(image)

@@ -22,8 +22,10 @@ class Options:
         threads: for one call.
         precision: "float32", or "bfloat16" where the engine computes in it.
         settings: of the engine's own (provider options).
+        bounded: memory is given back after every call, and no shape gets a compiled form of its own.
     """
 
     threads: int = 1
     precision: str = "float32"
     settings: Mapping[str, str] = field(default_factory=dict)
+    bounded: bool = False

@@ -67,10 +67,13 @@ def _session(model: bytes, inputs: list[str], outputs: list[str], options: Optio
     kept = [i.name for i in session.get_inputs()]  # an input that nothing needs is not there any more
     positions = [inputs.index(name) for name in kept]
     run = session.run
+    asked = onnxruntime.RunOptions() if options.bounded else None
+    if asked is not None:
+        asked.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def call(xs: list[Array]) -> list[Array]:
         try:
-            found: list[Array] = run(outputs, {name: xs[i] for name, i in zip(kept, positions)})
+            found: list[Array] = run(outputs, {name: xs[i] for name, i in zip(kept, positions)}, asked)
         except Exception as error:  # its own classes have no common one but Exception
             raise EnforceNotMet(f"onnxruntime: {error}") from error
         return found

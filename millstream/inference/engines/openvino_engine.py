@@ -57,6 +57,7 @@ class _Compiled:
             "INFERENCE_PRECISION_HINT": _PRECISION[options.precision],
             **options.settings,
         }
+        self._static = 0 if options.bounded else STATIC
         self._compiled: dict[_Shapes | None, Any] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -76,7 +77,7 @@ class _Compiled:
         mine = self._local.__dict__.setdefault("requests", {})
         found = mine.get(shapes)
         if found is None:
-            key = shapes if shapes in self._compiled or len(self._compiled) < STATIC else None
+            key = shapes if shapes in self._compiled or len(self._compiled) < self._static else None
             found = mine.get(key)
             if found is None:
                 found = mine[key] = self._compile(key).create_infer_request()
