@@ -243,7 +243,7 @@ def explain(error: Exception, code: Code) -> Exception:
 
 
 @functools.cache
-def _combined(kind: type[Exception]) -> type[Exception]:
+def _combined(kind: Any) -> type[Exception]:
     """OperatorError that is a `kind` too: what a user's own function raised is caught as what it is."""
     try:
         made = type("OperatorError", (OperatorError, kind), {"__str__": BaseException.__str__, "__module__": __name__})
