@@ -14,7 +14,7 @@ from millstream.ir import names
 from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, VAR_DTYPE, LoD, SelectedRows
 from millstream.runtime.place import Place
-from millstream.runtime.tensor import LoDTensor
+from millstream.runtime.tensor import LoDTensor, numbers_of
 from millstream.runtime.tensor import SelectedRows as UserRows
 
 _PRUNE_AT = 4096
@@ -136,8 +136,7 @@ class VarBase:
 
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
-        t = self.tensor.detach()
-        return (t.float() if t.dtype is torch.bfloat16 else t).cpu().numpy().copy()
+        return numbers_of(self.tensor).copy()
 
     def set_value(self, value: Any) -> None:
         """Replace the value; shape and dtype must stay.

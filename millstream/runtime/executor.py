@@ -25,7 +25,7 @@ from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.plan import Context, Plan
 from millstream.runtime.scope import Scope, global_scope
-from millstream.runtime.tensor import LoDTensor, LoDTensorArray, lod_error
+from millstream.runtime.tensor import LoDTensor, LoDTensorArray, lod_error, numbers_of
 from millstream.runtime.tensor import SelectedRows as PublicRows
 
 PLAN_CACHE_SIZE = 256
@@ -355,7 +355,7 @@ def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
             raise InvalidProgramError(
                 "a fetched value has a LoD, which a numpy array can't hold: call Executor.run(..., return_numpy=False)"
             )
-        return _to_numpy(value)
+        return numbers_of(_own(value.detach().cpu()))
     if isinstance(value, SelectedRows):
         return PublicRows.of(value)
     if isinstance(value, TensorArray):
@@ -363,13 +363,6 @@ def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
     if value is None:
         raise InvalidProgramError("a fetched variable got no value in this run")
     return value
-
-
-def _to_numpy(t: torch.Tensor) -> np.ndarray:
-    t = t.detach()
-    if t.dtype is torch.bfloat16:
-        t = t.float()
-    return _own(t.cpu()).numpy()
 
 
 def _own(t: torch.Tensor) -> torch.Tensor:

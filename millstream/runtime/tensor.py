@@ -64,6 +64,18 @@ _PRINTED_DTYPE = {
 }
 
 
+def numbers_of(t: torch.Tensor) -> np.ndarray:
+    """`t` as a numpy array, over its memory where it lies on the CPU; bfloat16 as float32.
+
+    int64 comes as C's ``long long``, as from Fluid: numpy then writes the type out, ``array([1], dtype=int64)``.
+    """
+    t = t.detach()
+    if t.dtype is torch.bfloat16:
+        t = t.float()
+    a = t.cpu().numpy()
+    return a.view(np.longlong) if t.dtype is torch.int64 else a
+
+
 class LoDTensor:
     """A tensor and the offsets of its variable-length sequences (none for plain tensors).
 
@@ -111,10 +123,7 @@ class LoDTensor:
         return self._t
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        t = self.torch().detach()
-        if t.dtype is torch.bfloat16:
-            t = t.float()
-        a = t.cpu().numpy()
+        a = numbers_of(self.torch())
         if dtype is not None and a.dtype != dtype:
             return a.astype(dtype)
         return a if copy is False else a.copy()

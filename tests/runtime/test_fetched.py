@@ -22,3 +22,13 @@ def test_one_element_converts_whatever_the_shape(loss):
 def test_a_plain_array_whose_sums_are_numbers(loss):
     assert type(loss) is np.ndarray and repr(loss) == "array([1.], dtype=float32)"
     assert type(loss.mean()) is np.float32 and {loss.sum(): 1} and isinstance(np.max(loss), np.floating)
+
+
+def test_int64_prints_with_its_type_as_from_fluid(loss):
+    x = fluid.layers.data("i", [1], dtype="int64")
+    tensor = fluid.create_lod_tensor(np.array([[3]]), [[1]], fluid.CPUPlace())
+    fetched = fluid.Executor().run(feed={"i": np.array([[3]]), "x": np.ones((1, 2), "float32")}, fetch_list=[x])[0]
+    with fluid.dygraph.guard():
+        eager = fluid.dygraph.to_variable(np.array([[3]])).numpy()
+    for a in (fetched, eager, np.array(tensor)):
+        assert repr(a) == "array([[3]], dtype=int64)" and a.dtype == np.int64

@@ -107,12 +107,12 @@ class EagerUpdates:
         elif self._eager_rate is None:
             self._eager_rate = _filled(names.generate("learning_rate"), "float32", self._learning_rate)
 
-    def current_step_lr(self) -> float:
-        """The learning rate of the last step (dygraph mode); of the next before the first."""
+    def current_step_lr(self) -> float | np.floating:
+        """The learning rate of the last step (dygraph mode), a float32 number; of the next before the first."""
         need_eager("current_step_lr")
         self._need_eager("current_step_lr", "fetch the learning-rate variable instead")
         if self._eager_rate is not None:
-            return float(self._eager_rate)
+            return np.float32(float(self._eager_rate))
         rate = self._learning_rate
         if not is_schedule(rate):
             return float(rate)
