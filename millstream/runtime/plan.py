@@ -238,12 +238,13 @@ def explain(error: Exception, code: Code) -> Exception:
         lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))
     if op.site is not None:
         lines.append(f"    at {op.site}")
-    kind = type(error) if ours else _combined(type(error))
+    raised: Any = type(error)
+    kind = raised if ours else _combined(raised)
     return kind("\n".join(lines))
 
 
 @functools.cache
-def _combined(kind: Any) -> type[Exception]:
+def _combined(kind: type[Exception]) -> type[Exception]:
     """OperatorError that is a `kind` too: what a user's own function raised is caught as what it is."""
     try:
         made = type("OperatorError", (OperatorError, kind), {"__str__": BaseException.__str__, "__module__": __name__})
