@@ -1,9 +1,9 @@
-"""Batch normalisation, with a relu behind it or not, over rows of channels: numbers are read as seldom as can be.
+"""Batch normalisation, with a relu (leaky or not) behind it or none, over rows of channels, read as seldom as can be.
 
 All arrays are row-major [rows, channels], bfloat16 as its bits (see brain.py); vectors have one number a channel, float32
 or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64. Narrow rows are taken
-several at a time, so that inner loops are long. `floor` is 0 for relu, -inf for none. A choice made among the arguments of
-`put` keeps a loop from being vectorised.
+several at a time, so that inner loops are long. `slope`, from 0 to 1, is what numbers below 0 are multiplied by: 0 for
+relu, 1 for none. A choice made among the arguments of `put` keeps a loop from being vectorised.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ def _sums(x, shift, first, last, total, square):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _line(x, a, b, floor, first, last, y):
-    """y = max(x * a + b, floor); NaN stays."""
+def _line(x, a, b, slope, first, last, y):
+    """y = x * a + b, times `slope` where it is below 0; NaN stays."""
+    floor = np.float32(0) if slope == 0 else np.float32(-np.inf)  # the zeros of relu: 0 * -inf, and no -0
     for i in range(first, last):
         for j in range(x.shape[1]):
             v = wide(x[i, j]) * a[j] + b[j]
-            v = floor if v < floor else v
+            low = v * slope
+            low = low if low > floor else floor
+            v = low if v < 0 else v
             put(y, i, j, v)
 
 
@@ -62,8 +65,11 @@ def _relu_of_sum(x, a, b, other, first, last, y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back_sums(x, dy, a, b, floor, mean, first, last, total, dot):
-    """total += sum of dz, dot += sum of dz * (x - mean); dz is 0 at y <= floor, else dy; y is computed as _line does."""
+def _back_sums(x, dy, a, b, slope, mean, first, last, total, dot):
+    """total += sum of dz, dot += sum of dz * (x - mean).
+
+    dz is dy, times `slope` where y <= 0; y is computed as _line does.
+    """
     width, zero = x.shape[1], np.float32(0)
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(first, last, _BLOCK):
@@ -72,7 +78,9 @@ def _back_sums(x, dy, a, b, floor, mean, first, last, total, dot):
         for i in range(start, min(start + _BLOCK, last)):
             for j in range(width):
                 v = wide(x[i, j])
-                g = zero if v * a[j] + b[j] <= floor else wide(dy[i, j])
+                d = wide(dy[i, j])
+                low = d * slope if slope != 0 else zero
+                g = low if v * a[j] + b[j] <= 0 else d
                 s[j] += g
                 q[j] += g * (v - mean[j])
         for j in range(width):
@@ -100,13 +108,15 @@ def _back_sums_of_sum(x, dy, y, mean, first, last, dz, total, dot):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back(x, dy, a, b, floor, mean, k1, k2, first, last, dx):
+def _back(x, dy, a, b, slope, mean, k1, k2, first, last, dx):
     """dx = a * dz - k1 - k2 * (x - mean), with dz as in _back_sums."""
     zero = np.float32(0)
     for i in range(first, last):
         for j in range(x.shape[1]):
             v = wide(x[i, j])
-            g = zero if v * a[j] + b[j] <= floor else wide(dy[i, j])
+            d = wide(dy[i, j])
+            low = d * slope if slope != 0 else zero
+            g = low if v * a[j] + b[j] <= 0 else d
             put(dx, i, j, a[j] * g - k1[j] - k2[j] * (v - mean[j]))
 
 
@@ -158,14 +168,12 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return shift + moved, np.maximum(cut.folded(square) / rows - moved * moved, 0.0)
 
 
-def forward(
-    x: np.ndarray, a: np.ndarray, b: np.ndarray, floor: float, other: np.ndarray | None, y: np.ndarray
-) -> None:
-    """y = max(x * a + b, floor), or relu(x * a + b + other)."""
+def forward(x: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, other: np.ndarray | None, y: np.ndarray) -> None:
+    """y = x * a + b, times `slope` where it is below 0, or relu(x * a + b + other)."""
     cut = _cut(*x.shape)
     vectors = cut.tiled(a), cut.tiled(b)
     if other is None:
-        run_parts(_line, [(cut.wide(x), *vectors, np.float32(floor), *ends, cut.wide(y)) for ends in cut.bounds])
+        run_parts(_line, [(cut.wide(x), *vectors, np.float32(slope), *ends, cut.wide(y)) for ends in cut.bounds])
     else:
         wide = cut.wide(other)
         run_parts(_relu_of_sum, [(cut.wide(x), *vectors, wide, *ends, cut.wide(y)) for ends in cut.bounds])
@@ -179,18 +187,18 @@ class Gradient(NamedTuple):
 
 
 def backward(
-    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, floor: float, mean: np.ndarray, inverse: np.ndarray,
+    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, inverse: np.ndarray,
     dx: np.ndarray, y: np.ndarray | None, dz: np.ndarray | None,
 ) -> Gradient:  # fmt: skip
     """Fills dx, and dz where y = relu(x * a + b + other) is given; `inverse` is 1 / sqrt(variance + epsilon)."""
     rows, cut = x.shape[0], _cut(*x.shape)
     wide, wide_dy, wide_dx = cut.wide(x), cut.wide(dy), cut.wide(dx)
     wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
-    low = np.float32(floor)
+    below = np.float32(slope)
     total, dot = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
     if y is None or dz is None:
         run_parts(_back_sums, [
-            (wide, wide_dy, wide_a, wide_b, low, wide_mean, *ends, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
+            (wide, wide_dy, wide_a, wide_b, below, wide_mean, *ends, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
         ])  # fmt: skip
     else:
         wide_y, wide_dz = cut.wide(y), cut.wide(dz)
@@ -202,7 +210,7 @@ def backward(
     k1 = cut.tiled((factor * found.total).astype(a.dtype))
     k2 = cut.tiled((factor * inverse.astype(np.float64) ** 2 * found.dot).astype(a.dtype))
     if y is None or dz is None:
-        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, low, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
+        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, below, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
     else:
         run_parts(_back_of_sum, [(wide, cut.wide(dz), wide_a, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
     return found

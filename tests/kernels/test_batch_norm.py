@@ -26,23 +26,23 @@ def test_a_channel_that_never_changes():
     assert (variance < 1e-14).all()
 
 
-def reference(x, scale, bias, floor):
+def reference(x, scale, bias, slope):
     leaf = [t.double().requires_grad_() for t in (x, scale, bias)]
     y = torch.nn.functional.batch_norm(leaf[0], None, None, leaf[1], leaf[2], True, 0.0, 1e-5)
-    return leaf, torch.relu(y) if floor == RELU else y
+    return leaf, torch.nn.functional.leaky_relu(y, slope)
 
 
-@pytest.mark.parametrize("floor", [RELU, float("-inf")])
+@pytest.mark.parametrize("slope", [RELU, 0.1, 1.0])
 @pytest.mark.parametrize("shape", [(3, 24, 27, 27), (44000, 24)])
-def test_forward_and_backward(shape, floor):
+def test_forward_and_backward(shape, slope):
     x = torch.from_numpy(RNG.randn(*shape).astype("float32") * 2 + 3)
     if len(shape) == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     scale, bias = (torch.from_numpy(RNG.uniform(0.5, 2, 24).astype("float32")) for _ in range(2))
     dy = torch.from_numpy(RNG.randn(*shape).astype("float32"))  # in another order than x
-    leaf, wanted = reference(x, scale, bias, floor)
+    leaf, wanted = reference(x, scale, bias, slope)
     wanted.backward(dy.double())
-    norm = Norm(scale, bias, 1e-5, "NCHW", floor)
+    norm = Norm(scale, bias, 1e-5, "NCHW", slope)
     y, mean_out, var_out, saved_mean, saved_inv = _norm_rows.forward(x, norm, torch.zeros(24), torch.ones(24), 0.9)
     assert y.stride() == x.stride()
     torch.testing.assert_close(y, wanted.detach().float(), rtol=2e-6, atol=2e-6)
@@ -51,6 +51,13 @@ def test_forward_and_backward(shape, floor):
     found = _norm_rows.backward(x, norm, saved_mean, saved_inv, dy)
     for mine, other in zip(found, leaf):
         torch.testing.assert_close(mine, other.grad.float(), rtol=1e-5, atol=2e-5)
+
+
+def test_relu_of_what_has_no_bound():
+    x = torch.tensor([[-float("inf"), -1.0, 0.0, float("inf")]] * 4000).repeat(1, 4)
+    y = torch.empty_like(x)
+    kernels.forward(x.numpy(), np.ones(16, "float32"), np.zeros(16, "float32"), RELU, None, y.numpy())
+    assert torch.equal(y, torch.relu(x)) and not torch.signbit(y).any()
 
 
 def test_nan_stays():

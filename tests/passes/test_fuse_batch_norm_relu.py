@@ -67,6 +67,32 @@ def test_two_normalised_operands_of_a_sum():
     assert [found.count(t) for t in (*FUSED, "batch_norm", "batch_norm_grad")] == [1, 1, 1, 1]
 
 
+def leaky(slope, dtype, size):
+    def make():
+        x = fluid.data("x", [None, 3, size, size], dtype)
+        for _ in range(2):
+            x = fluid.layers.batch_norm(fluid.layers.conv2d(x, 8, 3, padding=1, bias_attr=False))
+            x = fluid.layers.leaky_relu(x, slope)
+        loss = fluid.layers.mean(fluid.layers.square(x - 0.2))
+        fluid.optimizer.Momentum(0.1, 0.9).minimize(loss)
+        return [loss]
+
+    return make
+
+
+@pytest.mark.parametrize("size", [32, 5])
+def test_leaky_relu(size):
+    plan = compare(leaky(0.1, "float64", size), feed(dtype="float64", size=size), steps=3, rtol=1e-9, atol=1e-11)
+    found = types(plan)
+    assert [found.count(t) for t in FUSED] == [2, 2] and "leaky_relu" not in found
+    compare(leaky(0.1, "float32", size), feed(size=size), steps=1, rtol=2e-4, atol=2e-6)
+
+
+def test_a_slope_of_another_kind_stays():
+    plan = compare(leaky(1.5, "float64", 32), feed(dtype="float64"), steps=2, rtol=1e-9, atol=1e-11)
+    assert types(plan).count("leaky_relu") == 2 and "slope" in plan.work.explain()
+
+
 def inner(block):
     return [next(op.output("Y")[0] for op in block.ops if op.type == "batch_norm")]
 

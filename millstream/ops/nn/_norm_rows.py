@@ -16,7 +16,7 @@ from millstream.ops.nn._window import CHANNELS_LAST
 # Elements of a sample, or of the whole map, from which the kernels are worth it: they cost some 60 us a call, and the first
 # one 110 MiB and half a second (numba). LeNet, batch 64: peak 420 -> 310 MiB, a step within noise.
 _WORTH, _WORTH_WHOLE = 1 << 14, 1 << 20
-_NONE, RELU = float("-inf"), 0.0
+_NONE, RELU = 1.0, 0.0
 
 
 class Norm(NamedTuple):
@@ -26,7 +26,7 @@ class Norm(NamedTuple):
     bias: torch.Tensor
     epsilon: float
     layout: str
-    floor: float = _NONE  # RELU: max(y, 0)
+    slope: float = _NONE  # what is below 0 is multiplied by it; RELU: nothing is
 
 
 def _rows(x: torch.Tensor, layout: str) -> Any:
@@ -82,7 +82,7 @@ def forward(
     saved = tuple(torch.from_numpy(v).to(_worked(x)) for v in (center, 1.0 / np.sqrt(spread + norm.epsilon)))
     y = torch.empty_like(x)
     other = None if residual is None else _same_rows(residual, x, norm.layout)
-    kernels.forward(rows, *_line(norm, *saved), norm.floor, other, _rows(y, norm.layout))
+    kernels.forward(rows, *_line(norm, *saved), norm.slope, other, _rows(y, norm.layout))
     mean_out = torch.lerp(saved[0], mean, momentum)
     return y, mean_out, torch.lerp(torch.from_numpy(spread).to(variance.dtype), variance, momentum), *saved
 
@@ -101,7 +101,7 @@ def backward(
 
     dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)
     found = kernels.backward(
-        rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.floor, array(saved_mean),
+        rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.slope, array(saved_mean),
         array(saved_inv), _rows(dx, norm.layout), None if y is None else _same_rows(y, x, norm.layout),
         None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip

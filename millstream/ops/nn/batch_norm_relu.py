@@ -1,4 +1,4 @@
-"""Batch normalisation of a training step with the relu behind it, and with what is added between the two.
+"""Batch normalisation of a training step with the relu or leaky_relu behind it, and with what is added before a relu.
 
 Plans make these operators (passes/training/fuse_batch_norm_relu.py); Programs do not have them.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops.nn import _norm_rows
-from millstream.ops.nn._norm_rows import RELU, Norm
+from millstream.ops.nn._norm_rows import Norm
 from millstream.ops.nn._window import CHANNELS_LAST
 from millstream.ops.nn.batch_norm import denormalize, infer_batch_norm, normalize
 
@@ -21,14 +22,15 @@ _TRAINING = (True, True, True, True, True, False)
 
 def _plain(
     x, scale, bias, mean, variance, momentum_tensor, residual, *, momentum: float = 0.9, epsilon: float = 1e-5,
-    data_layout: str = "NCHW",
+    data_layout: str = "NCHW", slope: float = 0.0,
 ):  # fmt: skip
     """The operators one after the other: for other memory orders, small maps and compiled steps."""
     y, *stats = normalize(
         x, scale, bias, mean, variance, momentum_tensor, False, momentum, epsilon, data_layout in CHANNELS_LAST, False,
         False, _TRAINING,
     )  # fmt: skip
-    return (torch.relu(y if residual is None else y + residual), *stats)
+    y = y if residual is None else y + residual
+    return (F.leaky_relu(y, slope) if slope else torch.relu(y), *stats)
 
 
 def _infer(x, scale, bias, mean, variance, momentum_tensor, residual, *, data_layout, **_: Any):
@@ -43,29 +45,33 @@ def _infer(x, scale, bias, mean, variance, momentum_tensor, residual, *, data_la
 )  # fmt: skip
 def batch_norm_relu(
     x, scale, bias, mean, variance, momentum_tensor, residual, *, momentum: float = 0.9, epsilon: float = 1e-5,
-    data_layout: str = "NCHW",
+    data_layout: str = "NCHW", slope: float = 0.0,
 ):  # fmt: skip
-    """Y = relu(batch_norm(X) [+ Residual]) with the batch's own statistics; Residual has X's shape."""
+    """Y = relu(batch_norm(X) [+ Residual]) with the batch's own statistics; Residual has X's shape.
+
+    With a `slope`, of 0 to 1, it is leaky_relu(batch_norm(X)), and nothing is added.
+    """
     if residual is not None and residual.shape != x.shape:
         raise ShapeError(
             f"what is added to batch_norm's output was declared with its shape {list(x.shape)}, received "
             f"{list(residual.shape)}; take 'fuse_batch_norm_relu' out of Executor.passes to have it spread"
         )
-    norm = Norm(scale, bias, epsilon, data_layout, RELU)
+    norm = Norm(scale, bias, epsilon, data_layout, slope)
     rate = momentum if momentum_tensor is None else float(momentum_tensor)
     found = _norm_rows.forward(x, norm, mean, variance, rate, residual)
     if found is not None:
         return found
     return _plain(
-        x, scale, bias, mean, variance, momentum_tensor, residual, momentum=rate, epsilon=epsilon, data_layout=data_layout
-    )
+        x, scale, bias, mean, variance, momentum_tensor, residual, momentum=rate, epsilon=epsilon, data_layout=data_layout,
+        slope=slope,
+    )  # fmt: skip
 
 
 def _plain_grad(
     x, scale, bias, saved_mean, saved_inv, y, dy, *, want, epsilon: float = 1e-5, data_layout: str = "NCHW",
-    residual: bool = False,
-):
-    dz = dy * (y > 0)
+    residual: bool = False, slope: float = 0.0,
+):  # fmt: skip
+    dz = torch.where(y > 0, dy, dy * slope) if slope else dy * (y > 0)
     parts = denormalize(
         x, scale, saved_mean, saved_inv, dz, False, epsilon, data_layout in CHANNELS_LAST, (*want[:1], True, True)
     )
@@ -78,14 +84,15 @@ def _plain_grad(
 )
 def batch_norm_relu_grad(
     x, scale, bias, saved_mean, saved_inv, y, dy, *, want, epsilon: float = 1e-5, data_layout: str = "NCHW",
-    residual: bool = False,
-):
-    """Gradients of batch_norm_relu: two passes over the data, the zeros of relu on the way.
+    residual: bool = False, slope: float = 0.0,
+):  # fmt: skip
+    """Gradients of batch_norm_relu: two passes over the data, the zeros of relu, or the slope, on the way.
 
     Residual@GRAD is Y@GRAD where Y is above 0; `residual` says that something was added.
     """
-    norm = Norm(scale, bias, epsilon, data_layout, RELU)
+    norm = Norm(scale, bias, epsilon, data_layout, slope)
     found = _norm_rows.backward(x, norm, saved_mean, saved_inv, dy, y if residual else None)
     return found or _plain_grad(
-        x, scale, bias, saved_mean, saved_inv, y, dy, want=want, epsilon=epsilon, data_layout=data_layout, residual=residual
-    )
+        x, scale, bias, saved_mean, saved_inv, y, dy, want=want, epsilon=epsilon, data_layout=data_layout, residual=residual,
+        slope=slope,
+    )  # fmt: skip

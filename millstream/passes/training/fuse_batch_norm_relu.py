@@ -1,4 +1,4 @@
-"""batch_norm + relu, or batch_norm + elementwise_add + relu, and their gradients -> one operator and one gradient.
+"""batch_norm + relu or leaky_relu, or batch_norm + elementwise_add + relu, and their gradients -> one operator each way.
 
 A training step reads and writes each map fewer times so: the sums of the gradient take relu's zeros in on the way.
 """
@@ -47,7 +47,7 @@ def fuse_batch_norm_relu(work: Work) -> int:
     replaced: dict[int, Operator | None] = {}
     changes = 0
     for at, op in enumerate(uses.ops):
-        if op.type != "relu":
+        if op.type not in ("relu", "leaky_relu"):
             continue
         refusal = None
         for norm, add, mine in _norms(uses, at):
@@ -74,7 +74,7 @@ def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
         return []
     if uses.ops[before].type == "batch_norm":
         return [(before, None, "X")]
-    if uses.ops[before].type != "elementwise_add":
+    if uses.ops[before].type != "elementwise_add" or uses.ops[relu].type != "relu":
         return []
     found: list[tuple[int, int | None, str]] = []
     for slot in ("Y", "X"):
@@ -87,7 +87,7 @@ def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
 def _place(uses: Uses, relu: int, norm: int, add: int | None, mine: str) -> _Place | str:
     """The place with its gradients, or why there is none."""
     out = uses.ops[relu].output("Out")[0]
-    relu_grad = _only(uses, out, "relu_grad", "Out")
+    relu_grad = _only(uses, out, uses.ops[relu].type + "_grad", "Out")
     if relu_grad is None:
         return "relu has no gradient, or several"
     gradient = uses.ops[relu_grad].output("X@GRAD")[0]
@@ -117,11 +117,18 @@ def _why_not(work: Work, uses: Uses, place: _Place) -> str | None:
     norm = ops[place.norm]
     if norm.attr("is_test") or norm.attr("use_global_stats") or norm.attr("fuse_with_relu"):
         return "it does not normalise with the batch's statistics, or has a relu already"
+    if not 0 <= _slope(ops[place.relu]) <= 1 or _slope(ops[place.relu]) != _slope(ops[place.relu_grad]):
+        return "the slope of leaky_relu is not between 0 and 1"
     if place.add is not None and (why := _not_alike(work, uses, place.add)) is not None:
         return why
     if any(uses.has_gradient(ops[p]) for p in place.backward()):
         return "its gradient has a gradient"
     return _seen(uses, place) or _moved(uses, place)
+
+
+def _slope(op: Operator) -> float:
+    """What a relu or leaky_relu, or its gradient, multiplies numbers below 0 by."""
+    return op.attr("alpha") if op.type.startswith("leaky") else 0.0
 
 
 def _not_alike(work: Work, uses: Uses, at: int) -> str | None:
@@ -207,6 +214,7 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
         inputs["Residual"] = uses.ops[place.add].input(place.other)
         if gradient := uses.ops[place.add_grad].output(place.other + "@GRAD"):
             wanted["Residual@GRAD"] = gradient
+    attrs["slope"] = _slope(relu)
     forward = Operator(work.block, "batch_norm_relu", inputs, outputs, {**attrs, OP_ROLE: norm.role}, norm.site)
     attrs = {**attrs, "residual": place.add is not None}
     attrs.pop("momentum", None)
