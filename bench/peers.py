@@ -11,6 +11,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 INTERPRETERS = {
     "millstream": None,
     "millstream-derivative": None,
+    "millstream-captured": None,
+    "millstream-bfloat16": None,
     "fluid": "MILLSTREAM_ORACLE_PYTHON",
     "paddle3": "MILLSTREAM_PADDLE3_PYTHON",
     "torch": None,
@@ -20,6 +22,8 @@ INTERPRETERS = {
 TITLES = {
     "millstream": "millstream",
     "millstream-derivative": "millstream, derivative",
+    "millstream-captured": "millstream, captured",
+    "millstream-bfloat16": "millstream, bfloat16",
     "fluid": "PaddlePaddle 1.8.5",
     "paddle3": "Paddle 3",
     "torch": "torch eager",

@@ -16,6 +16,8 @@ TOLERANCE = (1e-4, 1e-2)
 # with LSTM_GRADIENT also runs millstream with the derivative, which is what the peers other than 1.8.5 compute.
 DERIVATIVE = "millstream-derivative"
 LIKE_FLUID = ("millstream", "fluid")
+CAPTURED, BFLOAT16 = "millstream-captured", "millstream-bfloat16"
+TOLERANCE_BFLOAT16 = (1e-2, 0.15)
 
 
 def module_of(workload):
@@ -24,13 +26,15 @@ def module_of(workload):
 
 def ours_for(name, by_name):
     """The millstream that peer `name` is compared with in time."""
-    chosen = None if name in LIKE_FLUID else by_name.get(DERIVATIVE)
+    chosen = None if name in (*LIKE_FLUID, CAPTURED, BFLOAT16) else by_name.get(DERIVATIVE)
+    if name == "torch-compiled":
+        chosen = by_name.get(CAPTURED) or chosen
     return chosen or by_name.get("millstream")
 
 
 def reference_for(name, by_name):
     """The peer whose losses `name` must repeat: 1.8.5 where it runs and computes the same, else millstream."""
-    if name not in LIKE_FLUID and DERIVATIVE in by_name:
+    if name not in (*LIKE_FLUID, CAPTURED, BFLOAT16) and DERIVATIVE in by_name:
         return by_name[DERIVATIVE]
     return by_name.get("fluid") or by_name.get("millstream")
 
@@ -38,7 +42,7 @@ def reference_for(name, by_name):
 def tolerance(workload, peer):
     """(first step, later steps) for `peer`: TOLERANCE of the workload's module, {peer: (first, later)}, or ours."""
     own = getattr(module_of(workload), "TOLERANCE", {})
-    return own.get(peer, own.get("all", TOLERANCE))
+    return own.get(peer, TOLERANCE_BFLOAT16 if peer == BFLOAT16 else own.get("all", TOLERANCE))
 
 
 def disagreement(ours, theirs, allowed):
@@ -102,7 +106,8 @@ def rows(workload, running):
     found = []
     for peer in running:
         ratio, ours, reference = None, ours_for(peer.name, by_name), reference_for(peer.name, by_name)
-        if ours is not None and not peer.name.startswith("millstream") and peer.medians:
+        variant = peer.name in (CAPTURED, BFLOAT16)
+        if ours is not None and (variant or not peer.name.startswith("millstream")) and peer.medians:
             ratio = statistics.median(a / b for a, b in zip(ours.medians, peer.medians))
         allowed = tolerance(workload, peer.name)
         differs = "" if reference in (None, peer) else disagreement(reference.losses, peer.losses, allowed)

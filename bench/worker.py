@@ -17,13 +17,27 @@ import time
 import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = {"millstream": "millstream.fluid", "millstream-derivative": "millstream.fluid", "fluid": "paddle.fluid"}
+MODULES = {"fluid": "paddle.fluid"}
+MODULES.update(
+    dict.fromkeys(
+        ("millstream", "millstream-derivative", "millstream-captured", "millstream-bfloat16"), "millstream.fluid"
+    )
+)
 FIRST_STEPS = 3
 EXIT_LEFT_OUT = 3
 
 
 class LeftOut(Exception):
     """The peer can't run this workload, and why."""
+
+
+def train_in_bfloat16(fluid):
+    """The optimizers of workloads decorate themselves."""
+    decorate = fluid.contrib.mixed_precision.decorate
+    for name in ("SGD", "Momentum", "Adam"):
+        plain = getattr(fluid.optimizer, name)
+        made = lambda *args, plain=plain, **more: decorate(plain(*args, **more), dtype="bfloat16")  # noqa: E731
+        setattr(fluid.optimizer, name, made)
 
 
 class FluidRun:
@@ -55,6 +69,14 @@ class FluidRun:
         for name, value in parameters.items():
             self.scope.find_var(name).get_tensor().set(value, self.fluid.CPUPlace())
 
+    def capture(self):
+        """From now on run the whole step as compiled code."""
+        if self.turn is not None:
+            raise LeftOut("it runs several Programs a step")
+        strategy = self.fluid.BuildStrategy()
+        strategy.enable_compiler = True
+        self.main = self.fluid.CompiledProgram(self.main, strategy)
+
     def step(self):
         with self.fluid.scope_guard(self.scope):
             if self.turn is not None:
@@ -79,8 +101,12 @@ def make_step(name, peer, path):
         sys.exit(0)
     parameters = load(path)
     if peer in MODULES:
+        if peer == "millstream-bfloat16":
+            train_in_bfloat16(importlib.import_module(MODULES[peer]))
         run = FluidRun(MODULES[peer], workload)
         run.start_from(parameters)
+        if peer == "millstream-captured":
+            run.capture()
         return run.step
     reasons = getattr(workload, "LEFT_OUT", {})
     maker = getattr(workload, peer.split("-")[0] + "_step", None)

@@ -90,6 +90,9 @@ def test_what_is_compared_with_what():
     peers = {n: n for n in ("millstream", "millstream-derivative", "fluid", "torch")}
     assert runner.reference_for("millstream", peers) == "fluid" and runner.ours_for("fluid", peers) == "millstream"
     assert runner.reference_for("torch", peers) == runner.ours_for("torch", peers) == "millstream-derivative"
+    peers["millstream-captured"] = "millstream-captured"
+    assert runner.ours_for("torch-compiled", peers) == "millstream-captured"
+    assert runner.ours_for("millstream-captured", peers) == "millstream"
     del peers["millstream-derivative"]
     assert runner.reference_for("torch", peers) == "fluid" and runner.ours_for("torch", peers) == "millstream"
 
