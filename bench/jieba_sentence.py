@@ -3,7 +3,8 @@
     python bench/jieba_sentence.py [--paddle PYTHON] [--rounds N] [--join N] [--threads N]
 
 PYTHON is an interpreter with PaddlePaddle 1.8.5 and jieba (default: MILLSTREAM_ORACLE_PYTHON). The two run in turns,
-round by round, over the same sentences with one thread each (or --threads); figures are medians over rounds of the mean per sentence.
+round by round, over the same sentences with one thread each (or --threads); figures are medians over rounds of the mean a
+sentence.
 With --join, N sentences make one. The whole call counts: dictionary look-ups and parsing in jieba, and the network.
 """
 

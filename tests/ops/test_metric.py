@@ -134,4 +134,5 @@ def test_mean_iou_ignores_labels_that_are_no_class(found, truth, mean, wrong):
     assert np.asarray(outs["OutMeanIou"])[0] == pytest.approx(mean)
     assert np.asarray(outs["OutWrong"]).tolist() == wrong
     with pytest.raises(EnforceNotMet, match="Predictions"):
-        run_op("mean_iou", {**inputs, "Predictions": np.array([[0, 1, 2, 3]], "int32")}, {"num_classes": 3}, {"OutMeanIou": 1})
+        wrong_class = {**inputs, "Predictions": np.array([[0, 1, 2, 3]], "int32")}
+        run_op("mean_iou", wrong_class, {"num_classes": 3}, {"OutMeanIou": 1})
