@@ -88,6 +88,7 @@ def _tiled(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether the kernel of few rows can take the matrices: plain float32 in main memory, no gradient wanted."""
     return (
         a.dtype is b.dtype is torch.float32
+        and type(a) is type(b) is torch.Tensor  # not a tracer's stand-in
         and a.shape[1] == b.shape[0]
         and a.is_cpu
         and b.is_cpu

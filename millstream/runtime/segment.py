@@ -258,6 +258,8 @@ class _Given(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.Tensor.data_ptr and type(args[0]) is not torch.Tensor:
+            raise ValueError("it reads memory by address")  # a stand-in has none: a kernel would crash
         if not isinstance(kwargs.get("generator"), torch.Generator):
             return func(*args, **kwargs)
         draw = self._draws[self._next]

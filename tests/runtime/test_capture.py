@@ -117,3 +117,15 @@ def test_a_program_that_was_not_captured_says_so():
         exe.run(startup)
         exe.run(compiled, feed=batches(1)[0], fetch_list=[loss])
     assert "enable_compiler" in compiled.explain()
+
+
+def test_products_by_address_are_tried_without_memory():
+    """Small products are computed by the addresses of their operands, which the tensors of a trial do not have."""
+
+    def wide():
+        x, y = fluid.data("x", [None, 256]), fluid.data("y", [None, 1])
+        return fluid.layers.mean(fluid.layers.square_error_cost(fluid.layers.fc(fluid.layers.fc(x, 32), 1), y))
+
+    feed = {"x": RNG.randn(32, 256).astype("float32"), "y": RNG.randn(32, 1).astype("float32")}
+    text = train(wide, lambda: fluid.optimizer.SGD(0.1), [feed], True)[2]
+    assert "mul" not in text and "segment 0" in text
