@@ -61,6 +61,9 @@ ROWS = {
         {"Ids": [ids(3, 1), ids(3, 1)[::-1].copy()], "X": f(3, 2)}, {"W": [f(5, 2), f(5, 3)]},
         {"tables": [0, 1], "order": [0, -1, 1], "sparse": [0, 0]}, ("Out",),
     ),
+    "quantize_linear": ({"X": f(3, 4)}, {"Scale": f(1) * 0 + 0.01}, {"dtype": 20}, ("Y",)),
+    "dequantize_linear": ({"X": ids(3, 4)}, {"Scale": f(1)}, {}, ("Y",)),
+    "quantize_dequantize_linear": ({"X": f(3, 4)}, {"Scale": f(1) * 0 + 0.01}, {"dtype": 20}, ("Y",)),
     "fused_elementwise": (
         {"X": [f(3, 4), g(3, 4)]}, {},
         {"steps": ["elementwise_add", "relu"],
