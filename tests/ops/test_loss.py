@@ -252,3 +252,9 @@ def test_refused(op, ins, words):
     out = {"log_loss": "Loss", "smooth_l1_loss": "Out", "nll_loss": "Out"}.get(op, "Y")
     with pytest.raises(ShapeError, match=words):
         run_op(op, ins, attrs, (out,))
+
+
+def test_rank_loss_of_scores_far_apart_stays_finite():
+    left = np.array([[174.0], [95.0], [-174.0]], "float32")
+    got = run_op("rank_loss", {"Label": np.ones((3, 1), "float32"), "Left": left, "Right": np.zeros((3, 1), "float32")})
+    np.testing.assert_allclose(got["Out"], [[0], [0], [174]], atol=1e-4)

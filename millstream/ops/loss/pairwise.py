@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
@@ -187,7 +186,7 @@ def margin_rank_loss_grad(label, activated, dout, *, margin: float = 0.0, want):
 def rank_loss(label, left, right):
     """log(1 + exp(o)) - Label * o, o = Left - Right (RankNet, Burges et al. 2005)."""
     o = left - right
-    return F.softplus(o, threshold=100) - label * o
+    return torch.logaddexp(o, o.new_zeros(())) - label * o
 
 
 @op("rank_loss_grad", slots="Label, Left, Right, Out@GRAD -> Left@GRAD, Right@GRAD")
