@@ -316,8 +316,17 @@ def monkey_patch_variable() -> None:
     patched: Any = Variable
     patched.__iter__ = _no_iteration
     patched.__bool__ = _truth
-    for name in ("backward", "clear_gradient", "detach", "gradient", "numpy", "set_value"):
+    for name in ("backward", "clear_gradient", "detach", "gradient", "set_value"):
         setattr(patched, name, _of_eager_variables(name))
+    patched.numpy = _numpy
+
+
+def _numpy(self: Any) -> Any:
+    """The variable itself while a function is converted: ``if loss.numpy()[0] > 1:`` asks when the Program runs.
+
+    InvalidProgramError while a Program is built otherwise.
+    """
+    return self if mode.capture() is not None else _of_eager_variables("numpy")(self)
 
 
 def _of_eager_variables(name: str) -> Any:

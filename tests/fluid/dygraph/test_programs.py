@@ -287,3 +287,19 @@ def test_static_model_runner_trains_on(tmp_path):
     layers.mean(layers.square(got - 1.0)).backward()
     weight = next(p for p in runner.parameters() if p.name == "linear_0.w_0")
     assert np.abs(weight.gradient()).sum() > 0
+
+
+def halves(x):
+    k = layers.fill_constant([1], "int32", 0)
+    while k.numpy()[0] < 2:
+        x = x * 0.5
+        k = k + 1
+    if layers.mean(x).numpy()[0] > 0.0 and x.shape[1] == 2:
+        return x - 1.0
+    return x + 1.0
+
+
+def test_numpy_in_a_converted_condition_is_asked_when_the_program_runs():
+    converted = dy.declarative(halves)
+    for value in (4.0, -4.0):  # one Program serves both branches
+        assert converted(dy.to_variable(np.full((1, 2), value, "float32"))).numpy().tolist() == [[0.0, 0.0]]
