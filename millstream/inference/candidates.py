@@ -129,7 +129,7 @@ class Candidates:
         if any(lod and dense for lod, dense in zip(lods, self._dense)):
             return self.model.native  # sub-models were cut where no LoD was declared
         if self.engine != "auto":
-            return self._one()
+            return self._one((values, lods), ctx)
         signature = signature_of(values, lods)
         found = self.choices.get(signature)
         if found is None:
@@ -151,20 +151,33 @@ class Candidates:
         self.choices[signature] = Choice(signature, self.model.native, rejected={form.name: reason})
 
     # ---- making forms ------------------------------------------------------------------------
-    def _one(self) -> Form:
+    def _one(self, request: Request, ctx: Context) -> Form:
+        """The Form of a named engine: what it takes of the Program, or all of it where that is there, right and faster."""
         if self.engine in self.fixed:
             return self.fixed[self.engine]
         with self._lock:
             made = self.partitions.get(self.engine)
             if made is None:
                 made = partition(self.model, self.engine, self.options)
-                if made.form is None and worth_a_try(self.model):
-                    altogether = whole(self.model, self.engine, self.options)
-                    made = altogether if altogether.form is not None else made
+                if (made.form is None or made.form.direct is None) and worth_a_try(self.model):
+                    made = self._all_of_it(made, request, ctx)
                 self.partitions[self.engine] = made
         if made.form is None:
             raise NotSupportedError(f"engine {self.engine!r} takes no part of the model:\n{made.explain()}")
         return made.form
+
+    def _all_of_it(self, parts: Partition, request: Request, ctx: Context) -> Partition:
+        try:
+            found = whole(self.model, self.engine, self.options)
+            if found.form is None or parts.form is None:
+                return parts if found.form is None else found
+            form = found.form
+            self._check(form, request, ctx, form.run(*request, ctx), self.model.native.run(*request, ctx))
+        except (MillstreamError, RuntimeError, ValueError) as error:
+            parts.note = f"not altogether: {str(error).splitlines()[0][:300]}"
+            return parts
+        times = measure({"parts": parts.form, "whole": form}, request, ctx, self._seconds / 4)
+        return found if times["whole"] < times["parts"] else parts
 
     def _make(self, name: str) -> Form:
         if name == "native":

@@ -36,7 +36,7 @@ class Partition:
     Attributes:
         form: to run it; None when the engine takes nothing.
         taken: number of operators that the engine runs, groups: in how many sub-models.
-        refused: (operator, why) of those it does not take.
+        refused: (operator, why) of those it does not take; note: what else there is to say.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,11 @@ class Partition:
         self.taken = 0
         self.groups = 0
         self.refused: list[tuple[Operator, str]] = []
+        self.note = ""
 
     def explain(self) -> str:
         """One line for what is taken, one for each kind of refusal."""
-        lines = [f"{self.taken} operators in {self.groups} engine sub-models"]
+        lines = [f"{self.taken} operators in {self.groups} engine sub-models"] + ([self.note] if self.note else [])
         why: dict[tuple[str, str], int] = defaultdict(int)
         for op, reason in self.refused:
             why[op.type, reason.splitlines()[0]] += 1

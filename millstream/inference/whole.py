@@ -18,14 +18,11 @@ from millstream.inference import engines
 from millstream.inference.engine_op import SubModel, array_of
 from millstream.inference.model import Form, Model, Result
 from millstream.inference.partition import Partition
-from millstream.ir import walk
 from millstream.ops._values import LoD
 from millstream.passes import pipelines
 from millstream.runtime.plan import Context
 
 _numbers = itertools.count()
-_DIFFERENT = frozenset({"multiclass_nms", "multiclass_nms2"})
-"""Operators whose ONNX form treats some inputs otherwise (boxes without area): right on one request, wrong on another."""
 
 
 class WholeForm(Form):
@@ -57,11 +54,8 @@ class WholeForm(Form):
 
 
 def worth_a_try(model: Model) -> bool:
-    """Whether the Program has loops or sequences, which a partition leaves, and nothing that is another thing in ONNX."""
-    program = model.program
-    if any(op.type in _DIFFERENT for op in walk.all_ops(program)):
-        return False
-    return len(program.blocks) > 1 or any(v.lod_level for v in model.vars)
+    """Whether the Program has loops or sequences, which a partition leaves."""
+    return len(model.program.blocks) > 1 or any(v.lod_level for v in model.vars)
 
 
 def whole(model: Model, engine: str, options: engines.Options) -> Partition:

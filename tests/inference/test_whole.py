@@ -8,7 +8,7 @@ import pytest
 
 import millstream
 import millstream.fluid as fluid
-from millstream.errors import MillstreamError, OperatorError
+from millstream.errors import MillstreamError, NotSupportedError, OperatorError
 from millstream.inference import engines
 from millstream.inference import whole as room
 
@@ -78,6 +78,28 @@ def test_an_engine_that_takes_no_part_takes_all(tmp_path):
     assert model.engine_for(feed) == "onnxruntime whole"
     for got, want in zip(model.run(feed).values(), millstream.load(str(tmp_path)).run(feed).values()):
         np.testing.assert_array_equal(np.array(got), np.array(want))
+
+
+@pytest.mark.parametrize("faster", ["parts", "whole"])
+def test_an_engine_takes_all_where_that_is_faster(text_model, monkeypatch, faster):
+    monkeypatch.setattr(
+        "millstream.inference.candidates.measure", lambda forms, *_: {name: 1.0 + (name != faster) for name in forms}
+    )
+    model = millstream.load(text_model, engine="onnxruntime")
+    given = {"words": [[1, 2, 3], [4]], "wide": np.ones((2, 4), "float32")}
+    assert model.engine_for(given) == {"parts": "onnxruntime", "whole": "onnxruntime whole"}[faster]
+    for got, want in zip(model.run(given).values(), millstream.load(text_model).run(given).values()):
+        np.testing.assert_allclose(np.array(got), np.array(want), rtol=1e-5, atol=1e-6)
+
+
+def test_an_engine_that_can_not_take_all_takes_parts(text_model, monkeypatch):
+    def refuse(*_):
+        raise NotSupportedError("it reads no sequences")
+
+    monkeypatch.setattr("millstream.inference.candidates.whole", refuse)
+    model = millstream.load(text_model, engine="onnxruntime")
+    assert model.engine_for({"words": [[1]], "wide": np.ones((1, 4), "float32")}) == "onnxruntime"
+    assert "not altogether: it reads no sequences" in model.explain()
 
 
 def test_what_can_not_go_altogether(tmp_path, save_model, image_model):

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 from families import all_families
 from family_status import STATUS
@@ -12,8 +13,19 @@ FAMILIES = [
     pytest.param(name, module, variant, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name, module, variant in all_families()
 ]
-# Boxes without area that touch suppress each other in Fluid (their overlap is not a number) and not in ONNX.
-NO_AREA = "detect/ssd-normalised:test"
+
+
+# Many boxes have no area, and scores so near each other that two of them may change places, one at the end fall out.
+CROWDED = "detect/ssd-normalised:test"
+
+
+def same_boxes(want, got, tolerance=1e-4):
+    """Every image has as many boxes, and of a hundred at most one without a partner."""
+    for (a, la), (b, lb) in zip(want, got, strict=True):
+        assert la == lb
+        for x, y in zip(np.split(a, np.cumsum(la[-1])[:-1]), np.split(b, np.cumsum(la[-1])[:-1])):
+            gaps = np.abs(x[:, None] - y[None]).max(2).min(1)
+            assert (gaps > tolerance).mean() <= 0.01
 
 
 def test_every_family_has_its_status():
@@ -30,9 +42,7 @@ def test_round_trip(name, module, variant):
         for out in model.graph.output:  # no scalars: a Fluid tensor has a dim, and one of unknown shape states none
             shape = out.type.tensor_type
             assert not shape.HasField("shape") or len(shape.shape.dim) > 0, out.name
-        ran = one.run_onnx(model)
-        if f"{name}:{kind}" != NO_AREA:
-            compare(want, ran)
+        (same_boxes if f"{name}:{kind}" == CROWDED else compare)(want, one.run_onnx(model))
         compare(want, one.run_imported(model))
     assert found == STATUS[name]
 
@@ -49,7 +59,7 @@ NOT_IN_OPENVINO = (
 def test_in_openvino(name, module, variant):
     openvino = pytest.importorskip("openvino")
     for kind, one in inference_of(module, variant):
-        if not one.fetches or f"{name}:{kind}" in (NO_AREA, *NOT_IN_OPENVINO):
+        if not one.fetches or f"{name}:{kind}" in NOT_IN_OPENVINO:
             continue
         model = one.export()
         core = openvino.Core()
@@ -59,4 +69,5 @@ def test_in_openvino(name, module, variant):
         names = [next(n for n in i.get_names() if n in given) for i in compiled.inputs]
         found = compiled([given[n] for n in names])
         arrays = [found[i] for i in range(len(compiled.outputs))]
-        compare(one.run(), one.grouped([o.name for o in model.graph.output], arrays), 1e-3)
+        found = one.grouped([o.name for o in model.graph.output], arrays)
+        (same_boxes if f"{name}:{kind}" == CROWDED else compare)(one.run(), found, 1e-3)

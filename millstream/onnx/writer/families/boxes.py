@@ -304,6 +304,38 @@ def _best_rows(g: Graph, seg: Segments, scores: Value, top: int) -> Value:
     return seg.unpad(g.op("ScatterElements", lowest, index, values, axis=0))
 
 
+def _suppressed(e: Emission, low: Value, high: Value, able: Value, threshold: float) -> Value:
+    """[kept, 3]: image, class, box; by image, class, falling score."""
+    g = e.g
+    return g.op(
+        "NonMaxSuppression", g.concat([low, high], 2), able, g.const([np.iinfo(np.int32).max], np.int64),
+        g.const([threshold], np.float32), g.const([e["score_threshold"]], np.float32),
+    )  # fmt: skip
+
+
+def _with_flat_boxes(e: Emission, low: Value, high: Value, able: Value) -> Value:
+    """The same where boxes may have no area: such ones suppress each other as soon as they touch, and nothing else.
+
+    Their overlap in Fluid is 0 / 0, which no threshold allows.
+    """
+    g = e.g
+    flat = g.transpose(g.reduce("ReduceMin", high - low, [2], True), [0, 2, 1]) <= 0.0
+    out = g.const(np.finfo(able.dtype).min, able.dtype)
+    grow = [g.op("Abs", side) * 5e-7 + 1e-7 for side in (low, high)]  # then those that touch overlap
+    parts = [
+        _suppressed(e, low, high, g.where(flat, out, able), e["nms_threshold"]),
+        _suppressed(e, low - grow[0], high + grow[1], g.where(flat, able, out), 1e-12),
+    ]
+    found = g.concat(parts, 0)
+    count = g.dim(found, 0)
+    _, order = g.ops("TopK", 2, g.op("GatherND", able, found), count, dtypes=[able.dtype, np.int64], axis=0)
+    found = g.gather(found, order)
+    image, label = (g.squeeze(g.slice(found, 1, k, k + 1), 1) for k in (0, 1))
+    group = image * g.dim(able, 1) + label
+    _, order = g.ops("TopK", 2, group * count + g.arange(count), count, dtypes=[np.int64, np.int64], axis=0, largest=0)
+    return g.gather(found, order)
+
+
 @emits("multiclass_nms", "multiclass_nms2")
 def multiclass_nms(e: Emission) -> None:
     """NonMaxSuppression over all images and classes, then the best `keep_top_k` of each image."""
@@ -320,12 +352,11 @@ def multiclass_nms(e: Emission) -> None:
     low, high = corners(g, boxes)
     # a box whose corners are exchanged has no area in Fluid; ONNX would turn it around
     turned = g.reduce("ReduceMax", g.cast(high < low, np.int32), [2], True) > 0
-    taken = g.concat([low, g.where(turned, low, high if e["normalized"] else high + 1.0)], 2)
-    largest = g.const([np.iinfo(np.int32).max], np.int64)
-    found = g.op(
-        "NonMaxSuppression", taken, able, largest, g.const([e["nms_threshold"]], np.float32),
-        g.const([e["score_threshold"]], np.float32),
-    )  # [kept, 3]: image, class, box; by image, class, falling score
+    high = g.where(turned, low, high if e["normalized"] else high + 1.0)
+    if e["normalized"]:
+        found = _with_flat_boxes(e, low, high, able)
+    else:
+        found = _suppressed(e, low, high, able, e["nms_threshold"])
     image, label, at = (g.squeeze(g.slice(found, 1, k, k + 1), 1) for k in range(3))
     if classes is not None:
         label = g.gather(classes, label)
