@@ -42,8 +42,9 @@ def test_round_trip(name, module, variant):
         for out in model.graph.output:  # no scalars: a Fluid tensor has a dim, and one of unknown shape states none
             shape = out.type.tensor_type
             assert not shape.HasField("shape") or len(shape.shape.dim) > 0, out.name
-        (same_boxes if f"{name}:{kind}" == CROWDED else compare)(want, one.run_onnx(model))
-        compare(want, one.run_imported(model))
+        check = same_boxes if f"{name}:{kind}" == CROWDED else compare
+        check(want, one.run_onnx(model))
+        check(want, one.run_imported(model))
     assert found == STATUS[name]
 
 
