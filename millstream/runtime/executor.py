@@ -108,7 +108,12 @@ class Executor:
         ctx = Context(scope, self._rng(program), self, self._device)
         recorder = profiler.active()
         if recorder is None:
-            return plan.run(tensors, lods, ctx)
+            try:
+                return plan.run(tensors, lods, ctx)
+            except Exception as error:
+                for name, tensor in zip(names, tensors):
+                    _explain_rank(program.global_block().var(name), tensor, error)
+                raise
         ctx.recorder = recorder
         recorder.run(plan.lowered)
         try:
@@ -214,7 +219,7 @@ class Executor:
                 text = f"feed: the program has no variable {name!r} (misspelt, or pruned); it is ignored"
                 warnings.warn(text, stacklevel=4)
                 continue
-            t, lod = feed_value(var, value, self._device)
+            t, lod = feed_value(var, value, self._device, any_rank=True)
             names.append(name)
             tensors.append(t)
             lods.append(lod)
@@ -253,8 +258,11 @@ def fetch_names(fetch_list: Any) -> list[str]:
     return names
 
 
-def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[Any, LoD]:
-    """The tensor and LoD of one feed, checked against its declaration."""
+def feed_value(var: Variable, value: Any, device: torch.device, any_rank: bool = False) -> tuple[Any, LoD]:
+    """The tensor and LoD of one feed, checked against its declaration.
+
+    With `any_rank`, what ``fluid.layers.data`` declares takes any shape, as in Fluid: the operators decide.
+    """
     lod: LoD = NO_LOD
     if isinstance(value, LoDTensor):
         t = value._t
@@ -276,7 +284,7 @@ def feed_value(var: Variable, value: Any, device: torch.device) -> tuple[Any, Lo
     if var._dtype is not None and t.dtype is not TORCH_DTYPE.get(var._dtype):
         t = _fit_dtype(var, t)
     if var.has_shape:
-        _check_shape(var, t)
+        _check_shape(var, t, any_rank)
     return t, lod
 
 
@@ -317,18 +325,22 @@ def _fit_dtype(var: Variable, t: torch.Tensor) -> torch.Tensor:
     return t.to(want)
 
 
-def _check_shape(var: Variable, t: torch.Tensor) -> None:
+def _explain_rank(var: Variable, t: torch.Tensor, error: Exception | None = None) -> None:
+    """Raise FeedError where `t` has another rank than `var` (what it led to: `error`)."""
+    if var.is_data and var.op is None and len(var.shape) != t.dim():
+        why = "" if error is None else f"; the operators did not take that: {error}"
+        raise FeedError(
+            f"feed {var.describe()}: expected rank {len(var.shape)}, received rank {t.dim()} (shape {list(t.shape)}){why}"
+        ) from error
+
+
+def _check_shape(var: Variable, t: torch.Tensor, any_rank: bool) -> None:
     want = var.shape
     if not var.is_data or var.op is not None:  # an operator writes over it (reshape in place): its shape is the later one
         return
-    if len(want) != t.dim():
-        if not var.need_check_feed and _is_only_flattened(var, t.dim()):
-            return
-        raise FeedError(
-            f"feed {var.describe()}: expected rank {len(want)}, received rank {t.dim()} (shape {list(t.shape)})"
-        )
-    if not var.need_check_feed:
-        return  # fluid.layers.data only promises a rank: programs feed other sizes than they declared
+    if not var.need_check_feed and (any_rank or len(want) == t.dim() or _is_only_flattened(var, t.dim())):
+        return  # fluid.layers.data promises nothing: programs feed other sizes, and [1] for a number, than they declared
+    _explain_rank(var, t)
     for k, (d, got) in enumerate(zip(want, t.shape)):
         if d >= 0 and d != got:
             raise FeedError(

@@ -184,7 +184,7 @@ class QueueReader:
             )
         if len(batch) != len(self.slots):
             raise FeedError(f"read: a batch of {len(batch)} tensors came, {len(self.slots)} are declared")
-        return [feed_value(var, tensor, self.device) for var, tensor in zip(self._declared, batch)]
+        return [feed_value(var, tensor, self.device, any_rank=True) for var, tensor in zip(self._declared, batch)]
 
 
 class Prefetch:

@@ -89,6 +89,13 @@ def test_wrong_feeds(value, words):
         exe.run(feed={"x": value}, fetch_list=[loss])
 
 
+def test_operators_decide_about_the_rank_of_what_layers_data_declares():
+    x, beta = fluid.layers.data("x", [2]), fluid.layers.data("beta", [], append_batch_size=False)
+    out = fluid.layers.elementwise_mul(x, beta)
+    feed = {"x": np.ones((3, 2), "float32"), "beta": np.array([2.0], "float32")}
+    assert fluid.Executor().run(feed=feed, fetch_list=[out])[0].tolist() == [[2.0, 2.0]] * 3
+
+
 def test_a_feed_that_fits_is_converted():
     _, _, loss = small_net()
     exe = started()
