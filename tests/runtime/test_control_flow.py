@@ -244,7 +244,10 @@ def test_gradient_through_dynamic_rnn_is_that_of_differences():
     def value(a):
         return exe.run(feed={"x": fluid.create_lod_tensor(a, [[2, 1, 3]], fluid.CPUPlace())}, fetch_list=[loss])[0].item()
 
-    got = exe.run(feed={"x": fluid.create_lod_tensor(data, [[2, 1, 3]], fluid.CPUPlace())}, fetch_list=[grad])[0]
+    feed = {"x": fluid.create_lod_tensor(data, [[2, 1, 3]], fluid.CPUPlace())}
+    (found,) = exe.run(feed=feed, fetch_list=[grad], return_numpy=False)
+    assert found.recursive_sequence_lengths() == [[2, 1, 3]]
+    got = np.array(found)
     for index in np.ndindex(*data.shape):
         step = np.zeros_like(data)
         step[index] = 1e-6
