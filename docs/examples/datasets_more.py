@@ -16,18 +16,21 @@ print(pixels.shape, 0 <= label < 100, first(paddle.dataset.cifar.test100())[0].s
 #: paddle.dataset.sentiment.train, paddle.dataset.sentiment.test, paddle.dataset.sentiment.get_word_dict
 words = paddle.dataset.sentiment.get_word_dict()
 ids, label = first(paddle.dataset.sentiment.train)
-print(len(words) > 0, len(ids) > 0, label in (0, 1), callable(paddle.dataset.sentiment.test))
+print(len(words) > 0, max(ids) < len(words), label in (0, 1))
+print(sorted({label for _, label in paddle.dataset.sentiment.train()}), all(ids for ids, _ in paddle.dataset.sentiment.test()))
 #: paddle.dataset.wmt14.gen, paddle.dataset.wmt16.validation
 print(len(first(paddle.dataset.wmt14.gen(6))), len(first(paddle.dataset.wmt16.validation(6, 7))))
 #: paddle.dataset.movielens.user_info, paddle.dataset.movielens.UserInfo, paddle.dataset.movielens.MovieInfo
 users, films = paddle.dataset.movielens.user_info(), paddle.dataset.movielens.movie_info()
-print(isinstance(list(users.values())[0], paddle.dataset.movielens.UserInfo))
-print(isinstance(list(films.values())[0], paddle.dataset.movielens.MovieInfo))
+user, film = list(users.values())[0], list(films.values())[0]
+print(isinstance(user, paddle.dataset.movielens.UserInfo), len(user.value()), user.index == user.value()[0])
+print(isinstance(film, paddle.dataset.movielens.MovieInfo), film.index == list(films)[0], len(film.value()))
 #: paddle.dataset.imdb.tokenize, paddle.dataset.imdb.build_dict
 import re
 
 documents = re.compile(r"aclImdb/train/pos/.*\.txt$")
-print(isinstance(next(iter(paddle.dataset.imdb.tokenize(documents))), list))
+review = next(iter(paddle.dataset.imdb.tokenize(documents)))
+print(len(review) > 0, all(word == word.lower() for word in review))
 print("<unk>" in paddle.dataset.imdb.build_dict(documents, 0))
 #: paddle.dataset.imikolov.word_count, paddle.dataset.imikolov.DataType
 print(sorted(paddle.dataset.imikolov.word_count(["a b a"]).items()))

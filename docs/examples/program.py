@@ -26,7 +26,10 @@ exe.run(fluid.default_startup_program())
 print(value.tolist())
 #: fluid.CPUPlace
 exe = fluid.Executor(fluid.CPUPlace())
-print(isinstance(exe.place, fluid.CPUPlace))
+print(exe.place, exe.run(fetch_list=[layers.fill_constant([1], "float32", 2.0)])[0].tolist())
+tensor = fluid.LoDTensor()
+tensor.set(np.ones((2, 1), "float32"), fluid.CPUPlace())  # where a tensor's memory is
+print(tensor.shape())
 #: fluid.CUDAPlace, fluid.is_compiled_with_cuda, core.is_compiled_with_cuda
 place = fluid.CUDAPlace(0) if fluid.core.is_compiled_with_cuda() else fluid.CPUPlace()
 print(fluid.is_compiled_with_cuda() == isinstance(place, fluid.CUDAPlace))
@@ -78,12 +81,14 @@ with fluid.unique_name.guard("other_"):
     print(fluid.unique_name.generate("fc"))
 #: fluid.Variable
 x = fluid.data("x", [None, 3])
-print(isinstance(x, fluid.Variable), x.name, x.shape, x.dtype == fluid.core.VarDesc.VarType.FP32)
+print(isinstance(x, fluid.Variable), x.name, x.shape, x.dtype, x.lod_level, x.stop_gradient)
+print(x.to_string(True).splitlines()[0])
 y = (x * 2.0 + 1.0) / x  # operators append operators
 print([op.type for op in fluid.default_main_program().global_block().ops])
 #: framework.Parameter
 w = layers.create_parameter([2, 3], "float32", name="w")
-print(isinstance(w, fluid.framework.Parameter), w.trainable, fluid.default_main_program().all_parameters()[0].name)
+print([p.name for p in fluid.default_main_program().all_parameters()], w.trainable, w.persistable, w.optimize_attr)
+print(isinstance(w, fluid.framework.Parameter), isinstance(layers.relu(w), fluid.framework.Parameter))
 #: fluid.in_dygraph_mode
 print(fluid.in_dygraph_mode())
 with fluid.dygraph.guard():

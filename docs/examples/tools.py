@@ -33,7 +33,9 @@ except Exception as error:
 #: framework.Block, framework.Operator, core.VarDesc, core.VarDesc.VarType, core.AttrType
 y = layers.scale(fluid.data("x", [None, 2]), scale=0.5)
 block = fluid.default_main_program().global_block()
-print(isinstance(block, fluid.framework.Block), isinstance(block.ops[0], fluid.framework.Operator))
+print(isinstance(block, fluid.framework.Block), block.idx, sorted(block.vars))
+op = block.ops[0]
+print(isinstance(op, fluid.framework.Operator), op.type, op.input("X"), op.output("Out"), op.attr("scale"))
 print(y.dtype == fluid.core.VarDesc.VarType.FP32, block.ops[0].attr_type("scale") == fluid.core.AttrType.FLOAT)
 print(y.desc.name() == y.name)
 #: framework.convert_np_dtype_to_dtype_, framework.dtype_is_floating, framework.grad_var_name
@@ -90,12 +92,28 @@ x = data([[1.0, 2.0]])
 x.stop_gradient = False
 show(fluid.backward.calc_gradient(layers.reduce_sum(x * x), x))
 #: core.EOFException, core.EnforceNotMet
-print(issubclass(fluid.core.EOFException, Exception), issubclass(fluid.core.EnforceNotMet, Exception))
+reader = layers.py_reader(2, shapes=[[-1, 1]], dtypes=["float32"], use_double_buffer=False)
+x = layers.read_file(reader)
+reader.decorate_paddle_reader(lambda: iter([[(np.ones(1, "float32"),)]]))  # one batch
+exe = fluid.Executor(fluid.CPUPlace())
+exe.run(fluid.default_startup_program())
+reader.start()
+try:
+    while True:
+        print(exe.run(fetch_list=[x])[0].tolist())
+except fluid.core.EOFException:
+    reader.reset()
+try:  # what an operator demands does not hold
+    exe.run(fluid.Program(), fetch_list=["nothing"])
+except fluid.core.EnforceNotMet as error:
+    print(isinstance(error, RuntimeError), "nothing" in str(error))
 #: core.SelectedRows, core.Variable
 rows = fluid.core.SelectedRows([2, 5], 10)  # two rows of a table of ten
 print(rows.rows(), rows.height())
 kept = fluid.global_scope().var("kept")
-print(isinstance(kept, fluid.core.Variable), kept.get_tensor().shape() if kept.get_tensor()._is_initialized() else "empty")
+print(isinstance(kept, fluid.core.Variable), kept.get_tensor()._is_initialized())
+kept.get_tensor().set(np.ones((2, 3), "float32"), fluid.CPUPlace())
+print(fluid.global_scope().find_var("kept").get_tensor().shape())
 #: fluid.LoDTensorArray
 array = fluid.LoDTensorArray()
 array.append(fluid.create_lod_tensor(np.ones((2, 1), "float32"), [[2]], fluid.CPUPlace()))
@@ -122,10 +140,41 @@ print(count.eval())
 count.reset()
 print(count.eval())
 #: initializer.Initializer, regularizer.WeightDecayRegularizer, clip.GradientClipBase, clip.BaseErrorClipAttr
-print(isinstance(fluid.initializer.Constant(1.0), fluid.initializer.Initializer))
-print(isinstance(fluid.regularizer.L2Decay(0.1), fluid.regularizer.WeightDecayRegularizer))
-print(isinstance(fluid.clip.GradientClipByValue(1.0), fluid.clip.GradientClipBase))
-print(isinstance(fluid.clip.ErrorClipByValue(1.0), fluid.clip.BaseErrorClipAttr))
+class Steps(fluid.initializer.Initializer):
+    """0, 1, 2, …"""
+
+    def __call__(self, var, block):
+        values = np.arange(np.prod(var.shape), dtype="float32").reshape(var.shape)
+        return fluid.initializer.NumpyArrayInitializer(values)(var, block)
+
+
+class Pull(fluid.regularizer.WeightDecayRegularizer):
+    """Towards 1: the decay is w - 1."""
+
+    def __call__(self, param, grad, block):
+        return layers.scale(param, bias=-1.0)
+
+
+class Signs(fluid.clip.GradientClipBase):
+    """Every gradient becomes its sign."""
+
+    def _static_clip(self, params_grads):
+        return [(p, layers.sign(g)) for p, g in params_grads]
+
+
+class Halved(fluid.clip.BaseErrorClipAttr):
+    """Of a value's gradient, on its way back."""
+
+    def _append_clip_op(self, block, grad_name):
+        block.append_op("scale", {"X": grad_name}, {"Out": grad_name}, {"scale": 0.5})
+
+
+x = data([[1.0, 2.0]])
+y = layers.fc(x, 1, param_attr=fluid.ParamAttr("w", initializer=Steps()), bias_attr=False)
+y._set_error_clip(Halved())
+fluid.optimizer.SGD(0.5, regularization=Pull(), grad_clip=Signs()).minimize(layers.reduce_sum(y))
+show(y, y.name + "@GRAD")
+show(fluid.default_main_program().global_block().var("w"))
 #: regularizer.append_regularization_ops
 x = data([[1.0]])
 weight = fluid.ParamAttr(initializer=fluid.initializer.Constant(2.0))
@@ -191,7 +240,7 @@ fluid.monkey_patch_variable()  # done when fluid is imported
 show(data([1.0]) + 1.0)
 #: transpiler.RoundRobin, transpiler.HashName, transpiler.ps_dispatcher.PSDispatcher
 turns = fluid.transpiler.RoundRobin(["a:6000", "b:6000"])
-print(turns.dispatch([None, None, None]), isinstance(turns, fluid.transpiler.ps_dispatcher.PSDispatcher))
+print(turns.dispatch([None, None, None]), isinstance(turns, fluid.transpiler.ps_dispatcher.PSDispatcher), turns.eps)
 by_name = fluid.transpiler.HashName(["a:6000", "b:6000"])
 x = fluid.data("x", [None, 2])
 print(by_name.dispatch([x.desc]) == by_name.dispatch([x.desc]))
@@ -206,7 +255,7 @@ config = fluid.core.AnalysisConfig("model")
 config.disable_gpu()
 config.switch_use_feed_fetch_ops(False)
 predictor = fluid.core.create_paddle_predictor(config)
-print(isinstance(predictor, fluid.core.AnalysisPredictor), issubclass(fluid.core.AnalysisPredictor, fluid.core.PaddlePredictor))
+print(predictor.get_input_names(), isinstance(predictor, fluid.core.AnalysisPredictor), isinstance(predictor, fluid.core.PaddlePredictor))
 x = predictor.get_input_tensor("x")
 x.copy_from_cpu(np.array([[1.0, 2.0]], "float32"))
 predictor.zero_copy_run()
@@ -219,7 +268,10 @@ print(fluid.core.paddle_dtype_size(fluid.core.PaddleDType.INT64), len(fluid.core
 #: core.VarBase
 with fluid.dygraph.guard():
     x = fluid.dygraph.to_variable(np.ones(2, "float32"))
-    print(isinstance(x, fluid.core.VarBase), x.shape)
+    print(isinstance(x, fluid.core.VarBase), x.shape, x.numpy().tolist())
+    x.stop_gradient = False
+    layers.reduce_sum(x * x).backward()
+    print(x.gradient().tolist())
 #: BuildStrategy.ReduceStrategy, BuildStrategy.GradientScaleStrategy
 strategy = fluid.BuildStrategy()
 strategy.reduce_strategy = fluid.BuildStrategy.ReduceStrategy.Reduce
@@ -228,15 +280,21 @@ print(strategy.reduce_strategy == fluid.BuildStrategy.ReduceStrategy.Reduce)
 #: reader.DataLoaderBase, reader.GeneratorLoader, reader.DygraphGeneratorLoader
 x = fluid.data("x", [None, 2])
 loader = fluid.io.DataLoader.from_generator(feed_list=[x], capacity=2)
-print(isinstance(loader, fluid.reader.GeneratorLoader), issubclass(fluid.reader.GeneratorLoader, fluid.reader.DataLoaderBase))
+loader.set_batch_generator(lambda: iter([np.ones((3, 2), "float32")]), places=fluid.CPUPlace())
+print(isinstance(loader, fluid.reader.GeneratorLoader), isinstance(loader, fluid.reader.DataLoaderBase))
+print([np.array(batch[0][x.name]).shape for batch in loader()])
 with fluid.dygraph.guard():
     loader = fluid.io.DataLoader.from_generator(capacity=2, return_list=True)
-    print(isinstance(loader, fluid.reader.DygraphGeneratorLoader))
+    loader.set_batch_generator(lambda: iter([np.ones((3, 2), "float32")]), places=fluid.CPUPlace())
+    print(isinstance(loader, fluid.reader.DygraphGeneratorLoader), [batch[0].shape for batch in loader()])
 #: dataset.DatasetBase, dataset.InMemoryDataset, dataset.QueueDataset, dataset.FileInstantDataset
 factory = fluid.DatasetFactory()
 for name in ("InMemoryDataset", "QueueDataset", "FileInstantDataset"):
     made = factory.create_dataset(name)
     print(type(made).__name__, isinstance(made, getattr(fluid.dataset, name)), isinstance(made, fluid.dataset.DatasetBase))
+    made.set_batch_size(4)
+    made.set_use_var([fluid.data(name, [None, 1], "int64", lod_level=1)])
+    print(made.desc().split("batch_size: ")[1].split()[0], name in made.desc())
 #: data_feeder.DataToLoDTensorConverter
 converter = fluid.data_feeder.DataToLoDTensorConverter(fluid.CPUPlace(), 1, [-1, 1], "int64")
 for sentence in ([1, 2], [3]):
