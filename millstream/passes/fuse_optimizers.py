@@ -57,6 +57,7 @@ _KINDS = {
     "lars_momentum": _Kind(("Param", "Velocity"), ("mu", "lars_coeff", "lars_weight_decay")),
 }  # fmt: skip
 _RATE = "LearningRate"
+_TAKE_HALF = ("sgd", "momentum", "adam")  # kernels that read gradients of bfloat16
 
 
 def _out(slot: str) -> str:
@@ -97,7 +98,9 @@ def fuse_optimizers(work: Work) -> int:
         replaced.update(dict.fromkeys(positions))
         replaced.update((at, None) for p in positions if p in decays for at in decays[p].positions)
         replaced.update((at, None) for p in positions[:-1] for at in _own_rate(uses, p))
-        replaced[positions[-1]] = _build(work, uses, key[0], positions, decays)
+        fused = replaced[positions[-1]] = _build(work, uses, key[0], positions, decays)
+        if fused is not None and key[0] in _TAKE_HALF:
+            replaced.update(dict.fromkeys(_skip_casts(uses, fused, positions, decays)))
     if replaced:
         work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
         work.program._touch()
@@ -196,6 +199,23 @@ def _in_the_way(uses: Uses, positions: list[int], decays: dict[int, _Decay]) -> 
             if any(p < r <= positions[-1] and (r not in mine or r != p) for r in uses.readers.get(name, ())):
                 return f"{name!r} is read between the updates"
     return None
+
+
+def _skip_casts(uses: Uses, fused: Operator, positions: list[int], decays: dict[int, _Decay]) -> list[int]:
+    """Make `fused` read bfloat16 gradients themselves; the positions of the casts to float32 that nobody needs any more."""
+    found, grads = [], fused.input("Grad")
+    for k, p in enumerate(positions):
+        reader = decays[p].positions[1] if p in decays else p
+        made = uses.producer(grads[k], reader)
+        if made is None or uses.ops[made].type != "cast" or uses.ops[made].attr("in_dtype") != VarType.BF16:
+            continue
+        source, mine = uses.ops[made].input("X"), {reader, p}  # the sum of a decay may write into the gradient
+        alone = mine.issuperset(uses.readers[grads[k]]) and {made, *mine}.issuperset(uses.writers[grads[k]])
+        if alone and not uses.seen_outside(grads[k]) and uses.written_between(source, made, positions[-1]) is None:
+            grads[k] = source[0]
+            found.append(made)
+    fused.inputs["Grad"] = grads
+    return found
 
 
 def _build(work: Work, uses: Uses, kind_name: str, positions: list[int], decays: dict[int, _Decay]) -> Operator:

@@ -5,7 +5,8 @@ They take lists; each is of the formulas in adam.py and descent.py with equal ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -13,17 +14,42 @@ import torch
 _ENDLESS = torch.tensor(1e30)
 
 
+# Numbers of a bfloat16 gradient that are read at a time, as float32 that stays in the cache.
+_PIECE = 1 << 18
+
+
 def ready(*columns: Sequence[torch.Tensor]) -> bool:
-    """Whether the kernels can take these tensors: contiguous, float32 or float64, of one shape, in main memory."""
+    """Whether the kernels can take these tensors: contiguous, float32 or float64, of one shape, in main memory.
+
+    The second column, gradients, may be bfloat16: see :func:`singly`.
+    """
     dtype = columns[0][0].dtype
     # unlike columns of tensors, gradients may be SelectedRows
     if dtype is not torch.float32 and dtype is not torch.float64:
         return False
     return all(
-        isinstance(t, torch.Tensor) and t.dtype is dtype and t.shape == p.shape and t.is_cpu and t.is_contiguous()
-        for c in columns
+        isinstance(t, torch.Tensor) and t.shape == p.shape and t.is_cpu and t.is_contiguous()
+        and (t.dtype is dtype or (k == 1 and t.dtype is torch.bfloat16))
+        for k, c in enumerate(columns)
         for p, t in zip(columns[0], c)
-    )
+    )  # fmt: skip
+
+
+def is_half(grads: Sequence[Any]) -> bool:
+    return any(isinstance(g, torch.Tensor) and g.dtype is torch.bfloat16 for g in grads)
+
+
+def singly(update: Callable[..., None], grads: Sequence[torch.Tensor], *columns: Sequence[torch.Tensor]) -> None:
+    """update(grads, *columns) with gradients in the type of the first column; large ones of bfloat16 piece by piece."""
+    near = [k for k, (g, p) in enumerate(zip(grads, columns[0])) if g.dtype is p.dtype or g.numel() <= _PIECE]
+    if near:
+        update([grads[k].to(columns[0][k].dtype) for k in near], *([c[k] for k in near] for c in columns))
+    for k in sorted(set(range(len(grads))).difference(near)):
+        flat, rest = grads[k].view(-1), [c[k].view(-1) for c in columns]
+        piece = torch.empty(_PIECE, dtype=rest[0].dtype)
+        for at in range(0, flat.numel(), _PIECE):
+            part = flat[at : at + _PIECE]
+            update([piece[: part.numel()].copy_(part)], *([c[at : at + _PIECE]] for c in rest))
 
 
 def adam(

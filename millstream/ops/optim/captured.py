@@ -13,6 +13,7 @@ def sgd(param, lr, grad, *, aliased=frozenset()):
 
 
 def _decayed(params, grads, rate):
+    grads = [g.to(p.dtype) for p, g in zip(params, grads)]  # of bfloat16, too
     return [g + rate * p for p, g in zip(params, grads)] if rate else grads
 
 

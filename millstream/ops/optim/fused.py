@@ -15,7 +15,9 @@ from millstream.ops.optim.descent import momentum, sgd
 
 
 def _decayed(params, grads, rate):
-    """Gradients with L2 decay; the pass fuses it only where they are dense."""
+    """Gradients with L2 decay, in the parameters' type; the pass fuses it only where they are dense."""
+    if _onepass.is_half(grads):
+        grads = [g.to(p.dtype) for p, g in zip(params, grads)]
     return list(torch._foreach_add(grads, params, alpha=rate)) if rate else grads
 
 
@@ -23,9 +25,10 @@ def _decayed(params, grads, rate):
     captured=captured.fused_sgd)  # fmt: skip
 def fused_sgd(params, grads, lr, *, weight_decay: float = 0.0):
     """sgd of each Param with Grad + weight_decay * Param, in place."""
-    if weight_decay:
+    if weight_decay or _onepass.is_half(grads):
         if _onepass.ready(params, grads):
-            _onepass.sgd(params, grads, scalar(lr), weight_decay)
+            rate = scalar(lr)
+            _onepass.singly(lambda g, p: _onepass.sgd(p, g, rate, weight_decay), grads, params)
             return params
         grads = _decayed(params, grads, weight_decay)
     if any(isinstance(g, SelectedRows) for g in grads):
@@ -41,7 +44,12 @@ def fused_sgd(params, grads, lr, *, weight_decay: float = 0.0):
 def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool = False, weight_decay: float = 0.0):
     """momentum of each Param with Grad + weight_decay * Param, in place."""
     if _onepass.ready(params, grads, velocity):
-        _onepass.momentum(params, grads, velocity, scalar(lr), mu, use_nesterov, weight_decay)
+        rate = scalar(lr)
+
+        def update(g, p, v):
+            _onepass.momentum(p, g, v, rate, mu, use_nesterov, weight_decay)
+
+        _onepass.singly(update, grads, params, velocity)
     else:
         grads = _decayed(params, grads, weight_decay)
         both = frozenset({"ParamOut", "VelocityOut"})
@@ -75,7 +83,11 @@ def fused_adam(
     for k, powers in enumerate(zip(first, second)):
         groups[powers].append(k)
     for powers, members in groups.items():
-        p, g, m1, m2 = ([c[k] for k in members] for c in (params, grads, moment1, moment2))
-        _onepass.adam(p, g, m1, m2, adam_rate(scalar(lr), *powers), beta1, beta2, epsilon, weight_decay)
+        rate = adam_rate(scalar(lr), *powers)
+
+        def update(g, p, m1, m2, rate=rate):
+            _onepass.adam(p, g, m1, m2, rate, beta1, beta2, epsilon, weight_decay)
+
+        _onepass.singly(update, *([c[k] for k in members] for c in (grads, params, moment1, moment2)))
     powers = torch._foreach_mul(beta1_pows, beta1), torch._foreach_mul(beta2_pows, beta2)
     return params, moment1, moment2, *(list(p) for p in powers)

@@ -369,3 +369,38 @@ def test_sparse_gradients_without_scaling():
         exe.run(startup)
         found = [float(exe.run(main, feed=feed, fetch_list=[loss])[0][0]) for _ in range(30)]
     assert found[-1] < 0.8 * found[0]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: fluid.optimizer.SGD(0.1), lambda: fluid.optimizer.Momentum(0.1, 0.9), lambda: fluid.optimizer.Adam(0.01),
+    lambda: fluid.optimizer.Momentum(0.1, 0.9, regularization=fluid.regularizer.L2Decay(0.01)),
+], ids=["sgd", "momentum", "adam", "decay"])  # fmt: skip
+def test_updates_read_bfloat16_gradients(make):
+    """The casts of gradients become part of the update: the same numbers with passes and without."""
+
+    def run(passes):
+        main, startup, scope = fluid.Program(), fluid.Program(), fluid.Scope()
+        main.random_seed = startup.random_seed = 5
+        with fluid.program_guard(main, startup), fluid.unique_name.guard():
+            x, y = L.data("x", [600]), L.data("y", [1], dtype="int64")
+            loss = L.mean(L.softmax_with_cross_entropy(L.fc(L.fc(x, 500, act="relu"), 4), y))
+            AMP.decorate(make(), dtype="bfloat16").minimize(loss)
+        exe = fluid.Executor(fluid.CPUPlace())
+        if not passes:
+            exe.passes = ()
+        rng = np.random.RandomState(0)
+        with fluid.scope_guard(scope):
+            exe.run(startup)
+            for _ in range(3):
+                feed = {"x": rng.rand(8, 600).astype("float32"), "y": rng.randint(0, 4, (8, 1))}
+                exe.run(main, feed=feed, fetch_list=[loss])
+            plan = list(exe._plans.values())[-1]
+            kinds = [op.type for op in plan.work.program.global_block().ops] if passes else []
+            return kinds, {p.name: np.array(scope.find_var(p.name).get_tensor()) for p in main.all_parameters()}
+
+    kinds, got = run(True)
+    _, want = run(False)
+    assert any(k.startswith("fused_") for k in kinds)
+    assert kinds.count("cast") == sum(k == "cast" for k in kinds[: kinds.index("mul_grad")])  # none behind the gradients
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
