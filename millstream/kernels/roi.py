@@ -1,6 +1,7 @@
 """Loops over regions of interest: alignment, maximum and position-sensitive pooling, and their adjoints.
 
 Images [N, C, H, W], regions [R, 4] (x1, y1, x2, y2), `image` [R] the image of each region; all C-contiguous.
+Where a bin's edge decides which pixels count, it is computed in the regions' own precision (`number`), as in 1.8.5.
 """
 
 from __future__ import annotations
@@ -105,18 +106,19 @@ def maximum(x, rois, image, scale, out, argmax):
     """Maximum of each bin and its flat position in the plane; an empty bin gives 0 and -1."""
     _, channels, height, width = x.shape
     ph_n, pw_n = out.shape[2:]
+    number = rois.dtype.type
     for r in range(rois.shape[0]):
         n = image[r]
         x1, y1 = _round(rois[r, 0] * scale), _round(rois[r, 1] * scale)
         x2, y2 = _round(rois[r, 2] * scale), _round(rois[r, 3] * scale)
-        bh = max(y2 - y1 + 1, 1) / ph_n
-        bw = max(x2 - x1 + 1, 1) / pw_n
+        bh = number(max(y2 - y1 + 1, 1)) / number(ph_n)
+        bw = number(max(x2 - x1 + 1, 1)) / number(pw_n)
         for ph in range(ph_n):
-            ha = int(min(max(math.floor(ph * bh) + y1, 0), height))
-            hb = int(min(max(math.ceil((ph + 1) * bh) + y1, 0), height))
+            ha = int(min(max(math.floor(number(ph) * bh) + y1, 0), height))
+            hb = int(min(max(math.ceil(number(ph + 1) * bh) + y1, 0), height))
             for pw in range(pw_n):
-                wa = int(min(max(math.floor(pw * bw) + x1, 0), width))
-                wb = int(min(max(math.ceil((pw + 1) * bw) + x1, 0), width))
+                wa = int(min(max(math.floor(number(pw) * bw) + x1, 0), width))
+                wb = int(min(max(math.ceil(number(pw + 1) * bw) + x1, 0), width))
                 for c in range(channels):
                     if hb <= ha or wb <= wa:
                         out[r, c, ph, pw] = 0
@@ -136,14 +138,15 @@ def maximum(x, rois, image, scale, out, argmax):
 @njit(cache=True, nogil=True)
 def position_bins(roi, scale, ph_n, pw_n, ph, pw, height, width):
     """(first row, end row, first column, end column) of one bin of position-sensitive pooling."""
-    x1, y1 = _round(roi[0]) * scale, _round(roi[1]) * scale
-    x2, y2 = (_round(roi[2]) + 1.0) * scale, (_round(roi[3]) + 1.0) * scale
-    bh = max(y2 - y1, 0.1) / ph_n
-    bw = max(x2 - x1, 0.1) / pw_n
-    ha = int(min(max(math.floor(ph * bh + y1), 0), height))
-    hb = int(min(max(math.ceil((ph + 1) * bh + y1), 0), height))
-    wa = int(min(max(math.floor(pw * bw + x1), 0), width))
-    wb = int(min(max(math.ceil((pw + 1) * bw + x1), 0), width))
+    number = roi.dtype.type
+    x1, y1 = number(_round(roi[0])) * scale, number(_round(roi[1])) * scale
+    x2, y2 = number(_round(roi[2]) + 1.0) * scale, number(_round(roi[3]) + 1.0) * scale
+    bh = max(y2 - y1, number(0.1)) / number(ph_n)
+    bw = max(x2 - x1, number(0.1)) / number(pw_n)
+    ha = int(min(max(math.floor(number(ph) * bh + y1), 0), height))
+    hb = int(min(max(math.ceil(number(ph + 1) * bh + y1), 0), height))
+    wa = int(min(max(math.floor(number(pw) * bw + x1), 0), width))
+    wb = int(min(max(math.ceil(number(pw + 1) * bw + x1), 0), width))
     return ha, hb, wa, wb
 
 
