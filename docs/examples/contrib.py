@@ -83,6 +83,7 @@ show(layers.shape(out), labels, mask)  # a node of each layer on the way, and on
 optimizer = fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.1), init_loss_scaling=8.0, use_dynamic_loss_scaling=False)
 optimizer.minimize(layers.mean(layers.fc(data([[1.0, 2.0]]), 1)))
 print(any(op.type == "cast" for op in fluid.default_main_program().global_block().ops))
+print(optimizer.get_loss_scaling().name in fluid.default_main_program().global_block().vars)
 #: contrib.memory_usage
 layers.fc(fluid.data("x", [None, 100]), 10)
 low, high, unit = fluid.contrib.memory_usage(fluid.default_main_program(), batch_size=10)

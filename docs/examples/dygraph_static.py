@@ -78,13 +78,26 @@ print(fluid.dygraph.dygraph_to_static.convert_call(np.sum) is np.sum)  # calls i
 #: dygraph.dygraph_to_static.program_translator.ProgramCache
 cache = fluid.dygraph.ProgramTranslator().get_program_cache()
 print(type(cache) is fluid.dygraph.dygraph_to_static.program_translator.ProgramCache)
+with fluid.dygraph.guard():
+    double = fluid.dygraph.declarative(lambda x: x * 2.0)
+    x = fluid.dygraph.to_variable(np.array([1.0, 2.0], "float32"))
+    print(double(x).numpy().tolist())
+    print([op.type for op in cache.last().main_program.global_block().ops])  # the Program that was made
 #: dygraph.dygraph_to_static.program_translator.ConcreteProgram
 x = data([1.0])
 y = x * 2.0
 concrete = fluid.dygraph.dygraph_to_static.program_translator.ConcreteProgram([x], [y], [], None, fluid.default_main_program())
 print(concrete.inputs[0].name, concrete.main_program is fluid.default_main_program())
 #: dygraph.dygraph_to_static.partial_program.PartialProgramLayer
-print(issubclass(fluid.dygraph.dygraph_to_static.partial_program.PartialProgramLayer, fluid.dygraph.Layer))
+x = fluid.data("x", [None, 2])
+y, program = layers.reduce_sum(x * x), fluid.default_main_program()
+with fluid.dygraph.guard():
+    layer = fluid.dygraph.dygraph_to_static.partial_program.PartialProgramLayer(program, [x], [y])
+    value = fluid.dygraph.to_variable(np.array([[1.0, 2.0]], "float32"))
+    value.stop_gradient = False
+    (total,) = layer([value])
+    total.backward()
+    print(total.numpy().tolist(), value.gradient().tolist(), isinstance(layer, fluid.dygraph.Layer))
 #: dygraph.jit.create_program_from_desc, dygraph.jit.extract_vars
 x = fluid.data("x", [None, 2])
 program = fluid.dygraph.jit.create_program_from_desc(fluid.default_main_program().desc)
