@@ -268,16 +268,17 @@ def generate_proposal_labels(
         # in a cascade Fluid takes the first rows, as many as there are boxes, to be in the original image's scale already
         whole = len(boxes) if is_cascade_rcnn else 0
         proposals = np.concatenate([proposals[:whole], proposals[whole:] / scale])
+        crowds = flags.reshape(-1) != 0
         if is_cascade_rcnn:  # the stage before already had the ground truth; boxes that shrank to nothing are dropped
-            size = proposals[:, 2:] - proposals[:, :2] + 1
-            every = proposals[(size > 0).all(1)].astype(dtype)
+            kept = np.flatnonzero((proposals[:, 2:] - proposals[:, :2] + 1 > 0).all(1))
+            every = proposals[kept].astype(dtype)
+            crowds = crowds[kept[kept < len(crowds)]]  # they count for the first rows, though these are no ground truth
         else:
             every = np.concatenate([boxes, proposals]).astype(dtype)
         overlaps = _iou(every, boxes.astype(dtype))
         most = overlaps.max(1) if len(boxes) else np.zeros(len(every), dtype)
         truth = overlaps.argmax(1) if len(boxes) else np.zeros(len(every), np.int64)
-        held = flags.reshape(-1)[: len(most)]  # in a cascade, too, though its first rows are no ground truth
-        most[: len(held)][held != 0] = -1
+        most[: len(crowds)][crowds] = -1
         positive = np.flatnonzero(most >= np.float32(fg_thresh))
         low = np.float32(min(bg_thresh_hi, fg_thresh))
         negative = np.flatnonzero((most >= np.float32(bg_thresh_lo)) & (most < low))
