@@ -104,7 +104,7 @@ def test_packed_convolution_by_itself(dtype):
             names[slot] = fluid.data(slot.lower(), shape, dtype)
         attrs = {"strides": [2, 2], "paddings": [1, 1], "dilations": [1, 1], "groups": 2}
         want, got = (block.create_var(name=n, dtype=dtype) for n in ("want", "got"))
-        plain = {**attrs, "fuse_relu": True, "fuse_residual_connection": True}
+        plain = {**attrs, "fuse_relu": True, "fuse_residual_connection": True, "use_mkldnn": True}
         block.append_op("conv2d", names, {"Output": want}, plain)
         block.append_op("packed_conv2d", names, {"Output": got}, {**attrs, "activation": "relu"})
     feed = {v.name: draw(*v.shape).astype(dtype) for v in names.values()}
