@@ -12,11 +12,15 @@ _conv = node("conv2d|depthwise_conv2d", "conv", out="Output", Input=value("x"), 
 
 
 def _activation(conv: Operator) -> str:
+    if not conv.attr("use_mkldnn"):
+        return ""
     return conv.attr("fuse_activation") or ("relu" if conv.attr("fuse_relu") else "")
 
 
 def _why_not(found: Match) -> str | None:
     conv = found["conv"]
+    if conv.input("Bias") and not conv.attr("use_mkldnn"):
+        return "without use_mkldnn its Bias does not count"
     if found.work.value(found.names["filter"]) is None:
         return "the weights are not known, or may change"
     var = found.var(found.names["x"])
@@ -33,7 +37,7 @@ def _why_not(found: Match) -> str | None:
 def _build(found: Match) -> Operator:
     conv = found["conv"]
     inputs = {slot: conv.input(slot) for slot in ("Input", "Filter", "Bias")}
-    inputs["ResidualData"] = conv.input("ResidualData") if conv.attr("fuse_residual_connection") else []
+    inputs["ResidualData"] = conv.input("ResidualData") if conv.attr("fuse_residual_connection") and conv.attr("use_mkldnn") else []
     attrs = {name: conv.attr(name) for name in ("strides", "paddings", "dilations", "groups")}
     kind = _activation(conv)
     number = conv.attr("fuse_alpha") or (6.0 if kind == "relu6" else 0.0)
