@@ -11,6 +11,7 @@ from millstream.fluid.initializer import Constant, Xavier
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
 from millstream.ir import mode, names
 from millstream.ir.operator import Operator
+from millstream.ir.printer import brief
 from millstream.ir.program import Program, default_main_program, default_startup_program
 from millstream.ir.types import FLOATING, VarType, to_var_type
 from millstream.ir.variable import Parameter, Variable
@@ -80,7 +81,7 @@ class LayerHelper:
         if not isinstance(value, Variable) and not hasattr(value, "_ivar"):
             raise TypeError(
                 f"The type of '{what}' in {self.layer_type} must be Variable, but received {type(value).__name__}: "
-                f"{str(value)[:60]}"
+                f"{brief(value)}"
             )
 
     @property

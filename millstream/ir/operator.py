@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.errors import InvalidProgramError, MissingEntryError
 from millstream.ir import library
+from millstream.ir.printer import brief, op_text
 from millstream.ir.site import Site, user_site
 from millstream.ir.types import AttrType, implied_attr_type
 from millstream.ir.variable import Variable
@@ -207,8 +208,6 @@ class Operator:
         return proto_text.operator_text(self)
 
     def __repr__(self) -> str:
-        from millstream.ir.printer import op_text
-
         return f"<Operator {op_text(self)}>"
 
     def __str__(self) -> str:
@@ -234,6 +233,6 @@ def names_of(value: Any, op_type: str, slot: str) -> list[str]:
         else:
             raise InvalidProgramError(
                 f"operator {op_type}: slot {slot} takes Variables or their names, "
-                f"received {type(item).__name__}: {str(item)[:80]!r}"
+                f"received {type(item).__name__}: {brief(item, 80)!r}"
             )
     return names

@@ -28,3 +28,8 @@ def _value(value: Any) -> str:
         return f"block[{value.idx}]"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def brief(value: Any, width: int = 60) -> str:
+    """The start of what stands for `value` in an error: one line of a Variable, an Operator, …; text of anything else."""
+    return (repr(value) if hasattr(value, "to_string") else str(value))[:width]

@@ -12,6 +12,7 @@ from millstream.errors import AttributeTypeError, InvalidProgramError, Millstrea
 from millstream.ir import library
 from millstream.ir.names import EMPTY_VAR, strip_grad
 from millstream.ir.operator import Operator
+from millstream.ir.printer import brief
 from millstream.ir.types import AttrType, VarType, to_var_type
 from millstream.ir.variable import Parameter, Variable
 from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef, Slot
@@ -148,7 +149,7 @@ def coerce(op: Operator, name: str, kind: AttrType, value: Any, is_dtype: bool =
     except (TypeError, ValueError):
         raise _with_context(
             op,
-            AttributeTypeError(f"attribute {name} must be {kind.name}, received {type(value).__name__}: {str(value)[:60]}"),
+            AttributeTypeError(f"attribute {name} must be {kind.name}, received {type(value).__name__}: {brief(value)}"),
         ) from None
 
 
@@ -161,7 +162,7 @@ def coerce_value(op_type: str, name: str, spec: Any, value: Any) -> Any:
         return value if convert is None else convert(value)
     except (TypeError, ValueError):
         raise AttributeTypeError(
-            f"{op_type}: attribute {name} must be {spec.type.name}, received {type(value).__name__}: {str(value)[:60]}"
+            f"{op_type}: attribute {name} must be {spec.type.name}, received {type(value).__name__}: {brief(value)}"
         ) from None
 
 

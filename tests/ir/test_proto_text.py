@@ -105,3 +105,17 @@ def test_enums():
     assert framework_pb2.VarType.Type.Name(framework_pb2.VarType.LOD_TENSOR) == "LOD_TENSOR"
     assert framework_pb2.AttrType.Name(9) == "LONG" and framework_pb2.LONGS == 11
     assert framework_pb2.OpProto.Attr.DESCRIPTOR.fields_by_name["type"].enum_type.name == "AttrType"
+
+
+def test_errors_name_a_variable_in_one_line():
+    x = network()[0]
+    wrong = (
+        lambda: fluid.layers.conv2d(fluid.data("i", [1, 3, 8, 8]), 4, 3, use_cudnn=x),
+        lambda: fluid.layers.pool2d(fluid.data("j", [1, 3, 8, 8]), 2, pool_type=x),
+        lambda: fluid.default_main_program().global_block().append_op("relu", {"X": [fluid.default_main_program()]}),
+        lambda: fluid.default_main_program().global_block().append_op("scale", {"X": x}, {"Out": x}, {"scale": x}),
+    )
+    for mistake in wrong:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            mistake()
+        assert "lod_tensor {" not in str(caught.value) and "blocks {" not in str(caught.value)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from millstream.errors import ArgumentError, InvalidProgramError
+from millstream.ir.printer import brief
 from millstream.ir.site import user_site
 from millstream.ir.types import dtype_name, to_var_type
 from millstream.ir.variable import Variable
@@ -41,7 +42,7 @@ def _located(layer: str, message: str) -> str:
 def check_variable(value: Any, argument: str, layer: str) -> None:
     """TypeError unless `value` is a Variable."""
     if not is_variable(value):
-        refuse_type(layer, f"'{argument}' must be a Variable, received {type(value).__name__}: {str(value)[:60]!r}")
+        refuse_type(layer, f"'{argument}' must be a Variable, received {type(value).__name__}: {brief(value)!r}")
 
 
 def check_variable_and_dtype(value: Any, argument: str, dtypes: Iterable[str], layer: str) -> None:
@@ -79,7 +80,7 @@ def check_type(value: Any, argument: str, types: type | tuple[type, ...], layer:
     allowed = types if isinstance(types, tuple) else (types,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-        refuse_type(layer, f"'{argument}' must be {names}, received {type(value).__name__}: {str(value)[:60]!r}")
+        refuse_type(layer, f"'{argument}' must be {names}, received {type(value).__name__}: {brief(value)!r}")
 
 
 def check_dtype(dtype: Any, argument: str, dtypes: Iterable[str], layer: str) -> str:

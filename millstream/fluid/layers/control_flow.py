@@ -29,6 +29,7 @@ from millstream.fluid.layers.array import (
 from millstream.fluid.layers.step_rnn import DynamicRNN, StaticRNN
 from millstream.ir import names, walk
 from millstream.ir.block import Block
+from millstream.ir.printer import brief
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import VarType, dtype_name
 from millstream.ir.variable import Variable
@@ -89,7 +90,7 @@ def _need(value: Any, kind: type, layer: str, what: str) -> None:
     if not isinstance(value, kind) and not (kind is Variable and hasattr(value, "_ivar")):
         raise TypeError(
             f"The type of '{what}' in {layer} must be {kind.__name__}, "
-            f"but received {type(value).__name__}: {str(value)[:60]}"
+            f"but received {type(value).__name__}: {brief(value)}"
         )
 
 
