@@ -37,7 +37,8 @@ def _why_not(found: Match) -> str | None:
 def _build(found: Match) -> Operator:
     conv = found["conv"]
     inputs = {slot: conv.input(slot) for slot in ("Input", "Filter", "Bias")}
-    inputs["ResidualData"] = conv.input("ResidualData") if conv.attr("fuse_residual_connection") and conv.attr("use_mkldnn") else []
+    summed = conv.attr("fuse_residual_connection") and conv.attr("use_mkldnn")
+    inputs["ResidualData"] = conv.input("ResidualData") if summed else []
     attrs = {name: conv.attr(name) for name in ("strides", "paddings", "dilations", "groups")}
     kind = _activation(conv)
     number = conv.attr("fuse_alpha") or (6.0 if kind == "relu6" else 0.0)
