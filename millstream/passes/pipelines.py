@@ -32,7 +32,8 @@ FLUID_ONEDNN = ("for_fluid", "fold_dequantize", "spell_quantization", *CLEAN, *_
 """FLUID with fused convolutions: only oneDNN's kernels in PaddlePaddle (on CPUs) look at what was fused into conv2d."""
 
 INFER = (
-    "fold_dequantize", *CLEAN, "fuse_quantize_pairs", "fuse_attention_lstm", *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM,
+    "fold_dequantize", *CLEAN, "simplify_arithmetic", "fuse_quantize_pairs", "fuse_activations", "fuse_attention_lstm",
+    *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM,
     "fuse_projected_gru", "fuse_bigru", *_SEQUENCE, "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise",
     "pack_conv", "remove_dead", "reuse_memory",
 )  # fmt: skip
