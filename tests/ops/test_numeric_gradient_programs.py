@@ -139,7 +139,7 @@ def test_gradient_is_the_slope(name):
 
     def run(values, fetch):
         fed = fluid.create_lod_tensor(values, LENGTHS, fluid.CPUPlace())
-        return exe.run(main, feed={"x": fed}, fetch_list=[fetch], scope=scope)[0]
+        return np.array(exe.run(main, feed={"x": fed}, fetch_list=[fetch], scope=scope, return_numpy=False)[0])
 
     exe.run(startup, scope=scope)
     slopes = np.zeros_like(values)

@@ -168,7 +168,7 @@ class _Rewrite:
                 attrs={"in_dtype": var.dtype, "out_dtype": want},
             )
         made.site = op.site
-        out.stop_gradient = var.stop_gradient  # no gradient of an image
+        out.stop_gradient = want is VarType.BF16 and var.stop_gradient  # no gradient of an image; 1.8.5 has it for float16
         return name
 
     def _lower_outputs(self, op: Operator) -> None:
