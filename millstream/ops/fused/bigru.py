@@ -116,8 +116,8 @@ def embedded_bigru(
     return Ragged(hidden, ids.lod)
 
 
-# Requests come one by one: the other thread sleeps by then, or waits awake on this thread's core. Measured, jieba's sentences
-# of 17 characters with two threads: 0.48 ms each, or 1.5 in every third process; with one 0.45.
+# Requests come one by one: the other thread sleeps by then, or waits awake on this thread's core. jieba's sentences of 17
+# characters with two threads took 0.48 ms each, or 1.5 in every third process; with one 0.45.
 _RARELY = 4
 
 
