@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from millstream.config import flag
-from millstream.errors import ArgumentError, FeedError, InvalidProgramError, MemoryLimitError
+from millstream.errors import ArgumentError, EOFException, FeedError, InvalidProgramError, MemoryLimitError
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
@@ -110,6 +110,8 @@ class Executor:
         if recorder is None:
             try:
                 return plan.run(tensors, lods, ctx)
+            except (EOFException, StopIteration):
+                raise
             except Exception as error:
                 for name, tensor in zip(names, tensors):
                     _explain_rank(program.global_block().var(name), tensor, error)

@@ -349,3 +349,17 @@ def test_a_program_with_a_reader_survives_its_bytes():
     again = fluid.Program.parse_from_string(fluid.default_main_program().serialize_to_string())
     assert [op.type for op in again.global_block().ops] == ["create_py_reader", "create_double_buffer_reader", "read"]
     assert again.global_block().var("double_buffer_0").reader_slots[0][0] == (-1, 2)
+
+
+def test_the_end_of_a_reader_stays_one_beside_a_feed_of_another_rank():
+    main, startup, exe = fluid.Program(), fluid.Program(), fluid.Executor()
+    with fluid.program_guard(main, startup):
+        reader = fluid.layers.py_reader(4, [(-1, 2)], ["float32"], use_double_buffer=False)
+        total = fluid.layers.reduce_sum(fluid.layers.read_file(reader))
+        other = fluid.layers.reduce_sum(fluid.layers.data("other", [3]))
+    reader.decorate_tensor_provider(lambda: iter([[np.ones((2, 2), "float32")]]))
+    reader.start()
+    feed = {"other": np.ones(3, "float32")}  # rank 1 where 2 is declared
+    assert [float(v[0]) for v in exe.run(main, feed=feed, fetch_list=[total, other])] == [4.0, 3.0]
+    with pytest.raises(fluid.core.EOFException):
+        exe.run(main, feed=feed, fetch_list=[total, other])
