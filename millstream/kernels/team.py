@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,8 +123,8 @@ def _next(typing_context, counter):
 
 
 @cache
-def _member() -> int:
-    """Address of what each thread of the team runs over the rooms of :func:`run`.
+def _member() -> Any:
+    """What each thread of the team runs over the rooms of :func:`run`; kept, for its address is what they get.
 
     A thread takes the next part until there is none: one that wakes late finds its part done.
     """
@@ -139,7 +139,7 @@ def _member() -> int:
             _call(carray(rooms, first + 1)[first], begin + 8 * first)
             k = _next(begin)
 
-    return cast(int, take_parts.address)
+    return take_parts
 
 
 @cache
@@ -173,6 +173,6 @@ def run(kernel: Any, calls: Sequence[tuple[Any, ...]]) -> None:
         lay_down(begin + 8 * (2 + k * _ROOM), *arguments)
     parallel = _parallel()
     assert parallel is not None, "team.run is for where available() holds"
-    parallel(_member(), begin, torch.get_num_threads(), 0)
+    parallel(_member().address, begin, torch.get_num_threads(), 0)
     if rooms[3::_ROOM].any():
         raise RuntimeError(f"{kernel.py_func.__name__}: failed inside a thread")

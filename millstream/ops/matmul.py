@@ -27,11 +27,13 @@ _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
 # [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large [352, 512] x [512, 10^4] 89 / 103.
 _STEADY_FROM, _STEADY_ROWS, _STEADY_DEPTH, _STEADY_WORK = 2_000_000, 32, 1024, 1_000_000_000
 _MET: dict[tuple[int, int], dict[int, int]] = {}
-_MET_ROWS, _MET_TIMES = 4, 8
+_MET_MATRICES, _MET_ROWS, _MET_TIMES = 4096, 4, 8
 
 
 def _comes_again(m: int, k: int, n: int) -> bool:
     """Whether [m, k] x [k, n] was met some times: one of few numbers of rows, not that of a batch of sequences."""
+    if len(_MET) >= _MET_MATRICES:  # products over the rows of sequences have ever new ones
+        _MET.clear()
     rows = _MET.setdefault((k, n), {})
     times = rows.get(m, 0)
     if not times and len(rows) >= _MET_ROWS:
