@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from millstream.config import flag
-from millstream.errors import ArgumentError, EOFException, FeedError, InvalidProgramError, MemoryLimitError
+from millstream.errors import ArgumentError, FeedError, InvalidProgramError, MemoryLimitError, OperatorError, ShapeError
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
@@ -110,9 +110,7 @@ class Executor:
         if recorder is None:
             try:
                 return plan.run(tensors, lods, ctx)
-            except (EOFException, StopIteration):
-                raise
-            except Exception as error:
+            except (ShapeError, OperatorError) as error:  # not the end of a reader, nor a parameter without a value
                 for name, tensor in zip(names, tensors):
                     _explain_rank(program.global_block().var(name), tensor, error)
                 raise

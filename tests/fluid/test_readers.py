@@ -357,6 +357,7 @@ def test_the_end_of_a_reader_stays_one_beside_a_feed_of_another_rank():
         reader = fluid.layers.py_reader(4, [(-1, 2)], ["float32"], use_double_buffer=False)
         total = fluid.layers.reduce_sum(fluid.layers.read_file(reader))
         other = fluid.layers.reduce_sum(fluid.layers.data("other", [3]))
+    exe.run(startup)
     reader.decorate_tensor_provider(lambda: iter([[np.ones((2, 2), "float32")]]))
     reader.start()
     feed = {"other": np.ones(3, "float32")}  # rank 1 where 2 is declared
