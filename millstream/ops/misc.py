@@ -286,7 +286,11 @@ def split_ids(ids, *, counts):
     return [found[found % shards == k].reshape(-1, 1) for k in range(shards)]
 
 
-@op("merge_ids", slots="Ids*, Rows*, X* -> Out*", infer=False, grad=False)
+def _ids_lods(lods, attrs, ins):
+    return {"Out": lods["Ids"]}
+
+
+@op("merge_ids", slots="Ids*, Rows*, X* -> Out*", infer=False, lod=_ids_lods, grad=False)
 def merge_ids(ids, rows, xs):
     """For each list of ids the rows of the X whose Rows name them: what split_ids spread comes together."""
     keys = torch.cat([r.reshape(-1) for r in rows])

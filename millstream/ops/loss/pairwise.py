@@ -165,10 +165,11 @@ def teacher_student_sigmoid_loss_grad(x, y, dy, *, soft_max_up_bound: float = 15
 def _margin_spec(label: Spec, x1: Spec, x2: Spec, **attrs: object) -> tuple[Spec, Spec]:
     same_shape_spec(x1, x2)
     same_shape_spec(x1, label)
-    return label.like(lod_level=0), label
+    plain = label.like(lod_level=0)
+    return plain, plain
 
 
-@op("margin_rank_loss", slots="Label, X1, X2 -> Activated~, Out", infer=_margin_spec, lod="Out=Label", nodiff="Label")
+@op("margin_rank_loss", slots="Label, X1, X2 -> Activated~, Out", infer=_margin_spec, nodiff="Label")
 def margin_rank_loss(label, x1, x2, *, margin: float = 0.0):
     """max(0, -Label * (X1 - X2) + margin), Label 1 (X1 should be greater) or -1. Activated: 1 where that is above 0."""
     out = (margin - label * (x1 - x2)).clamp_min(0)
@@ -182,7 +183,11 @@ def margin_rank_loss_grad(label, activated, dout, *, margin: float = 0.0, want):
     return -d if want[0] else None, d if want[1] else None
 
 
-@op("rank_loss", slots="Label, Left, Right -> Out", infer=_like_first, lod="Label", nodiff="Label")
+def _rank_spec(label: Spec, left: Spec, right: Spec) -> Spec:
+    return _like_first(label, left, right).like(lod_level=0)
+
+
+@op("rank_loss", slots="Label, Left, Right -> Out", infer=_rank_spec, nodiff="Label")
 def rank_loss(label, left, right):
     """log(1 + exp(o)) - Label * o, o = Left - Right (RankNet, Burges et al. 2005)."""
     o = left - right

@@ -107,10 +107,10 @@ def _infer_unpool(x: Spec, indices: Spec, *, ksize, strides, paddings, unpooling
     positive("ksize", ksize, 2)
     positive("strides", strides, 2)
     explicit_pairs(paddings, 2)
-    return Spec((*x.shape[:2], *_unpool_sizes(x.shape[2:], ksize, strides, paddings)), x.dtype, x.lod_level)
+    return Spec((*x.shape[:2], *_unpool_sizes(x.shape[2:], ksize, strides, paddings)), x.dtype)
 
 
-@op("unpool", slots="X, Indices -> Out", infer=_infer_unpool, lod="X")
+@op("unpool", slots="X, Indices -> Out", infer=_infer_unpool)
 def unpool(x, indices, *, ksize: list[int], unpooling_type: str, strides: list[int] = [1, 1], paddings: list[int] = [0, 0]):
     """Out[n, c, Indices[n, c, i]] = X[n, c, i], zeros elsewhere (Zeiler and Fergus 2014).
 
