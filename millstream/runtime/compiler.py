@@ -265,6 +265,7 @@ class _Replicas:
         self.scope = scope
         self.executor = executor
         self.grads = _parameter_gradients(program)
+        self.carried = _carried(program, self.grads)
         # Batches are read here and handed out in order, so that a run repeats and places never race for the last one.
         self.read = _half(program, _reads)
         self.reads_out = [
@@ -287,7 +288,7 @@ class _Replicas:
         made = {n for op in self.compute.global_block().ops for n in walk.writes_of(op)}
         root = self.compute.global_block()
         early = [n for n in fetches if n in made or not root._has_var_recursive(n) or not root.var(n).persistable]
-        asked = [*early, *(g for g in self.grads if g not in early)]
+        asked = [*early, *(g for g in (*self.grads, *self.carried) if g not in early)]
         jobs = [
             self.pool.submit(self.executor.run_raw, self.compute, feed, asked, scope, capture=self.capture)
             for feed, scope in zip(feeds, self.scopes)
@@ -296,7 +297,8 @@ class _Replicas:
         self.shares.restore()
         if self.update.global_block().ops:
             scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
-            feed = dict(zip(self.grads, _averages([[r[g][0] for g in self.grads] for r in results], scale)))
+            feed = {n: results[0][n][0] for n in self.carried}
+            feed.update(zip(self.grads, _averages([[r[g][0] for g in self.grads] for r in results], scale)))
             self.executor.run_raw(self.update, feed, [], self.scope, capture=self.capture)
         late = [n for n in fetches if n not in early]
         if late:
@@ -355,6 +357,21 @@ def _parameter_gradients(program: Program) -> list[str]:
         n for op in program.global_block().ops if not op.role & ROLE_OPTIMIZE for n in op.output_arg_names
     }
     return sorted((made | {n for n in reads if "@GRAD" in n}) & reads & computed)
+
+
+def _carried(program: Program, grads: list[str]) -> list[str]:
+    """Other values that the optimizer half reads and the first half makes, such as a decayed rate: the first place's hold."""
+    root = program.global_block()
+    computed, updated, found = set(), set(), dict[str, None]()
+    for op in root.ops:
+        if not op.role & ROLE_OPTIMIZE:
+            computed.update(op.output_arg_names)
+            continue
+        for name in walk.reads_of(op):
+            if name in computed and name not in updated and name not in grads and not root.var(name).persistable:
+                found[name] = None
+        updated.update(op.output_arg_names)
+    return list(found)
 
 
 def _is_reader(op: Operator, name: str) -> bool:

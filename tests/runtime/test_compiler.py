@@ -42,6 +42,30 @@ def test_places_together_do_the_step_of_the_whole_batch(places):
     np.testing.assert_allclose(one[1], many[1], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [None, 2.0])
+def test_a_rate_that_decays_by_step_reaches_the_updates_of_all_places(factor):
+    """The rate is no persistable variable: the operators that make it are not the optimizer's (1.8.5's roles)."""
+
+    def weights(places):
+        with fluid.unique_name.guard(), fluid.program_guard(fluid.Program(), fluid.Program()), fluid.scope_guard(fluid.Scope()):
+            out = fluid.layers.fc(fluid.layers.data("x", [3]), 1, param_attr=fluid.initializer.Constant(0.5))
+            loss = fluid.layers.mean(fluid.layers.square(out))
+            rate = fluid.layers.noam_decay(4, 3)
+            rate = rate if factor is None else rate * factor
+            fluid.optimizer.Adam(rate).minimize(loss)
+            exe = fluid.Executor()
+            exe.run(fluid.default_startup_program())
+            program = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(
+                loss_name=loss.name, places=[fluid.CPUPlace()] * places
+            )
+            rates = [exe.run(program, feed={"x": np.eye(4, 3, dtype="float32")}, fetch_list=[rate])[0] for _ in range(4)]
+            return [r[0] for r in rates], np.array(fluid.global_scope().find_var("fc_0.w_0").get_tensor())
+
+    one, two = weights(1), weights(2)
+    assert one[0] == two[0] and len(set(one[0])) == 4
+    np.testing.assert_allclose(one[1], two[1], rtol=1e-5)
+
+
 def test_feeds_may_be_one_dict_a_place():
     predict, loss = build()
     exe = fluid.Executor()
