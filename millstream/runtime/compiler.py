@@ -360,7 +360,7 @@ def _parameter_gradients(program: Program) -> list[str]:
 
 
 def _carried(program: Program, grads: list[str]) -> list[str]:
-    """Other values that the optimizer half reads and the first half makes, such as a decayed rate: the first place's hold."""
+    """Other values that the optimizer half reads and the first half makes, as a decayed rate: the first place's hold."""
     root = program.global_block()
     computed, updated, found = set(), set(), dict[str, None]()
     for op in root.ops:

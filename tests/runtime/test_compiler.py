@@ -47,7 +47,8 @@ def test_a_rate_that_decays_by_step_reaches_the_updates_of_all_places(factor):
     """The rate is no persistable variable: the operators that make it are not the optimizer's (1.8.5's roles)."""
 
     def weights(places):
-        with fluid.unique_name.guard(), fluid.program_guard(fluid.Program(), fluid.Program()), fluid.scope_guard(fluid.Scope()):
+        programs = fluid.Program(), fluid.Program()
+        with fluid.unique_name.guard(), fluid.program_guard(*programs), fluid.scope_guard(fluid.Scope()):
             out = fluid.layers.fc(fluid.layers.data("x", [3]), 1, param_attr=fluid.initializer.Constant(0.5))
             loss = fluid.layers.mean(fluid.layers.square(out))
             rate = fluid.layers.noam_decay(4, 3)
