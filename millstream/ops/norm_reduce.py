@@ -151,7 +151,10 @@ def dist(x, y, *, p: float = 2.0):
 
 @op("dist_grad", slots="X, Y, Out, Out@GRAD -> X@GRAD, Y@GRAD")
 def dist_grad(x, y, out, dout, *, p: float = 2.0, want):
-    """dX = dOut * sign(Z) * |Z|^(p-1) / Out^(p-1), Z = X - Y; p = inf, -inf: dOut * sign(Z) at each |Z| = Out; p = 0: 0."""
+    """dX = dOut * sign(Z) * |Z|^(p-1) / Out^(p-1), Z = X - Y; p = inf, -inf: dOut * sign(Z) at each |Z| = Out; p = 0: 0.
+
+    Where Out is 0, or too large for its dtype, the gradient is 0.
+    """
     z = x - y
     if p == 0:
         d = torch.zeros_like(z)
@@ -161,5 +164,5 @@ def dist_grad(x, y, out, dout, *, p: float = 2.0, want):
         d = torch.sign(z) * dout
     else:
         d = torch.sign(z) * z.abs().pow(p - 1) * (dout / out.pow(p - 1))
-        d = torch.where(out == 0, torch.zeros_like(d), d)
+        d = torch.where((out == 0) | torch.isinf(out), torch.zeros_like(d), d)
     return reduce_like(d, x, -1) if want[0] else None, -reduce_like(d, y, -1) if want[1] else None

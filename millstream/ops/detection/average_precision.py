@@ -109,15 +109,18 @@ def detection_map(
     DetectRes [., 6] (label, score, box), Label [., 6] (label, difficult, box) or [., 5], a sequence an image each. The
     counts of boxes [class_num, 1] and the judged detections (score, 0 or 1; a sequence a class) come in if HasState is not 0
     and go out added up. MAP [1], of DetectRes' dtype like the judged detections. As in 1.8.5,
-    classes with `background_label` boxes (that many, not of that name) are left out of the mean.
+    classes with `background_label` boxes (that many, not of that name) are left out of the mean, and so are classes
+    without boxes unless the state brought them.
     """
-    keep = has_state is not None and int(has_state.reshape(-1)[0]) != 0
+    keep = has_state is not None and int(has_state.reshape(-1)[0]) != 0 and pos_count is not None
     count = np.zeros(class_num, np.int64)
     right: _Hits = {}
     wrong: _Hits = {}
+    named = np.zeros(class_num, bool)
     if keep:
-        if pos_count is not None:
-            count += pos_count.reshape(-1).numpy()[:class_num]
+        held = pos_count.reshape(-1).numpy()[:class_num]
+        count[: len(held)] += held
+        named[: len(held)] = True
         right, wrong = _state(true_pos), _state(false_pos)
     detections, truths = found.values.numpy(), label.values.numpy()
     for i in range(len(label.offsets) - 1):
@@ -130,10 +133,10 @@ def detection_map(
         _judge(mine, truth, overlap_threshold, evaluate_difficult, right, wrong)
     total, classes = 0.0, 0
     for c in range(class_num):
-        if count[c] in (0, background_label):
+        if count[c] == background_label or not (count[c] or named[c]):
             continue
         classes += 1
-        if right.get(c):
+        if count[c] and right.get(c):
             total += _precision(right[c], wrong[c], int(count[c]), ap_type)
     dtype = found.values.dtype
     mean = torch.tensor([total / classes if classes else 0.0], dtype=dtype)

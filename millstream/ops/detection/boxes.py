@@ -164,7 +164,7 @@ def box_decoder_and_assign(prior, var, target, score, *, box_clip: float = 4.135
     OutputAssignBox [R, 4] (the prior itself when there is only class 0).
     """
     centre, size = _centres(prior, 1.0)
-    coded = target.reshape(target.shape[0], -1, 4)
+    coded = target.reshape(target.shape[0], target.shape[1] // 4, 4)
     if var is not None:
         coded = coded * var
     middle = coded[..., :2] * size.unsqueeze(1) + centre.unsqueeze(1)

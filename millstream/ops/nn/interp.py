@@ -56,7 +56,7 @@ def _infer(rank: int) -> Any:
         elif scale_tensor is not None:
             out = [-1] * rank
         elif scale > 0:
-            out = [int(np.float32(d) * np.float32(scale)) if d > 0 else -1 for d in sizes]
+            out = [(int(np.float32(d) * np.float32(scale)) or -1) if d > 0 else -1 for d in sizes]
         else:
             out = given
         if out_size is not None and not size_tensor and (len(out_size.shape) != 1 or out_size.shape[0] not in (rank, -1)):

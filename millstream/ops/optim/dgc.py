@@ -19,8 +19,10 @@ def dgc_momentum(
 ):
     """momentum before step `rampup_begin_step`, sgd from there on (the momentum is then in the compression).
 
-    Both move by Grad_out = grad / nranks.
+    Both move by Grad_out = grad / nranks. With a negative `rampup_begin_step` nothing moves.
     """
+    if int(rampup_begin_step) < 0:
+        return grad, param, velocity
     rate = scalar(lr)
     shared = _divided(grad, scalar(nranks))
     full = dense(shared)
