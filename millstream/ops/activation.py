@@ -310,7 +310,7 @@ def swish(x, *, beta: float = 1.0):
 @op("swish_grad", slots=_BY_X)
 def swish_grad(x, dout, *, beta: float = 1.0):
     """dOut * (s + beta * X * s * (1 - s)), s = sigmoid(beta * X)."""
-    if beta == 1.0:
+    if beta == 1.0 and not torch.is_grad_enabled():  # torch's own kernel has no derivative
         return _aten.silu_backward(dout, x)
     s = torch.sigmoid(x * beta)
     return dout * (s + beta * x * s * (1 - s))

@@ -35,6 +35,8 @@ def norm(x, *, axis: int, epsilon: float = 1e-10):
 @op("norm_grad", slots="X, Norm, Out@GRAD -> X@GRAD")
 def norm_grad(x, n, dout, *, axis: int, epsilon: float = 1e-10):
     """(dOut - X * sum(dOut * X) / Norm^2) / Norm."""
+    if torch.is_grad_enabled():  # to be differentiated again: Norm is a function of X then
+        n = torch.sqrt((x * x).sum(axis, keepdim=True) + epsilon)
     return (dout - x * ((dout * x).sum(axis, keepdim=True) / (n * n))) / n
 
 

@@ -56,6 +56,7 @@ class Pairing:
         wanted: for a taped forward, input slots whose gradients are needed.
         saved: (forward position, name, before/after) values that later operators overwrite; gradient operators
             read the saved copy: gradient position -> {name: saved key}.
+        anew: positions of gradients that are differentiated themselves: they compute their forward again under autograd.
     """
 
     forward: dict[int, int] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Pairing:
     save_before: dict[int, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     save_after: dict[int, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     use: dict[int, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    anew: set[int] = field(default_factory=set)
 
 
 def pair_gradients(ops: list[Operator]) -> Pairing:
@@ -77,17 +79,23 @@ def pair_gradients(ops: list[Operator]) -> Pairing:
     position = {id(op): i for i, op in enumerate(ops)}
     for i, op in enumerate(ops):
         if op.forward is not None and id(op.forward) in position:
-            _pair(result, ops, i, position[id(op.forward)], writes)
+            result.forward[i] = position[id(op.forward)]
         elif (base := REGISTRY.forward_type(op.type)) is not None:
             j = _find_forward(op, base, makers, ops)
             if j is not None:
-                _pair(result, ops, i, j, writes)
+                result.forward[i] = j
         for name in walk.writes_of(op) if op.sub_blocks() else op.output_arg_names:
             writes[name].append(i)
             makers[op.type, name].append(i)
-        if not op.output_arg_names:
-            continue
+    result.anew = {j for i, j in result.forward.items() if _is_derived(ops[i]) and j in result.forward}
+    for i, j in result.forward.items():
+        _pair(result, ops, i, j, writes)
     return result
+
+
+def _is_derived(op: Operator) -> bool:
+    definition = REGISTRY.find(op.type)
+    return definition is not None and definition.derived_from is not None
 
 
 def _find_forward(
@@ -117,12 +125,11 @@ def _same_call(grad: Operator, forward: Operator) -> bool:
 def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str, list[int]]) -> None:
     op, forward = ops[i], ops[j]
     definition = REGISTRY.find(op.type)
-    result.forward[i] = j
     forward_def = REGISTRY.find(forward.type)
     if definition is None or forward_def is None:
         return
     is_gradient = op.type == forward_def.grad_type
-    if is_gradient and (definition.derived_from is not None or forward_def.block):
+    if is_gradient and i not in result.anew and (definition.derived_from is not None or forward_def.block):
         result.taped[j] = result.taped.get(j, 0) + 1
         for slot in op.outputs:
             if any(n != EMPTY_VAR for n in op.outputs[slot]):
@@ -136,7 +143,7 @@ def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str
         for name in names:
             if name not in known:
                 continue
-            later = [w for w in writes.get(name, ()) if w > j]
+            later = [w for w in writes.get(name, ()) if j < w < i]
             made_here = name in outs and (slot in forward.outputs or name not in forward.input_arg_names)
             overwritten_by_itself = name in outs and not made_here
             if later or overwritten_by_itself:

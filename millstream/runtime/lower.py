@@ -212,7 +212,7 @@ class Emitter:
             self._plain_op(i, op)
 
     def _uses_handle(self, i: int, op: Operator) -> bool:
-        return self.pairing.forward[i] in self.pairing.taped and (
+        return i not in self.pairing.anew and self.pairing.forward[i] in self.pairing.taped and (
             definition_of(op).derived_from is not None or definition_of(op).block
         )
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from millstream.errors import ShapeError
+from millstream.errors import NotSupportedError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.loss.cross_entropy import same_shape_spec
@@ -39,6 +39,8 @@ def huber_loss(x, y, *, delta: float):
 @op("huber_loss_grad", slots="Residual, Out@GRAD -> X@GRAD, Y@GRAD")
 def huber_loss_grad(r, dout, *, delta: float, want):
     """dY = dOut * (r cut to [-delta, delta]), dX = -dY."""
+    if torch.is_grad_enabled():  # it sees the residual, not X and Y
+        raise NotSupportedError("huber_loss: a gradient of its gradient is not defined")
     d = dout * r.clamp(-delta, delta)
     return -d if want[0] else None, d if want[1] else None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from millstream.errors import AttributeTypeError, ShapeError
+from millstream.errors import AttributeTypeError, NotSupportedError, ShapeError
 from millstream.ir.types import VarType
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
@@ -124,6 +124,8 @@ def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layou
 @op("group_norm_grad", slots="Y, Scale?, Bias?, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
 def group_norm_grad(y, scale, bias, variance, dy, *, want, groups: int, epsilon: float = 1e-5, data_layout: str = "NCHW"):
     """With Scale: the derivative, X's normalised value recovered from Y. Without it Fluid drops the mean term."""
+    if torch.is_grad_enabled():  # it sees Variance, not X
+        raise NotSupportedError("group_norm: a gradient of its gradient is not defined; hint: instance_norm has one")
     last = data_layout == "NHWC"
     gy, gdy = _grouped(y, groups, last), _grouped(dy, groups, last)
     n, _, per, _ = gy.shape
@@ -173,6 +175,8 @@ def instance_norm(x, scale, bias, *, epsilon: float = 1e-5):
 )
 def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: float = 1e-5):
     n, c = x.shape[:2]
+    if torch.is_grad_enabled():
+        return _instance_norm_grad_again(x, scale, dy, want, epsilon)
     mask = (want[0], want[1] or want[2], want[1] or want[2])
     dx, dscale, dbias = torch.ops.aten.native_group_norm_backward(
         dy.reshape(n, c, -1).contiguous(),  # the kernel reads flat memory: a slice of a concat's gradient is not flat
@@ -187,3 +191,16 @@ def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: fl
         mask,
     )
     return (dx.reshape(x.shape) if dx is not None else None), dscale, dbias
+
+
+def _instance_norm_grad_again(x, scale, dy, want, epsilon):
+    """The same of operators that autograd can differentiate, X's statistics too: torch's kernel has no derivative."""
+    shape = (*x.shape[:2], -1)
+    rows, drows = x.reshape(shape), dy.reshape(shape)
+    centred = rows - rows.mean(-1, keepdim=True)
+    inv = torch.rsqrt(centred.square().mean(-1, keepdim=True) + epsilon)
+    hat = centred * inv
+    dhat = drows if scale is None else drows * scale.view(1, -1, 1)
+    dx = (dhat - dhat.mean(-1, keepdim=True) - hat * (dhat * hat).mean(-1, keepdim=True)) * inv
+    dscale = (drows * hat).sum((0, 2)) if want[1] else None
+    return dx.reshape(x.shape) if want[0] else None, dscale, drows.sum((0, 2)) if want[2] else None

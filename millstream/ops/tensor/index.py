@@ -20,11 +20,11 @@ def _check_index(index, what):
 
 def _assign_rows(out, index, rows):
     """out[index[i]] = rows[i], the last of equal indices winning; in place."""
-    if out.device.type == "cpu":
+    if out.device.type == "cpu" and not rows.requires_grad:
         out.numpy()[index.numpy()] = rows.numpy()  # numpy assigns in order; torch leaves the winner open
         return out
     flat, inverse = torch.unique(index, return_inverse=True)
-    last = torch.zeros_like(flat).scatter_reduce_(0, inverse, torch.arange(index.numel(), device=index.device), "amax")
+    last = torch.zeros_like(flat, dtype=torch.int64).scatter_reduce_(0, inverse, torch.arange(index.numel(), device=index.device), "amax")
     out[flat] = rows[last]
     return out
 
