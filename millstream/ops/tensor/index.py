@@ -24,7 +24,8 @@ def _assign_rows(out, index, rows):
         out.numpy()[index.numpy()] = rows.numpy()  # numpy assigns in order; torch leaves the winner open
         return out
     flat, inverse = torch.unique(index, return_inverse=True)
-    last = torch.zeros_like(flat, dtype=torch.int64).scatter_reduce_(0, inverse, torch.arange(index.numel(), device=index.device), "amax")
+    order = torch.arange(index.numel(), device=index.device)
+    last = torch.zeros_like(flat, dtype=torch.int64).scatter_reduce_(0, inverse, order, "amax")
     out[flat] = rows[last]
     return out
 
