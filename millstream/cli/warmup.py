@@ -159,7 +159,7 @@ def _products(fluid: Any, feed: Feed) -> list[Any]:
 
 def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     x = _dense(fluid, feed, "x", [272, 64])
-    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(x, 64), 64)))
+    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)))
 
 
 def _two_ways(fluid: Any, feed: Feed) -> list[Any]:

@@ -3,7 +3,8 @@
 torch.mm calls MKL, which leaves AVX-512 unused on AMD processors: measured there, oneDNN takes a third of the time
 (512 x 512 x 2048) and never more on Intel. oneDNN compiles code for every new shape (0.3 to 3 ms); the tiles compile
 nothing, are as fast, and faster where the product runs over rows (weight gradients): they take what has more than `BLOCK`
-rows, which is where numbers of rows change from call to call. Nothing here is differentiable.
+rows, which is where numbers of rows change from call to call, and from `FEW` rows on where something else has loaded numba
+already. Nothing here is differentiable.
 
 A matrix of 2 to 15 columns (the last layer of a classifier) on the right is where MKL is slow: 512 x 400 x 2 takes 240 us,
 its weight gradient 300; the same product the other way round, transposed afterwards, 50 and 40.
@@ -18,11 +19,12 @@ from typing import Any, cast
 
 import torch
 
-from millstream.kernels.threads import parts, run_parts
+from millstream.kernels.threads import numba_is_loaded, parts, run_parts
 
-BLOCK = 256
+BLOCK, FEW = 256, 65
 LEAST = 500_000  # multiplications below which the call costs more than it saves
 MOST, DEEPEST = 1_000_000_000, 2048  # a larger or deeper product leaves the caches that the tiles count on
+_SHALLOW = 1024  # depth of a product that stays with the tiles when its shape comes again
 NARROW = 16  # columns from which on a product is not narrow
 NARROW_FROM = 4096  # elements on the left from which on a narrow product is turned
 
@@ -76,6 +78,13 @@ def tiles() -> ModuleType:
 
 
 @cache
+def _layers() -> ModuleType:
+    from millstream.kernels import dense as module
+
+    return module
+
+
+@cache
 def zeros_at(n: int) -> int:
     """The address of `n` zeros."""
     return _zeros(n).data_ptr()
@@ -86,10 +95,15 @@ def _zeros(n: int) -> torch.Tensor:
     return torch.zeros(n, dtype=torch.float32)
 
 
+def has_rows(m: int) -> bool:
+    """Whether `m` rows are enough for the register tiles."""
+    return m > BLOCK or (m >= FEW and numba_is_loaded())
+
+
 def _in_tiles(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether the register tiles take a product over or of the rows of `a` and `b` [., N]."""
     return (
-        a.shape[0] > BLOCK
+        has_rows(a.shape[0])
         and b.shape[1] >= NARROW
         and a.shape[1] > 0
         and a.dtype is b.dtype is torch.float32
@@ -112,7 +126,7 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     """a @ b (+ bias, one number a column) for matrices [M, K] and [K, N], of which M may change from call to call."""
     m, (depth, n) = a.shape[0], b.shape
     work = m * depth * n
-    if m > BLOCK and LEAST <= work <= MOST and depth <= DEEPEST and a.shape[1] == depth:
+    if has_rows(m) and LEAST <= work <= MOST and depth <= DEEPEST and a.shape[1] == depth:
         whole = b if b.stride(1) == 1 else b.contiguous()
         if _in_tiles(a, whole) and (bias is None or _line(bias, n)):
             out = a.new_empty((m, n))
@@ -129,6 +143,26 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
 
 def _line(bias: torch.Tensor, n: int) -> bool:
     return bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous() and bias.numel() == n
+
+
+def activated_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor, activation: str) -> torch.Tensor | None:
+    """activation(a @ b + bias), activated while the sums are near; None for products that :func:`product` should take.
+
+    activation: relu, sigmoid or tanh.
+    """
+    m, (depth, n) = a.shape[0], b.shape
+    work = m * depth * n
+    if not has_rows(m) or not LEAST <= work <= MOST or depth > _SHALLOW or a.shape[1] != depth:
+        return None
+    if b.stride(1) != 1 or not _in_tiles(a, b) or not _line(bias, n):
+        return None
+    out = a.new_empty((m, n))
+    flat, code = out.view(-1).numpy(), _layers().CODES[activation]
+    run_parts(_layers().layer_at, [
+        (a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), bias.data_ptr(), flat, first, last, depth, n, code)
+        for first, last in _cuts(work, m)
+    ])  # fmt: skip
+    return out
 
 
 def _library_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ run as torch may use threads.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,6 +23,11 @@ WORTH = 2_000_000  # multiplications for which a second thread is asked: a sleep
 def parts(work: int, most: int) -> int:
     """In how many parts to cut `work` multiplications that fall into `most` independent pieces."""
     return max(1, min(torch.get_num_threads(), most, work // WORTH + 1))
+
+
+def numba_is_loaded() -> bool:
+    """Whether a kernel compiled by numba costs no more than its work: loading numba takes a second and some 100 MiB."""
+    return "numba" in sys.modules
 
 
 class Shares:

@@ -50,13 +50,13 @@ def _by_onednn(a: torch.Tensor, b: torch.Tensor, work: int) -> bool:
     return (b.stride(1) != 1 or k >= _STEADY_DEPTH or work >= _STEADY_WORK) and _comes_again(m, k, n)
 
 
-def _of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def mm_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a.t() @ b."""
     large = a.shape[0] * a.shape[1] * b.shape[1] >= _STEADY_WORK
     return steady_product(a.t(), b) if large and _by_onednn(a.t(), b, _STEADY_WORK) else product_of_rows(a, b)
 
 
-def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """a @ b + bias for matrices and a vector over the columns of b."""
     m, k = a.shape
     n = b.shape[1]
@@ -82,7 +82,7 @@ def _mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> t
 def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """torch.matmul; a product with one matrix on the right is that of all rows together."""
     if b.dim() == 2 and a.dim() >= 2 and (a.dim() == 2 or a.is_contiguous()):
-        return _mm(a, b) if a.dim() == 2 else _mm(a.flatten(0, -2), b).view(*a.shape[:-1], b.shape[1])
+        return mm(a, b) if a.dim() == 2 else mm(a.flatten(0, -2), b).view(*a.shape[:-1], b.shape[1])
     return torch.matmul(a, b)
 
 
@@ -124,7 +124,7 @@ def _mul_spec(x: Spec, y: Spec, *, x_num_col_dims: int, y_num_col_dims: int) -> 
     return x.like(shape=(*x.shape[:x_num_col_dims], *y.shape[y_num_col_dims:]))
 
 
-def _as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
+def as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
     if t.dim() == 2 and n == 1:
         return t
     shape = t.shape
@@ -140,8 +140,8 @@ def mul(x, y, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1):
     if x.dtype is torch.float16 and slow_half(x):
         return mul(x.float(), y.float(), x_num_col_dims=x_num_col_dims, y_num_col_dims=y_num_col_dims).half()
     if x.dim() == 2 and y.dim() == 2:
-        return _mm(x, y)
-    out = _mm(_as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims))
+        return mm(x, y)
+    out = mm(as_matrix(x, x_num_col_dims), as_matrix(y, y_num_col_dims))
     return out.reshape(*x.shape[:x_num_col_dims], *y.shape[y_num_col_dims:])
 
 
@@ -152,12 +152,12 @@ def mul_grad(x, y, dout, *, x_num_col_dims: int = 1, y_num_col_dims: int = 1, wa
         n, m = x_num_col_dims, y_num_col_dims
         return halved(*mul_grad(x.float(), y.float(), dout.float(), x_num_col_dims=n, y_num_col_dims=m, want=want))
     if x.dim() == 2 and y.dim() == 2:
-        return _mm(dout, y.t()) if want[0] else None, _of_rows(x, dout) if want[1] else None
-    x2, y2 = _as_matrix(x, x_num_col_dims), _as_matrix(y, y_num_col_dims)
+        return mm(dout, y.t()) if want[0] else None, mm_of_rows(x, dout) if want[1] else None
+    x2, y2 = as_matrix(x, x_num_col_dims), as_matrix(y, y_num_col_dims)
     d = dout.reshape(x2.shape[0], y2.shape[1])
     return (
-        _mm(d, y2.t()).reshape(x.shape) if want[0] else None,
-        _of_rows(x2, d).reshape(y.shape) if want[1] else None,
+        mm(d, y2.t()).reshape(x.shape) if want[0] else None,
+        mm_of_rows(x2, d).reshape(y.shape) if want[1] else None,
     )
 
 
@@ -280,7 +280,7 @@ def _operand_grad(left, right, of_right, like, transposed):
     if like.dim() <= 2 and batched:
         if left.dim() == right.dim() and of_right:  # fold the batch into the inner size: one large product
             m, n = left.shape[-2], right.shape[-1]
-            out = _of_rows(left.transpose(-2, -1).reshape(-1, m), right.reshape(-1, n))
+            out = mm_of_rows(left.transpose(-2, -1).reshape(-1, m), right.reshape(-1, n))
         else:
             out = torch.matmul(left, right).reshape(-1, left.shape[-2], right.shape[-1]).sum(0)
     else:
@@ -362,7 +362,7 @@ def addmm_grad(given, x, y, dout, *, Alpha: float = 1.0, Beta: float = 1.0, want
         dims = [i for i in (0, 1) if given.shape[i] == 1 and dout.shape[i] != 1]
         dgiven = dout.sum(dims, keepdim=True) * Beta if dims else dout * Beta
     d = dout if Alpha == 1.0 else dout * Alpha
-    return dgiven, _mm(d, y.t()) if want[1] else None, _of_rows(x, d) if want[2] else None
+    return dgiven, mm(d, y.t()) if want[1] else None, mm_of_rows(x, d) if want[2] else None
 
 
 # ---- fc --------------------------------------------------------------------------------------------
@@ -393,8 +393,8 @@ def fc(x, w, bias, *, in_num_col_dims: int = 1, activation_type: str = "", paddi
     """
     if padding_weights:
         w = w[:-4, :-4]
-    x2 = _as_matrix(x, in_num_col_dims)
-    out = _mm(x2, w, bias if bias is None or bias.dim() == 1 else bias.reshape(-1))
+    x2 = as_matrix(x, in_num_col_dims)
+    out = mm(x2, w, bias if bias is None or bias.dim() == 1 else bias.reshape(-1))
     if activation_type == "relu":
         out = torch.relu(out) if out.requires_grad else out.relu_()
     return out if x.dim() == 2 else out.reshape(*x.shape[:in_num_col_dims], w.shape[1])

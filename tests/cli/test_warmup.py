@@ -9,7 +9,7 @@ CALLED = {
     "attention_lstm": ["forward"],
     "batch_norm": ["_sums", "_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
     "depthwise": ["_forward", "_back_input", "_back_filter"], "interp": ["_rows", "_numbers"],
-    "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
+    "dense": ["layer_at"], "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
     "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],

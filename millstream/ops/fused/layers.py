@@ -1,0 +1,50 @@
+"""A dense layer of a training step as one operator: product, bias, activation. Plans make it (passes/training)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from millstream.kernels.gemm import activated_product
+from millstream.ops import _flops
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+from millstream.ops.activation import relu_grad, sigmoid_grad, tanh_grad
+from millstream.ops.matmul import as_matrix, mm, mm_of_rows
+
+_IN_PLACE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu_, "sigmoid": torch.sigmoid_, "tanh": torch.tanh_,
+}  # fmt: skip
+_BACK: dict[str, Callable[..., torch.Tensor]] = {"relu": relu_grad, "sigmoid": sigmoid_grad, "tanh": tanh_grad}
+ACTIVATIONS = tuple(_IN_PLACE)
+
+
+def _spec(x: Spec, w: Spec, bias: Spec, *, rows: int, activation: str) -> Spec:
+    return x.like(shape=(*x.shape[:rows], w.shape[1]))
+
+
+@op("dense_layer", slots="X, W, Bias -> Out", infer=_spec, lod="X", flops=_flops.dense_layer)
+def dense_layer(x, w, bias, *, rows: int = 1, activation: str = ""):
+    """activation(X W + Bias); X is flattened to a matrix, its first `rows` dims are the rows. W [in, out], Bias [out]."""
+    x2 = as_matrix(x, rows)
+    out = activated_product(x2, w, bias, activation) if activation else None
+    if out is None:
+        out = mm(x2, w, bias)
+        if activation:
+            out = _IN_PLACE[activation](out)
+    return out if x.dim() == 2 else out.reshape(*x.shape[:rows], w.shape[1])
+
+
+@op(
+    "dense_layer_grad", slots="X, W, Out?, Out@GRAD -> X@GRAD, W@GRAD, Bias@GRAD",
+    infer=lambda x, w, out, dout, **_: (x, w, w.like(shape=w.shape[1:])), grad_lod="X, W",
+)  # fmt: skip
+def dense_layer_grad(x, w, out, dout, *, rows: int = 1, activation: str = "", want):
+    """With d = dOut * activation': dX = d W^T, dW = X^T d, dBias = the sum of the rows of d. Out only with an activation."""
+    x2, d = as_matrix(x, rows), as_matrix(dout, rows)
+    if activation:
+        d = _BACK[activation](as_matrix(out, rows), d)
+    dx = mm(d, w.t()) if want[0] else None
+    dw = mm_of_rows(x2, d) if want[1] else None
+    return dx if dx is None or x.dim() == 2 else dx.reshape(x.shape), dw, d.sum(0) if want[2] else None
