@@ -193,7 +193,7 @@ def product_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         out = a.new_empty((k, n))
         at_a, at_b, at_out = a.data_ptr(), b.data_ptr(), out.data_ptr()
         run_parts(tiles().turned_at, [
-            (at_a + i * 4, a.stride(0), at_b, b.stride(0), zeros_at(n), at_out + i * n * 4, m, last - i, n)
+            (at_a + i * 4, a.stride(0), at_b, b.stride(0), zeros_at(n), 0, at_out + i * n * 4, m, last - i, n)
             for i, last in _cuts(work, k)
         ])  # fmt: skip
         return out

@@ -247,10 +247,11 @@ _turned_wide, _turned_one = make_tile(VECTORS, turned=True), make_tile(1, turned
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def turned_at(pa, sa, pb, sb, pf, po, depth, m, n):
-    """out = a.T @ b + first, by addresses; sa, sb: distances between rows of a and b, in numbers.
+def turned_at(pa, sa, pb, sb, pf, sf, po, depth, m, n):
+    """out = a.T @ b + first, by addresses; sa, sb, sf: distances between rows, in numbers (sf: 0 for one row for all).
 
-    float32 [depth, m], [depth, n], [n], C-contiguous [m, n]; depth >= 1, n >= LANES.
+    float32 [depth, m], [depth, n], [m or 1, n], C-contiguous [m, n]; depth >= 1, n >= LANES. `first` may be the output
+    if n is a multiple of LANES.
     """
     whole = n - n % LANES
     k = 0
@@ -263,7 +264,7 @@ def turned_at(pa, sa, pb, sb, pf, po, depth, m, n):
             while i < m:
                 rows = tile_rows(m - i)
                 at_a, at_b, at_out = pa + (k * sa + i) * 4, pb + (k * sb + j) * 4, po + (i * n + j) * 4
-                first, step = (at_out, n) if k else (pf + j * 4, 0)
+                first, step = (at_out, n) if k else (pf + (i * sf + j) * 4, sf)
                 if wide:
                     _turned_wide(rows, at_a, sa, at_b, sb, first, step, at_out, n, slab)
                 else:
@@ -274,7 +275,7 @@ def turned_at(pa, sa, pb, sb, pf, po, depth, m, n):
     j, i = n - LANES, 0
     while whole < n and i < m:  # the last columns, with some that are there already, over all rows at once
         rows = tile_rows(m - i)
-        _turned_one(rows, pa + i * 4, sa, pb + j * 4, sb, pf + j * 4, 0, po + (i * n + j) * 4, n, depth)
+        _turned_one(rows, pa + i * 4, sa, pb + j * 4, sb, pf + (i * sf + j) * 4, sf, po + (i * n + j) * 4, n, depth)
         i += rows
 
 

@@ -12,7 +12,7 @@ from millstream.ops import _flops
 from millstream.ops._half import slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.nn import _conv_rows
+from millstream.ops.nn import _conv_rows, _conv_winograd
 from millstream.ops.nn._window import (
     CHANNELS_LAST,
     channels_back,
@@ -94,15 +94,23 @@ def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, l
         kind = torch.get_autocast_dtype(x.device.type)  # torch.convolution itself is not one of autocast's
         x, w, bias = x.to(kind), w.to(kind), None if bias is None else bias.to(kind)
     x = nearby_channels(x)
-    if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
-        out = _conv_rows.pointwise(x, w, bias, strides)
-    elif (out := _conv_rows.by_planes(x, w, bias, strides, paddings, dilations, groups)) is not None:
-        pass
-    elif bias is not None or (out := _conv_rows.depthwise(x, w, strides, paddings, dilations, groups)) is None:
-        out = _convolution(x, w, bias, strides, paddings, dilations, False, _ZEROS[rank], groups)
+    form = (x, w, bias, strides, paddings, dilations, groups)
+    if (out := _other_forward(*form)) is None:
+        out = _convolution(*form[:-1], False, _ZEROS[rank], groups)
     if half:
         out = out.half()
     return channels_back(out) if last else out
+
+
+def _other_forward(x, w, bias, strides, paddings, dilations, groups):
+    """Output where something is faster than torch's convolution, else None."""
+    if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
+        return _conv_rows.pointwise(x, w, bias, strides)
+    form = (strides, paddings, dilations, groups)
+    for faster in (_conv_winograd.forward, _conv_rows.by_planes):
+        if (out := faster(x, w, bias, *form)) is not None:
+            return out
+    return _conv_rows.depthwise(x, w, *form) if bias is None else None
 
 
 def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
@@ -112,8 +120,12 @@ def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
     found = _conv_rows.depthwise_backward(x, w, dout, strides, paddings, dilations, groups, want)
     if found is not None:
         return found
-    dx = _conv_rows.by_planes_backward(x, w, dout, strides, paddings, dilations, groups) if want[0] else None
-    dw = _conv_rows.filter_gradient(x, w, dout, strides, paddings, dilations, groups) if want[1] else None
+    form = (x, w, dout, strides, paddings, dilations, groups)
+    dx = dw = None
+    if want[0] and (dx := _conv_winograd.backward_input(*form)) is None:
+        dx = _conv_rows.by_planes_backward(*form)
+    if want[1] and (dw := _conv_winograd.filter_gradient(*form)) is None:
+        dw = _conv_rows.filter_gradient(*form)
     if dx is None and dw is None:
         return None
     rest, db = [want[0] and dx is None, want[1] and dw is None, want[2]], None

@@ -1,0 +1,217 @@
+"""Transforms of small squares of pixels, float32, a vector of channels at a time: what surrounds winograd.py's products.
+
+A transform takes the numbers of a square and gives matrix @ square @ matrix.T. Addresses of pixels stand in a table, so that
+beyond a border there is a line of zeros, or one that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from millstream.kernels.tiles import LANES
+
+_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_BYTES = 4 * LANES
+
+Matrix = Sequence[Sequence[float]]
+
+
+def _number(value: int) -> ir.Constant:
+    return ir.Constant(_INDEX, value)
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_VECTOR, [float(value)] * LANES)
+
+
+def _at(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return builder.inttoptr(address, _VECTOR.as_pointer())
+
+
+def _load(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    value = builder.load(_at(builder, address))
+    value.align = 4
+    return value
+
+
+def _store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    builder.store(value, _at(builder, address)).align = 4
+
+
+def _fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+    )  # fmt: skip
+    return builder.call(function, [a, b, c])
+
+
+def _sum(builder: ir.IRBuilder, factors: Sequence[float], values: Sequence[ir.Value]) -> ir.Value:
+    """The sum of values times factors; factors of 1 and -1 cost an addition."""
+    terms = sorted(((f, v) for f, v in zip(factors, values) if f), key=lambda term: (term[0] != 1, abs(term[0]) != 1))
+    factor, total = terms[0]
+    if factor != 1:
+        total = builder.fneg(total) if factor == -1 else builder.fmul(_constant(factor), total)
+    for factor, value in terms[1:]:
+        if factor == 1:
+            total = builder.fadd(total, value)
+        elif factor == -1:
+            total = builder.fsub(total, value)
+        else:
+            total = _fma(builder, _constant(factor), value, total)
+    return total
+
+
+def _pairs(lines: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """Pairs of lines that differ in signs only, in some of them."""
+    found: list[tuple[int, int]] = []
+    for a, b in combinations(range(len(lines)), 2):
+        signs = {x == y for x, y in zip(lines[a], lines[b]) if x or y}
+        sizes = all(abs(x) == abs(y) for x, y in zip(lines[a], lines[b]))
+        if sizes and signs == {True, False} and not any({a, b} & set(pair) for pair in found):
+            found.append((a, b))
+    return found
+
+
+def _product(builder: ir.IRBuilder, matrix: Matrix, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """matrix @ values; what two columns, or two rows, share but for signs is computed once."""
+    lines, values = [list(line) for line in matrix], list(values)
+    for a, b in _pairs(list(zip(*matrix))):
+        plus, minus = builder.fadd(values[a], values[b]), builder.fsub(values[a], values[b])
+        same = [line[a] == line[b] for line in lines]
+        for line, together in zip(lines, same):
+            line[a], line[b] = (line[a], 0) if together else (0, line[a])
+        values[a], values[b] = plus, minus
+    twins = dict(_pairs(lines))
+    results: dict[int, ir.Value] = {}
+    for a, line in enumerate(lines):
+        if a in results:
+            continue
+        if a not in twins:
+            results[a] = _sum(builder, line, values)
+            continue
+        other = lines[twins[a]]
+        same_part = _sum(builder, [x if x == y else 0 for x, y in zip(line, other)], values)
+        rest = _sum(builder, [x if x != y else 0 for x, y in zip(line, other)], values)
+        results[a], results[twins[a]] = builder.fadd(same_part, rest), builder.fsub(same_part, rest)
+    return [results[a] for a in range(len(lines))]
+
+
+def _square(builder: ir.IRBuilder, matrix: Matrix, square: list[list[ir.Value]]) -> list[ir.Value]:
+    """matrix @ square @ matrix.T, row by row."""
+    columns = [_product(builder, matrix, column) for column in zip(*square)]
+    return [value for row in zip(*columns) for value in _product(builder, matrix, row)]
+
+
+def _word(builder: ir.IRBuilder, table: ir.Value, k: int) -> ir.Value:
+    return builder.load(builder.gep(table, [_number(k)]))
+
+
+def _table(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return builder.inttoptr(address, _INDEX.as_pointer())
+
+
+def _choose(builder: ir.IRBuilder, which: ir.Value, emits: Sequence[Callable[[], None]]) -> None:
+    """Instructions of the `which`th of `emits`."""
+    end = builder.append_basic_block("transform.end")
+    cases = [builder.append_basic_block("transform") for _ in emits]
+    choice = builder.switch(which, cases[0])
+    for n, (case, emit) in enumerate(zip(cases, emits)):
+        choice.add_case(_number(n), case)
+        builder.position_at_end(case)
+        emit()
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _channels(builder: ir.IRBuilder, channels: ir.Value) -> Any:
+    """A loop over vectors of channels; gives (the distance in bytes from the first, _)."""
+    return cgutils.for_range_slice(builder, _number(0), builder.mul(channels, _number(4)), _number(_BYTES), inc=True)
+
+
+def make_apart(matrices: Sequence[Matrix]) -> Any:
+    """An intrinsic: matrix @ square @ matrix.T for every channel, each number of the result in a plane of its own.
+
+    Arguments (addresses, distances in bytes): which matrix; the table of the square's addresses, row by row; where the first
+    number of the result goes; the distance between planes; channels, a multiple of LANES.
+    """
+
+    def emit_one(builder, matrix, table, out, distance, channels):
+        size = len(matrix[0])
+        given = [_word(builder, table, k) for k in range(size * size)]
+        results = [builder.add(out, builder.mul(distance, _number(k))) for k in range(len(matrix) ** 2)]
+        with _channels(builder, channels) as (at, _):
+            pixels = [_load(builder, builder.add(address, at)) for address in given]
+            flat = _square(builder, matrix, [pixels[k * size : (k + 1) * size] for k in range(size)])
+            for address, value in zip(results, flat):
+                _store(builder, value, builder.add(address, at))
+
+    @intrinsic
+    def apart(typing_context, which, table, out, distance, channels):
+        del typing_context
+
+        def emit(context, builder, signature, args):
+            rest = [_table(builder, args[1]), *args[2:]]
+            _choose(builder, args[0], [partial(emit_one, builder, matrix, *rest) for matrix in matrices])
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), emit
+
+    return apart
+
+
+def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
+    """An intrinsic: y = matrix @ square @ matrix.T + bias (+ others) for every channel, then y or slope * y, the larger one,
+    `most` at most. The numbers of the square stand each in a plane of its own.
+
+    Arguments (addresses, distances in bytes): which matrix; where the first number stands; the distance between planes; the
+    table of the results' addresses; that of the others' (used if `added`); the address of the bias, a number a channel;
+    slope (0 to 1) and most, float32; channels, a multiple of LANES.
+    """
+
+    def emit_one(builder, matrix, first, distance, table, beside, bias, slope, most, channels):
+        size, count = len(matrix[0]), len(matrix) ** 2
+        results = [_word(builder, table, k) for k in range(count)]
+        others = [_word(builder, beside, k) for k in range(count)] if added else []
+        planes = [builder.add(first, builder.mul(distance, _number(k))) for k in range(size * size)]
+        with _channels(builder, channels) as (at, _):
+            numbers = [_load(builder, builder.add(address, at)) for address in planes]
+            flat = _square(builder, matrix, [numbers[k * size : (k + 1) * size] for k in range(size)])
+            more = _load(builder, builder.add(bias, at))
+            for k, value in enumerate(flat):
+                y = builder.fadd(value, more)
+                if added:
+                    y = builder.fadd(y, _load(builder, builder.add(others[k], at)))
+                small = builder.fmul(y, slope)
+                y = builder.select(builder.fcmp_ordered("<", y, small), small, y)  # comparisons keep what is no number
+                y = builder.select(builder.fcmp_ordered(">", y, most), most, y)
+                _store(builder, y, builder.add(results[k], at))
+
+    @intrinsic
+    def together(typing_context, which, first, distance, table, beside, bias, slope, most, channels):
+        del typing_context
+
+        def emit(context, builder, signature, args):
+            which, first, distance, table, beside, bias, slope, most, channels = args
+            tables = [_table(builder, table), _table(builder, beside)]
+            rest = [first, distance, *tables, bias, _spread(builder, slope), _spread(builder, most), channels]
+            _choose(builder, which, [partial(emit_one, builder, matrix, *rest) for matrix in matrices])
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 6, types.float32, types.float32, types.intp), emit
+
+    return together
+
+
+def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    kind = ir.VectorType(ir.IntType(32), LANES)
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(kind, [0] * LANES))

@@ -1,0 +1,229 @@
+"""3x3 convolutions with stride 1 by Winograd's minimal filtering (kernels/winograd.py), and their gradients, on the CPU.
+
+Processor ms, one thread, oneDNN -> so; filters are combined anew at each call, but for the last:
+
+| input | output | input gradient | filter gradient |
+| --- | --- | --- | --- |
+| 8x64x56x56 | 16.4 -> 6.1 | 16.4 -> 6.1 | 18.5 -> 6.1 |
+| 4x256x56x56 | 128 -> 40 | 129 -> 40 | 142 -> 48 |
+| 8x512x7x7 | 17.2 -> 12 | 18 -> 12 | 24 -> 13 |
+| 1x512x14x14, filters combined before | 11.6 -> 3.9 | | |
+
+The results are as exact as oneDNN's, or more so. Each function returns None where it does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from millstream.kernels.gemm import tiles, zeros_at
+from millstream.kernels.threads import parts, run_parts
+
+Ints = Sequence[int]
+
+_LEAST = 4_000_000  # multiplications of the direct sum below which the kernels are not worth loading
+_ROOM = 700 << 10  # bytes of combinations at a time: they shall stay in the second-level cache
+_BLOCK, _BLOCK_LARGE = 36, 96  # squares at a time at least: filters are read once for them; once filters leave that cache
+_LARGE = 1 << 17  # filters of which this is said
+_COLUMNS = 64  # of a thread's share of a filter gradient
+
+# Costs in multiplications of a vector register, fitted to 27 shapes with one thread.
+_SQUARE = {2: 140, 4: 650}  # combinations of the pixels of a square, or of its results
+_FILTER = {2: 1000, 4: 1150}  # of filters: turning them round, memory for the combinations
+_READ = {2: 130, 4: 260}  # combinations of filters from the third-level cache
+_DIRECT, _DIRECT_FILTER, _DIRECT_READ = 9.5, 400, 70  # the same of direct sums, an output; reordering filters; reading them
+
+
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import winograd as module
+
+    return module
+
+
+class _Task(NamedTuple):
+    """A convolution: pictures, channels in and out, sizes of the input and the output, zeros above and to the left."""
+
+    n: int
+    c: int
+    k: int
+    size: tuple[int, int]
+    out: tuple[int, int]
+    pads: tuple[int, int]
+
+    def squares(self, m: int) -> int:
+        return self.n * -(-self.out[0] // m) * -(-self.out[1] // m)
+
+    def block(self, m: int, squares: int) -> int:
+        least = _BLOCK_LARGE if self.c * self.k >= _LARGE else _BLOCK
+        return min(squares, max(least, _ROOM // ((m + 2) ** 2 * 4 * (self.c + self.k))))
+
+    def cost(self, m: int, combining: float) -> float:
+        """Of squares of size `m`; combining: how many times filters are combined for this call alone."""
+        vectors, squares, lanes = (self.c + self.k) / tiles().LANES, self.squares(m), tiles().LANES
+        filters = self.c * self.k / lanes
+        return squares * (filters * (m + 2) ** 2 + vectors * _SQUARE[m]) + filters * (combining * _FILTER[m] + _READ[m])
+
+    def best(self, combining: float) -> int:
+        """2 or 4; 0: direct sums are faster."""
+        filters = self.c * self.k / tiles().LANES
+        direct = filters * (_DIRECT * self.n * self.out[0] * self.out[1] + _DIRECT_FILTER * combining + _DIRECT_READ)
+        costs = {m: self.cost(m, combining) for m in (2, 4)}
+        m = min(costs, key=lambda key: costs[key])
+        return m if costs[m] < direct else 0
+
+
+def _task(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int) -> _Task | None:
+    """The convolution of these values, if the kernels can compute it."""
+    if (
+        x.dtype is not torch.float32 or w.dtype is not torch.float32 or x.dim() != 4 or tuple(w.shape[2:]) != (3, 3)
+        or groups != 1 or max(*strides, *dilations) != 1 or not (x.is_cpu and w.is_cpu) or torch.is_grad_enabled()
+        or type(x) is not torch.Tensor or not 0 <= min(paddings) <= max(paddings) <= 2
+    ):  # fmt: skip
+        return None
+    (n, c, height, width), k = x.shape, w.shape[0]
+    out = height + 2 * paddings[0] - 2, width + 2 * paddings[1] - 2
+    if w.shape[1] != c or min(n, *out) < 1 or 9 * n * out[0] * out[1] * c * k < _LEAST:
+        return None
+    if c % tiles().LANES or k % tiles().LANES:
+        return None
+    return _Task(n, c, k, (height, width), out, (paddings[0], paddings[1]))
+
+
+def _last(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _map(task: _Task) -> torch.Tensor:
+    return torch.empty(task.n, *task.out, task.k).permute(0, 3, 1, 2)
+
+
+def _rooms(m: int, task: _Task, block: int, count: int) -> tuple[torch.Tensor, list[int]]:
+    """Memory of `count` threads, and where each one's begins."""
+    size = -(-_kernels().room_of(m, block, task.c, task.k) // 64) * 16
+    room = torch.empty(count * size)
+    return room, [room.data_ptr() + 4 * k * size for k in range(count)]
+
+
+class Filters(NamedTuple):
+    """Combinations of filters for squares of size `m`."""
+
+    m: int
+    values: torch.Tensor
+
+
+def _filters(m: int, w: torch.Tensor) -> Filters:
+    k, c = w.shape[:2]
+    taps = w.reshape(k, 9 * c).t().contiguous()  # [c, 9, k]
+    values = torch.empty((m + 2) ** 2, c, k)
+    _kernels().filters(m, taps.data_ptr(), k, 9 * k, False, values.data_ptr(), c, k)
+    return Filters(m, values)
+
+
+def _filters_back(m: int, w: torch.Tensor) -> Filters:
+    """Those of the input's gradient: turned round, channels of the output first."""
+    k, c = w.shape[:2]
+    taps = w.reshape(k * c, 9).t().contiguous()
+    values = torch.empty((m + 2) ** 2, k, c)
+    _kernels().filters(m, taps.data_ptr(), k * c, c, True, values.data_ptr(), k, c)
+    return Filters(m, values)
+
+
+class After(NamedTuple):
+    """What follows a convolution: a bias [k], a map that is added, then max(y, slope * y), at most `most`."""
+
+    bias: torch.Tensor | None = None
+    beside: torch.Tensor | None = None
+    slope: float = 1.0
+    most: float = float("inf")
+
+
+def _run(task: _Task, x: torch.Tensor, filters: Filters, after: After, out: torch.Tensor) -> torch.Tensor:
+    m, squares = filters.m, task.squares(filters.m)
+    count = parts(squares * (m + 2) ** 2 * task.c * task.k, squares)
+    block = task.block(m, -(-squares // count))
+    _room, begins = _rooms(m, task, block, count)
+    zeros = zeros_at(max(task.c, task.k))
+    bias = zeros if after.bias is None else after.bias.data_ptr()
+    beside = 0 if after.beside is None else after.beside.data_ptr()
+    numbers = np.float32(after.slope), np.float32(after.most)
+    run_parts(_kernels().forward, [
+        (m, x.data_ptr(), (*task.size, task.c), task.pads, filters.values.data_ptr(), out.data_ptr(), (*task.out, task.k),
+         (squares * i // count, squares * (i + 1) // count), block, begin, bias, beside, *numbers, zeros)
+        for i, begin in enumerate(begins)
+    ])  # fmt: skip
+    return out
+
+
+def forward(
+    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """Output of a convolution of float32 maps."""
+    task = _task(x, w, strides, paddings, dilations, groups)
+    if task is None or not (m := task.best(1)):
+        return None
+    after = After(None if bias is None else bias.contiguous())
+    return _run(task, _last(x), _filters(m, w), after, _map(task))
+
+
+def backward_input(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """dInput: the gradient of the output under the filters turned round."""
+    given = _task(x, w, strides, paddings, dilations, groups)
+    if given is None or dout.dtype is not torch.float32:
+        return None
+    task = _Task(given.n, given.k, given.c, given.out, given.size, (2 - given.pads[0], 2 - given.pads[1]))
+    m = task.best(1)
+    return _run(task, _last(dout), _filters_back(m, w), After(), _map(task)) if m else None
+
+
+def filter_gradient(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """dFilter: the products' gradient, then that of the filters' combinations."""
+    task = _task(x, w, strides, paddings, dilations, groups)
+    if task is None or dout.dtype is not torch.float32 or not (m := task.best(1.5)):
+        return None
+    c, k, squares, combinations = task.c, task.k, task.squares(m), (m + 2) ** 2
+    count = parts(squares * combinations * c * k, squares)
+    block = task.block(m, -(-squares // count))
+    _room, begins = _rooms(m, task, block, count)
+    sums = torch.empty(count, combinations, c, k)
+    zeros, x, dout = zeros_at(max(c, k)), _last(x), _last(dout)
+    run_parts(_kernels().filter_gradient, [
+        (m, x.data_ptr(), (*task.size, c), task.pads, dout.data_ptr(), (*task.out, k),
+         (squares * i // count, squares * (i + 1) // count), block, begin, sums[i].data_ptr(), zeros)
+        for i, begin in enumerate(begins)
+    ])  # fmt: skip
+    total = sums[0]
+    for more in sums[1:]:
+        total += more
+    dw = torch.empty(9 * c, k)
+    _kernels().taps_gradient(m, total.data_ptr(), dw.data_ptr(), c, k, zeros)
+    return dw.t().contiguous().view(w.shape)
+
+
+def packed(
+    state: dict, x: torch.Tensor, w: torch.Tensor, after: After, paddings: Ints, strides: Ints, dilations: Ints, groups: int,
+    reuse: bool,
+) -> torch.Tensor | None:  # fmt: skip
+    """Output of a convolution whose filters stay: they are combined once, and kept in `state`.
+
+    after.beside: channels-last, of the output's shape; with `reuse` the result takes its memory.
+    """
+    task = _task(x, w, strides, paddings, dilations, groups)
+    m = task.best(0) if task else 0
+    if not task or not m:
+        return None
+    held = state.get("combinations")
+    if held is None or held[0] is not w or held[1].m != m:
+        held = state["combinations"] = (w, _filters(m, w))
+    out = after.beside if reuse and after.beside is not None else _map(task)
+    return _run(task, _last(x), held[1], after, out)
