@@ -21,7 +21,7 @@ from numba import njit
 
 from millstream.kernels.panels import product_at
 from millstream.kernels.tiles import LANES, VECTORS, turned_at
-from millstream.kernels.winograd_tiles import Matrix, make_apart, make_together
+from millstream.kernels.winograd_tiles import Matrix, apart_taps, make_apart, make_together, turn
 
 _PIXELS_2: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _TAPS_2: Matrix = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))
@@ -53,7 +53,7 @@ _BACK, _FILTERS = 2, 4  # from which on the matrices are those of a gradient, of
 _gather = make_together((_RESULT_2, _RESULT_4, _turned(_TAPS_2), _turned(_TAPS_4)), False)
 _gather_sum = make_together((_RESULT_2, _RESULT_4), True)
 _GRADIENT = 2
-_PANEL = LANES * VECTORS
+PANEL = LANES * VECTORS
 _ONE, _NO_LIMIT = np.float32(1), np.float32(np.inf)
 
 
@@ -90,8 +90,11 @@ def _addresses(table, size, start, shape, corner, outside):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _combine(which, m, px, shape, pads, squares, t, rows, out, distance, plane, zeros):
-    """Combinations of pixels (`which` < _BACK) or gradients of squares t .. t + rows; `out` [combination][row][channel]."""
+def _combine(which, m, px, shape, channels, pads, squares, t, rows, out, distance, plane, zeros):
+    """Combinations of the first `channels` of pixels (`which` < _BACK) or gradients of squares t .. t + rows.
+
+    They go to `out` [(m + 2)^2 planes][rows][distance].
+    """
     down, across = squares
     top, left = pads
     size = m + 2 if which < _BACK else m
@@ -101,16 +104,16 @@ def _combine(which, m, px, shape, pads, squares, t, rows, out, distance, plane, 
         n, rest = divmod(t + r, down * across)
         i, j = divmod(rest, across)
         _addresses(table, size, px, shape, (n, i * m - top, j * m - left), zeros)
-        _spread(which, at, out + r * distance * 4, plane, shape[2])
+        _spread(which, at, out + r * distance * 4, plane, channels)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _results(m, first, distance, plane, po, shape, squares, t, rows, beside, bias, slope, most, nobody):
-    """The output's squares t .. t + rows from products."""
+def _results(m, first, distance, plane, po, shape, channels, squares, t, rows, beside, bias, slope, most, nobody):
+    """The first `channels` of the output's squares t .. t + rows from products, [planes][rows][distance]."""
     down, across = squares
     table, others = np.empty(16, np.int64), np.empty(16, np.int64)
     at, at_others = table.ctypes.data, others.ctypes.data
-    which, k = m // 4, shape[2]
+    which = m // 4
     for r in range(rows):
         n, rest = divmod(t + r, down * across)
         i, j = divmod(rest, across)
@@ -118,9 +121,9 @@ def _results(m, first, distance, plane, po, shape, squares, t, rows, beside, bia
         _addresses(table, m, po, shape, corner, nobody)
         if beside:
             _addresses(others, m, beside, shape, corner, nobody)
-            _gather_sum(which, first + r * distance * 4, plane, at, at_others, bias, slope, most, k)
+            _gather_sum(which, first + r * distance * 4, plane, at, at_others, bias, slope, most, channels)
         else:
-            _gather(which, first + r * distance * 4, plane, at, at, bias, slope, most, k)
+            _gather(which, first + r * distance * 4, plane, at, at, bias, slope, most, channels)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -128,8 +131,8 @@ def forward(m, px, shape, pads, pu, po, sizes, share, block, room, bias, beside,
     """Squares share[0] .. share[1] of the output of a convolution.
 
     px, shape: the input, its (height, width, channels); pads: (above, left). pu: what :func:`filters` made. po, sizes: the
-    output. block: squares at a time, for which `room` has :func:`room_of` bytes. bias: a number a channel; beside: a map that
-    is added, or 0; slope, most: see `make_together`. zeros: as many as there are channels.
+    output. block: squares at a time, for which `room` has :func:`room_of` bytes. bias: a number a channel; beside: a map to
+    add, or 0; slope, most: see `make_together`. zeros: as many as there are channels.
     """
     c, k = shape[2], sizes[2]
     squares = (sizes[0] + m - 1) // m, (sizes[1] + m - 1) // m
@@ -141,29 +144,72 @@ def forward(m, px, shape, pads, pu, po, sizes, share, block, room, bias, beside,
     t, last = share
     while t < last:
         rows = min(block, last - t)
-        _combine(m // 4, m, px, shape, pads, squares, t, rows, room, near, plane, zeros)
+        _combine(m // 4, m, px, shape, c, pads, squares, t, rows, room, near, plane, zeros)
         for p in range(combinations):
             product_at(room + p * plane, near, rows, pu + p * c * k * 4, c, k, zeros, 0, products + p * plane_out, far)
-        _results(m, products, far, plane_out, po, sizes, squares, t, rows, beside, bias, slope, most, nobody)
+        _results(m, products, far, plane_out, po, sizes, k, squares, t, rows, beside, bias, slope, most, nobody)
         t += rows
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def filters(m, pw, tap, row, turned, pu, c, k):
-    """Combinations of filters as panels (panels.py), `pu` [(m + 2)^2][c * k].
+def _width(j, k):
+    """Of the panel that begins with column j of k."""
+    return PANEL if k - j >= PANEL else LANES
 
-    Tap i for input channel d and output channel j stands at pw + (i * tap + d * row + j) * 4; turned: the last tap first.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combined(m, pw, turned, out, plane, c, k, j, width):
+    """Combinations of filters from c inputs to outputs j .. j + width of k, `out` [(m + 2)^2 planes][c][width].
+
+    pw: all filters, [k][c][9]; turned: [c][k][9], of which the last tap counts as the first.
     """
-    table = np.empty(9, np.int64)
-    at = table.ctypes.data
-    j = 0
-    while j < k:
-        width = _PANEL if k - j >= _PANEL else LANES
+    taps, table = np.empty(9 * LANES * LANES, np.float32), np.empty(9, np.int64)
+    at, at_table, line, which = taps.ctypes.data, table.ctypes.data, LANES * 4, _FILTERS + m // 4
+    if turned:
+        for i in range(9):
+            table[8 - i] = at + i * line
         for d in range(c):
+            for n in range(0, width, LANES):
+                apart_taps(pw + (d * k + j + n) * 36, at)
+                _spread(which, at_table, out + (d * width + n) * 4, plane, LANES)
+        return
+    for n in range(0, width, LANES):
+        for d in range(0, c, LANES):
             for i in range(9):
-                table[i] = pw + ((8 - i if turned else i) * tap + d * row + j) * 4
-            _spread(_FILTERS + m // 4, at, pu + (j * c + d * width) * 4, c * k * 4, width)
+                turn(pw + ((j + n) * c + d) * 36 + i * line, c * 36, at + i * LANES * line, line)
+            for r in range(LANES):
+                for i in range(9):
+                    table[i] = at + (r * 9 + i) * line
+                _spread(which, at_table, out + ((d + r) * width + n) * 4, plane, LANES)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def filters(m, pw, turned, pu, c, k, share):
+    """Combinations of filters as panels (panels.py), `pu` [(m + 2)^2][c * k], for outputs share[0] .. share[1].
+
+    The share begins where a panel does; pw, turned: see _combined.
+    """
+    j = share[0]
+    while j < share[1]:
+        width = _width(j, k)
+        _combined(m, pw, turned, pu + j * c * 4, c * k * 4, c, k, j, width)
         j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _taps_gradient(m, pdu, plane, line, pdw, c, j, width, zeros):
+    """The gradient of the filters [k][c][9] to outputs j .. j + width from that of their combinations, [planes][c][line]."""
+    taps, table = np.empty(9 * LANES * LANES, np.float32), np.empty(9, np.int64)
+    at, at_table, row, which = taps.ctypes.data, table.ctypes.data, LANES * 4, _GRADIENT + m // 4
+    for n in range(0, width, LANES):
+        for d in range(0, c, LANES):
+            for r in range(LANES):
+                for i in range(9):
+                    table[i] = at + (r * 9 + i) * row
+                given = pdu + ((d + r) * line + n) * 4
+                _gather(which, given, plane, at_table, at_table, zeros, _ONE, _NO_LIMIT, LANES)
+            for i in range(9):
+                turn(at + i * LANES * row, row, pdw + ((j + n) * c + d) * 36 + i * row, c * 36)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -178,8 +224,8 @@ def filter_gradient(m, px, shape, pads, pdy, sizes, share, block, room, pdu, zer
     t, last = share
     while t < last:
         rows = min(block, last - t)
-        _combine(m // 4, m, px, shape, pads, squares, t, rows, room, near, plane, zeros)
-        _combine(_BACK + m // 4, m, pdy, sizes, (0, 0), squares, t, rows, gradients, far, plane_out, zeros)
+        _combine(m // 4, m, px, shape, c, pads, squares, t, rows, room, near, plane, zeros)
+        _combine(_BACK + m // 4, m, pdy, sizes, k, (0, 0), squares, t, rows, gradients, far, plane_out, zeros)
         for p in range(combinations):
             out = pdu + p * c * k * 4
             begin, step = (zeros, 0) if t == share[0] else (out, k)
@@ -188,11 +234,64 @@ def filter_gradient(m, px, shape, pads, pdy, sizes, share, block, room, pdu, zer
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def taps_gradient(m, pdu, pdw, c, k, zeros):
-    """The gradient of the filters, `pdw` [c][9][k], from that of their combinations."""
-    table = np.empty(9, np.int64)
-    at = table.ctypes.data
-    for d in range(c):
-        for i in range(9):
-            table[i] = pdw + (d * 9 + i) * k * 4
-        _gather(_GRADIENT + m // 4, pdu + d * k * 4, c * k * 4, at, at, zeros, _ONE, _NO_LIMIT, k)
+def taps_gradient(m, pdu, pdw, c, k, zeros, share):
+    """The gradient of the filters [k][c][9] to outputs share[0] .. share[1] from what :func:`filter_gradient` sums up."""
+    first, last = share
+    _taps_gradient(m, pdu + first * 4, c * k * 4, k, pdw, c, first, last - first, zeros)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def room_of_panels(m, squares, c):
+    """Bytes that a thread of :func:`forward_by_panels` or :func:`filter_gradient_by_panels` needs."""
+    return (m + 2) ** 2 * 4 * (squares * (_distance(c) + PANEL) + c * PANEL + 48) + 4 * PANEL
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def forward_by_panels(m, px, shape, pads, pw, turned, po, sizes, count, share, room, bias, zeros):
+    """:func:`forward` where filters are many and squares few: all `count` squares, outputs share[0] .. share[1].
+
+    The combinations of a panel of filters are used while the caches hold them. pw, turned: see _combined.
+    """
+    c, k = shape[2], sizes[2]
+    squares = (sizes[0] + m - 1) // m, (sizes[1] + m - 1) // m
+    combinations, near = (m + 2) ** 2, _distance(c)
+    plane, plane_out, plane_u = count * near * 4 + 64, count * PANEL * 4 + 64, c * PANEL * 4 + 64
+    products = room + combinations * plane
+    panel = products + combinations * plane_out
+    nobody = panel + combinations * plane_u
+    _combine(m // 4, m, px, shape, c, pads, squares, 0, count, room, near, plane, zeros)
+    j = share[0]
+    while j < share[1]:
+        width = _width(j, k)
+        _combined(m, pw, turned, panel, plane_u, c, k, j, width)
+        for p in range(combinations):
+            product_at(
+                room + p * plane, near, count, panel + p * plane_u, c, width, zeros, 0, products + p * plane_out, PANEL
+            )  # fmt: skip
+        _results(m, products, PANEL, plane_out, po + j * 4, sizes, width, squares, 0, count, 0, bias + j * 4, _ONE,
+                 _NO_LIMIT, nobody)  # fmt: skip
+        j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def filter_gradient_by_panels(m, px, shape, pads, pdy, sizes, count, share, room, pdw, zeros):
+    """The gradient of filters, `pdw`, where they are many and squares few; arguments as above."""
+    c, k = shape[2], sizes[2]
+    squares = (sizes[0] + m - 1) // m, (sizes[1] + m - 1) // m
+    combinations, near = (m + 2) ** 2, _distance(c)
+    plane, plane_out, plane_u = count * near * 4 + 64, count * PANEL * 4 + 64, c * PANEL * 4 + 64
+    gradients = room + combinations * plane
+    panel = gradients + combinations * plane_out
+    _combine(m // 4, m, px, shape, c, pads, squares, 0, count, room, near, plane, zeros)
+    j = share[0]
+    while j < share[1]:
+        width = _width(j, k)
+        _combine(
+            _BACK + m // 4, m, pdy + j * 4, sizes, width, (0, 0), squares, 0, count, gradients, PANEL, plane_out, zeros
+        )  # fmt: skip
+        for p in range(combinations):
+            turned_at(
+                room + p * plane, near, gradients + p * plane_out, PANEL, zeros, 0, panel + p * plane_u, count, c, width
+            )  # fmt: skip
+        _taps_gradient(m, panel, plane_u, width, pdw, c, j, width, zeros)
+        j += width

@@ -212,6 +212,55 @@ def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
 
 
 def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    one = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, one, nothing, [0] * LANES)
+
+
+@intrinsic
+def turn(typing_context, given, step, out, distance):
+    """out[j, i] = given[i, j] for LANES x LANES numbers; addresses, distances between rows in bytes."""
+    del typing_context
+
+    def emit(context, builder, signature, args):
+        given, step, out, distance = args
+        rows = [_load(builder, builder.add(given, builder.mul(step, _number(i)))) for i in range(LANES)]
+        size = 1
+        while size < LANES:  # squares of `size` change places across the diagonal
+            low = [lane if not lane & size else LANES + lane - size for lane in range(LANES)]
+            high = [lane + size if not lane & size else LANES + lane for lane in range(LANES)]
+            for i in range(LANES):
+                if not i & size:
+                    pair = rows[i], rows[i + size]
+                    rows[i], rows[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
+            size *= 2
+        for j, row in enumerate(rows):
+            _store(builder, row, builder.add(out, builder.mul(distance, _number(j))))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), emit
+
+
+@intrinsic
+def apart_taps(typing_context, given, out):
+    """out[i, lane] = given[lane, i] for the nine taps of LANES filters; addresses."""
+    del typing_context
+
+    def emit(context, builder, signature, args):
+        given, out = args
+        vectors = [_load(builder, builder.add(given, _number(k * _BYTES))) for k in range(9)]
+        for i in range(9):
+            places = [divmod(lane * 9 + i, LANES) for lane in range(LANES)]
+            row = vectors[0]
+            for k in range(9):  # one vector after the other gives its lanes
+                row = _shuffle(builder, row, vectors[k], [LANES + at if k == n else lane
+                                                          for lane, (n, at) in enumerate(places)])  # fmt: skip
+            _store(builder, row, builder.add(out, _number(i * _BYTES)))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
+
+
+def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
     kind = ir.VectorType(ir.IntType(32), LANES)
-    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(kind, [0] * LANES))
+    return builder.shuffle_vector(a, b, ir.Constant(kind, list(lanes)))

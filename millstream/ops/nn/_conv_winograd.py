@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from types import ModuleType
 from typing import NamedTuple
 
@@ -31,13 +32,13 @@ _LEAST = 4_000_000  # multiplications of the direct sum below which the kernels 
 _ROOM = 700 << 10  # bytes of combinations at a time: they shall stay in the second-level cache
 _BLOCK, _BLOCK_LARGE = 36, 96  # squares at a time at least: filters are read once for them; once filters leave that cache
 _LARGE = 1 << 17  # filters of which this is said
-_COLUMNS = 64  # of a thread's share of a filter gradient
+_HELD, _MANY = 5 << 20, 1 << 14  # bytes of combinations of all squares, and filters, for which panels of filters pass by
 
 # Costs in multiplications of a vector register, fitted to 27 shapes with one thread.
 _SQUARE = {2: 140, 4: 650}  # combinations of the pixels of a square, or of its results
-_FILTER = {2: 1000, 4: 1150}  # of filters: turning them round, memory for the combinations
-_READ = {2: 130, 4: 260}  # combinations of filters from the third-level cache
-_DIRECT, _DIRECT_FILTER, _DIRECT_READ = 9.5, 400, 70  # the same of direct sums, an output; reordering filters; reading them
+_FILTER = {2: 300, 4: 500}  # combinations of filters
+_READ = {2: 130, 4: 260}  # the same from the third-level cache
+_DIRECT, _DIRECT_FILTER, _DIRECT_READ = 9.5, 470, 70  # of direct sums: an output; reordering filters; reading them
 
 
 @cache
@@ -64,17 +65,22 @@ class _Task(NamedTuple):
         least = _BLOCK_LARGE if self.c * self.k >= _LARGE else _BLOCK
         return min(squares, max(least, _ROOM // ((m + 2) ** 2 * 4 * (self.c + self.k))))
 
-    def cost(self, m: int, combining: float) -> float:
-        """Of squares of size `m`; combining: how many times filters are combined for this call alone."""
-        vectors, squares, lanes = (self.c + self.k) / tiles().LANES, self.squares(m), tiles().LANES
-        filters = self.c * self.k / lanes
-        return squares * (filters * (m + 2) ** 2 + vectors * _SQUARE[m]) + filters * (combining * _FILTER[m] + _READ[m])
+    def holds_squares(self, m: int) -> bool:
+        """Whether squares are so few that the caches hold all of them, and filters so many that these should pass by."""
+        combinations = (m + 2) ** 2 * 4 * self.squares(m) * (self.c + _kernels().PANEL)
+        return combinations <= _HELD and self.c * self.k >= _MANY
 
-    def best(self, combining: float) -> int:
+    def cost(self, m: int, kept: bool) -> float:
+        """Of squares of size `m`; kept: combinations of filters are there already."""
+        lanes, squares = tiles().LANES, self.squares(m)
+        products = squares * (m + 2) ** 2 + (_READ if kept else _FILTER)[m]
+        return (self.c * self.k * products + squares * (self.c + self.k) * _SQUARE[m]) / lanes
+
+    def best(self, kept: bool) -> int:
         """2 or 4; 0: direct sums are faster."""
-        filters = self.c * self.k / tiles().LANES
-        direct = filters * (_DIRECT * self.n * self.out[0] * self.out[1] + _DIRECT_FILTER * combining + _DIRECT_READ)
-        costs = {m: self.cost(m, combining) for m in (2, 4)}
+        outputs = _DIRECT * self.n * self.out[0] * self.out[1]
+        direct = self.c * self.k / tiles().LANES * (outputs + (_DIRECT_READ if kept else _DIRECT_FILTER))
+        costs = {m: self.cost(m, kept) for m in (2, 4)}
         m = min(costs, key=lambda key: costs[key])
         return m if costs[m] < direct else 0
 
@@ -104,9 +110,9 @@ def _map(task: _Task) -> torch.Tensor:
     return torch.empty(task.n, *task.out, task.k).permute(0, 3, 1, 2)
 
 
-def _rooms(m: int, task: _Task, block: int, count: int) -> tuple[torch.Tensor, list[int]]:
-    """Memory of `count` threads, and where each one's begins."""
-    size = -(-_kernels().room_of(m, block, task.c, task.k) // 64) * 16
+def _rooms(needed: int, count: int) -> tuple[torch.Tensor, list[int]]:
+    """`needed` bytes for each of `count` threads, and where they begin."""
+    size = -(-needed // 64) * 16
     room = torch.empty(count * size)
     return room, [room.data_ptr() + 4 * k * size for k in range(count)]
 
@@ -118,20 +124,21 @@ class Filters(NamedTuple):
     values: torch.Tensor
 
 
-def _filters(m: int, w: torch.Tensor) -> Filters:
-    k, c = w.shape[:2]
-    taps = w.reshape(k, 9 * c).t().contiguous()  # [c, 9, k]
-    values = torch.empty((m + 2) ** 2, c, k)
-    _kernels().filters(m, taps.data_ptr(), k, 9 * k, False, values.data_ptr(), c, k)
-    return Filters(m, values)
+def _shares(work: int, k: int) -> list[tuple[int, int]]:
+    """(first, last) channel of the output of each thread; they begin with panels."""
+    width = _kernels().PANEL
+    count = parts(work, -(-k // width))
+    edges = [k // width * i // count * width for i in range(count)] + [k]
+    return list(pairwise(edges))
 
 
-def _filters_back(m: int, w: torch.Tensor) -> Filters:
-    """Those of the input's gradient: turned round, channels of the output first."""
-    k, c = w.shape[:2]
-    taps = w.reshape(k * c, 9).t().contiguous()
-    values = torch.empty((m + 2) ** 2, k, c)
-    _kernels().filters(m, taps.data_ptr(), k * c, c, True, values.data_ptr(), k, c)
+def _filters(m: int, task: _Task, w: torch.Tensor, turned: bool) -> Filters:
+    """turned: of the gradient of the input, from channels of the output to those of the input."""
+    values = torch.empty((m + 2) ** 2, task.c, task.k)
+    w = w.contiguous()
+    run_parts(_kernels().filters, [
+        (m, w.data_ptr(), turned, values.data_ptr(), task.c, task.k, share) for share in _shares(values.numel() * 4, task.k)
+    ])  # fmt: skip
     return Filters(m, values)
 
 
@@ -148,7 +155,7 @@ def _run(task: _Task, x: torch.Tensor, filters: Filters, after: After, out: torc
     m, squares = filters.m, task.squares(filters.m)
     count = parts(squares * (m + 2) ** 2 * task.c * task.k, squares)
     block = task.block(m, -(-squares // count))
-    _room, begins = _rooms(m, task, block, count)
+    _room, begins = _rooms(_kernels().room_of(m, block, task.c, task.k), count)
     zeros = zeros_at(max(task.c, task.k))
     bias = zeros if after.bias is None else after.bias.data_ptr()
     beside = 0 if after.beside is None else after.beside.data_ptr()
@@ -161,15 +168,38 @@ def _run(task: _Task, x: torch.Tensor, filters: Filters, after: After, out: torc
     return out
 
 
+def _by_panels(
+    m: int, task: _Task, x: torch.Tensor, w: torch.Tensor, turned: bool, bias: torch.Tensor | None
+) -> torch.Tensor:
+    out, squares, zeros = _map(task), task.squares(m), zeros_at(max(task.c, task.k))
+    shares = _shares(squares * (m + 2) ** 2 * task.c * task.k, task.k)
+    _room, begins = _rooms(_kernels().room_of_panels(m, squares, task.c), len(shares))
+    w, first = w.contiguous(), zeros if bias is None else bias.data_ptr()
+    given = (m, x.data_ptr(), (*task.size, task.c), task.pads, w.data_ptr(), turned, out.data_ptr(), (*task.out, task.k))
+    run_parts(_kernels().forward_by_panels, [
+        (*given, squares, share, begin, first, zeros)
+        for share, begin in zip(shares, begins)
+    ])  # fmt: skip
+    return out
+
+
+def _once(task: _Task, x: torch.Tensor, w: torch.Tensor, turned: bool, bias: torch.Tensor | None) -> torch.Tensor | None:
+    """A convolution with filters that are combined for it alone."""
+    if not (m := task.best(False)):
+        return None
+    if task.holds_squares(m):
+        return _by_panels(m, task, _last(x), w, turned, bias)
+    return _run(task, _last(x), _filters(m, task, w, turned), After(bias), _map(task))
+
+
 def forward(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """Output of a convolution of float32 maps."""
     task = _task(x, w, strides, paddings, dilations, groups)
-    if task is None or not (m := task.best(1)):
+    if task is None:
         return None
-    after = After(None if bias is None else bias.contiguous())
-    return _run(task, _last(x), _filters(m, w), after, _map(task))
+    return _once(task, x, w, False, None if bias is None else bias.contiguous())
 
 
 def backward_input(
@@ -180,8 +210,7 @@ def backward_input(
     if given is None or dout.dtype is not torch.float32:
         return None
     task = _Task(given.n, given.k, given.c, given.out, given.size, (2 - given.pads[0], 2 - given.pads[1]))
-    m = task.best(1)
-    return _run(task, _last(dout), _filters_back(m, w), After(), _map(task)) if m else None
+    return _once(task, dout, w, True, None)
 
 
 def filter_gradient(
@@ -189,25 +218,33 @@ def filter_gradient(
 ) -> torch.Tensor | None:
     """dFilter: the products' gradient, then that of the filters' combinations."""
     task = _task(x, w, strides, paddings, dilations, groups)
-    if task is None or dout.dtype is not torch.float32 or not (m := task.best(1.5)):
+    if task is None or dout.dtype is not torch.float32 or not (m := task.best(False)):
         return None
     c, k, squares, combinations = task.c, task.k, task.squares(m), (m + 2) ** 2
+    x, dout, dw, zeros = _last(x), _last(dout), torch.empty(w.shape), zeros_at(max(c, k))
+    given = (m, x.data_ptr(), (*task.size, c), task.pads, dout.data_ptr(), (*task.out, k))
+    shares = _shares(squares * combinations * c * k, k)
+    if task.holds_squares(m):
+        _room, begins = _rooms(_kernels().room_of_panels(m, squares, c), len(shares))
+        run_parts(_kernels().filter_gradient_by_panels, [
+            (*given, squares, share, begin, dw.data_ptr(), zeros) for share, begin in zip(shares, begins)
+        ])  # fmt: skip
+        return dw
     count = parts(squares * combinations * c * k, squares)
     block = task.block(m, -(-squares // count))
-    _room, begins = _rooms(m, task, block, count)
+    _room, begins = _rooms(_kernels().room_of(m, block, c, k), count)
     sums = torch.empty(count, combinations, c, k)
-    zeros, x, dout = zeros_at(max(c, k)), _last(x), _last(dout)
     run_parts(_kernels().filter_gradient, [
-        (m, x.data_ptr(), (*task.size, c), task.pads, dout.data_ptr(), (*task.out, k),
-         (squares * i // count, squares * (i + 1) // count), block, begin, sums[i].data_ptr(), zeros)
+        (*given, (squares * i // count, squares * (i + 1) // count), block, begin, sums[i].data_ptr(), zeros)
         for i, begin in enumerate(begins)
     ])  # fmt: skip
     total = sums[0]
     for more in sums[1:]:
         total += more
-    dw = torch.empty(9 * c, k)
-    _kernels().taps_gradient(m, total.data_ptr(), dw.data_ptr(), c, k, zeros)
-    return dw.t().contiguous().view(w.shape)
+    run_parts(_kernels().taps_gradient, [
+        (m, total.data_ptr(), dw.data_ptr(), c, k, zeros, share) for share in shares
+    ])  # fmt: skip
+    return dw
 
 
 def packed(
@@ -219,11 +256,11 @@ def packed(
     after.beside: channels-last, of the output's shape; with `reuse` the result takes its memory.
     """
     task = _task(x, w, strides, paddings, dilations, groups)
-    m = task.best(0) if task else 0
+    m = task.best(True) if task else 0
     if not task or not m:
         return None
     held = state.get("combinations")
     if held is None or held[0] is not w or held[1].m != m:
-        held = state["combinations"] = (w, _filters(m, w))
+        held = state["combinations"] = (w, _filters(m, task, w, False))
     out = after.beside if reuse and after.beside is not None else _map(task)
     return _run(task, _last(x), held[1], after, out)
