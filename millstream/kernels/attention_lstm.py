@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate, add_product, exp64
 from millstream.kernels.lstm import running
 from millstream.kernels.panels import rows_product

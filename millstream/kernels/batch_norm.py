@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from millstream.kernels.brain import put, singles, wide
+from millstream.kernels.compiled import njit
 from millstream.kernels.threads import parts, run_parts
 
 _BLOCK = 32

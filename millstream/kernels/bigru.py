@@ -5,12 +5,16 @@ The results of the two directions stand side by side in one matrix, so that noth
 
 from __future__ import annotations
 
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate
 from millstream.kernels.gru import mix, pointer
-from millstream.kernels.tiles import few_rows_at, one_row_at
+from millstream.kernels.lstm import place, running
+from millstream.kernels.tiles import LANES, VECTORS, few_rows_at, make_tile, many_rows_at, one_row_at, tile_rows
+
+_wide, _one = make_tile(VECTORS), make_tile(1)
 
 
 @intrinsic
@@ -92,3 +96,111 @@ def from_ids(first, last, ids, table, weights, hidden, scratches, offsets, d, re
             for i in range(total):
                 z[i] += bias
         _steps(weights[2 * k], hidden, k * d, scratch, offsets, d, reverse != (k == 1), code_gate, code, origin)
+
+
+# ---- many sequences: step by step ------------------------------------------------------------------
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_product(pa, pb, po, m, d, n):
+    """out += a @ b by addresses; float32 [m, d], [d, n], [m, n]; n is a multiple of LANES."""
+    j = 0
+    while j < n:
+        wide = n - j >= LANES * VECTORS
+        i = 0
+        while i < m:
+            rows = tile_rows(m - i)
+            at_a, at_b, at_out = pa + i * d * 4, pb + j * 4, po + (i * n + j) * 4
+            if wide:
+                _wide(rows, at_a, d, at_b, n, at_out, n, at_out, n, d)
+            else:
+                _one(rows, at_a, d, at_b, n, at_out, n, at_out, n, d)
+            i += rows
+        j += LANES * VECTORS if wide else LANES
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _batch(rows, ids, stride, bias, weight, hidden, column, starts, lengths, room, d, reverse, code_gate, code, origin):
+    """The recurrence over sequences, the longest first, all of a step at a time.
+
+    rows: address of projections, `stride` numbers apart; row i of the sequences is row i of them, or (ids not 0) row ids[i].
+    room: address of [5, sequences, D] numbers.
+    """
+    count, width = len(starts), 3 * d
+    size = count * d * 4
+    at_h, at_rh, at_g, at_c = room, room + size, room + 2 * size, room + 4 * size
+    now, reset = carray(pointer(at_h), (count, d)), carray(pointer(at_rh), (count, d))
+    gates, new = carray(pointer(at_g), (count, 2 * d)), carray(pointer(at_c), (count, d))
+    now[:] = 0
+    line = carray(pointer(bias), width)
+    m, t = running(lengths, 0, count), 0
+    while m:
+        for q in range(m):
+            i = place(starts[q], lengths[q], t, reverse)
+            i = carray(_integers(ids), i + 1)[i] if ids != 0 else i
+            z, g, c = carray(pointer(rows + i * stride * 4), width), gates[q], new[q]
+            for j in range(2 * d):
+                g[j] = z[j] + line[j]
+            tail, end = z[2 * d :], line[2 * d :]
+            for j in range(d):
+                c[j] = tail[j] + end[j]
+        _add_product(at_h, weight, at_g, m, d, 2 * d)
+        for q in range(m):
+            g, h, out = gates[q], now[q], reset[q]
+            activate(g, code_gate)
+            r = g[d:]
+            for j in range(d):
+                out[j] = r[j] * h[j]
+        _add_product(at_rh, weight + 2 * d * d * 4, at_c, m, d, d)
+        for q in range(m):
+            i = place(starts[q], lengths[q], t, reverse)
+            c, h = new[q], now[q]
+            activate(c, code)
+            out = carray(pointer(hidden + (i * 2 * d + column) * 4), d)
+            mix(gates[q, :d], c, h, out, origin)
+            for j in range(d):
+                h[j] = out[j]
+        t += 1
+        m = running(lengths, t, m)
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def batch_from_rows(
+    k, first, x, weights, hidden, scratch, room, starts, lengths, depth, d, reverse, code_gate, code, origin
+):
+    """Direction `k` of :func:`from_rows` over sequences whose rows follow each other, from row `first` on.
+
+    starts (from `first` on), lengths: of the sequences, the longest first; scratch [rows + 1, 3D], room [5, sequences, D].
+    """
+    total, width = 0, 3 * d
+    for q in range(len(lengths)):
+        total += lengths[q]
+    zero = scratch + total * width * 4
+    sums = carray(pointer(zero), width)
+    sums[:] = 0
+    for slot in (4 * k + 1, 4 * k + 3):
+        if weights[slot] != 0:
+            sums += carray(pointer(weights[slot]), width)
+    many_rows_at(x + first * depth * 4, depth, weights[4 * k], width, zero, scratch, total, depth, width)
+    sums[:] = 0
+    out = hidden + first * 2 * d * 4
+    backwards = reverse != (k == 1)
+    _batch(
+        scratch, 0, width, zero, weights[4 * k + 2], out, k * d, starts, lengths, room, d, backwards, code_gate, code, origin
+    )
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def batch_from_ids(
+    k, first, ids, table, weights, hidden, scratch, room, starts, lengths, d, reverse, code_gate, code, origin
+):
+    """Direction `k` of :func:`from_ids` as in :func:`batch_from_rows`; scratch [1, 3D]."""
+    width = 3 * d
+    sums = carray(pointer(scratch), width)
+    sums[:] = 0
+    if weights[2 * k + 1] != 0:
+        sums += carray(pointer(weights[2 * k + 1]), width)
+    out = hidden + first * 2 * d * 4
+    backwards = reverse != (k == 1)
+    _batch(
+        table + k * width * 4, ids + first * 8, 2 * width, scratch, weights[2 * k], out, k * d, starts, lengths, room, d,
+        backwards, code_gate, code, origin,
+    )  # fmt: skip

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, exp64
 
 BIG = 600.0  # exponents beyond it would overflow float64 together with the factors next to them

@@ -9,8 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.threads import parts, run_parts
 
 _LANES = 16

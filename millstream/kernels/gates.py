@@ -9,8 +9,10 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload, register_jitable
+
+from millstream.kernels.compiled import njit
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # NaN and Inf keep their meaning
 

@@ -6,9 +6,10 @@ Gates: update u, reset r, candidate c, each of width D; h = (1 - u) h_prev + u c
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate, add_three, through
 from millstream.kernels.lstm import place, running
 from millstream.kernels.panels import rows_product

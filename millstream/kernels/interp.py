@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.threads import parts, run_parts
 
 

@@ -8,8 +8,7 @@ input, forget and output gates, or has length 0. Matrices come as panels, and wh
 
 from __future__ import annotations
 
-from numba import njit
-
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate, add_three, through
 from millstream.kernels.panels import rows_product
 

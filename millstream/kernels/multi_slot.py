@@ -6,7 +6,8 @@ Both run without the interpreter's lock, so that several files are parsed at onc
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from millstream.kernels.compiled import njit
 
 _POWERS = 10.0 ** np.arange(23)  # exact in float64
 _EXACT = 1 << 53

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, add_product
 from millstream.kernels.tiles import LANES, VECTORS, make_tile, tile_rows
 

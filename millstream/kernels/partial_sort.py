@@ -8,7 +8,8 @@ the least of the heap replaces it, then the heap is sorted.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from millstream.kernels.compiled import njit
 
 
 @njit(cache=True, nogil=True)

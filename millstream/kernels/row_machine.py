@@ -13,8 +13,8 @@ row for each running sequence, another space the rows of a sequence that each of
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate, sigmoid, tanh, through
 from millstream.kernels.panels import product_at
 

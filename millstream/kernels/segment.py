@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from millstream.kernels.compiled import njit
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # NaN and Inf keep their meaning
 

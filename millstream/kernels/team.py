@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, types
 from numba.extending import intrinsic
+
+from millstream.kernels.compiled import njit
 
 _ROOM, _BEGIN = 512, 2  # int64 words for a part; those before its arguments: the function's address, whether it failed
 _WORD = ir.IntType(64)
@@ -129,7 +131,7 @@ def _member() -> Any:
     A thread takes the next part until there is none: one that wakes late finds its part done.
     """
 
-    @cfunc(types.void(types.CPointer(types.int64)))
+    @cfunc(types.void(types.CPointer(types.int64)), cache=True)
     def take_parts(rooms):
         words = carray(rooms, 2)
         begin, count = words.ctypes.data, words[1]
