@@ -1,10 +1,14 @@
-"""The models of bench/inference.py: built through Fluid's API with random parameters.
+"""The models of bench/inference.py: built through Fluid's API with random parameters, or those of jieba and LAC.
 
 Classifiers end in scores before softmax, which random parameters would saturate; detectors in boxes and scores before
 non-maximum suppression, which the engines compared with do not all have.
 """
 
+import contextlib
+import importlib.util
 import math
+import os
+import sys
 
 import numpy as np
 
@@ -151,15 +155,71 @@ def lac():
 MODELS = {f.__name__: f for f in (resnet50, mobilenet, vgg16, ssd_mobilenet, yolov3, bert, lac)}
 
 
+# ---- models of packages --------------------------------------------------------------------------------
+def sentences():
+    """What the lexical analysers get."""
+    tests = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "apps")
+    spec = importlib.util.spec_from_file_location("sentences", os.path.join(tests, "sentences.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.OWN
+
+
+def jieba():
+    """(exe, program, feeds, targets, ids of a sentence) of jieba's paddle mode."""
+    import jieba
+    with contextlib.redirect_stdout(sys.stderr):  # it prints
+        jieba.enable_paddle()
+        from jieba.lac_small import predict
+    return predict.exe, predict.infer_program, ["words"], [predict.infer_ret["crf_decode"]], predict.dataset.get_vars
+
+
+def lac_package(mode="lac"):
+    """The same of the package LAC: its tagger, or its segmenter."""
+    from LAC import LAC as Analyser
+    analyser = Analyser(mode=mode)
+    exe = fluid.Executor()
+    loaded = fluid.io.load_inference_model(os.path.join(analyser.model.model_path, "model"), exe)
+    return exe, *loaded, lambda text: analyser.model.texts2tensor([text])[0].data.int64_data()
+
+
+PACKAGED = {"jieba": (jieba, "jieba"), "lac_tagger": (lac_package, "LAC")}
+PACKAGED["lac_segmenter"] = (lambda: lac_package("seg"), "LAC")
+_ids = {}
+
+
+def left_out(name):
+    """Why the model can't take part, or None."""
+    missing = name in PACKAGED and importlib.util.find_spec(PACKAGED[name][1]) is None
+    return f"the package {PACKAGED[name][1]} is not installed" if missing else None
+
+
 def save(name, folder):
-    """Save a model with random parameters."""
+    """Save a model, one with random parameters or a package's."""
+    files = ("__model__", "__params__")
+    if name in PACKAGED:
+        from millstream import paddle_alias
+        paddle_alias.install()
+        with fluid.scope_guard(fluid.Scope()), fluid.program_guard(fluid.Program(), fluid.Program()):
+            exe, program, feeds, targets, to_ids = PACKAGED[name][0]()
+            fluid.io.save_inference_model(folder, feeds, targets, exe, program, *files)
+        _ids[name] = [np.array(to_ids(text), "int64").reshape(-1) for text in sentences()]
+        return
     main, startup = fluid.Program(), fluid.Program()
     main.random_seed = startup.random_seed = 3
     with fluid.unique_name.guard(), fluid.program_guard(main, startup), fluid.scope_guard(fluid.Scope()):
         feeds, targets = MODELS[name]()
         exe = fluid.Executor()
         exe.run(startup)
-        fluid.io.save_inference_model(folder, [f.name for f in feeds], targets, exe, main, "__model__", "__params__")
+        fluid.io.save_inference_model(folder, [f.name for f in feeds], targets, exe, main, *files)
+
+
+def requests(name, batch):
+    """All requests of a pass: one, or every sentence once."""
+    if name not in PACKAGED:
+        return [request(name, batch)]
+    ids = _ids[name]
+    return [{"words": ids[k : k + batch]} for k in range(0, len(ids) - batch + 1, batch)]
 
 
 def request(name, batch):
@@ -177,9 +237,9 @@ def request(name, batch):
     return found
 
 
-def arrays(name, feed):
+def arrays(feed):
     """The inputs as engines take them: sequences as rows and offsets."""
-    if name != "lac":
+    if "words" not in feed:
         return feed
     lengths = [len(w) for w in feed["words"]]
     return {"words": np.concatenate(feed["words"])[:, None], "words.lod0": np.cumsum([0, *lengths])}

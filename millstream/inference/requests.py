@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,13 @@ class Inputs:
             for v in model.vars
         ]
         self._on_cpu = model.device.type == "cpu"
+        self._rows = [self._row_shape(v) for v in model.vars]
+
+    def _row_shape(self, var: Variable) -> tuple[int, ...] | None:
+        """The shape of a row of an input with one LoD level, where it is known."""
+        if var.lod_level != 1 or not var.has_shape or not self._on_cpu or len(var.shape) < 2 or min(var.shape[1:]) < 1:
+            return None
+        return tuple(var.shape[1:])
 
     def named(self, given: Mapping[str, Any]) -> list[Any]:
         """The values in the order of the feeds; FeedError for a missing or an unknown name."""
@@ -71,13 +79,31 @@ class Inputs:
             ):
                 t, lod = torch.from_numpy(value), NO_LOD
             else:
-                t, lod = self._any(self._model.vars[i], value)
+                flat = self._listed(i, value)
+                t, lod = flat if flat is not None else self._any(self._model.vars[i], value)
             for k, size in self._fixed[i]:
                 if t.shape[k] != size:
                     self._wrong_size(self._model.vars[i], k, t)
             tensors.append(t)
             lods.append(lod)
         return tensors, lods
+
+    def _listed(self, i: int, value: Any) -> tuple[torch.Tensor, LoD] | None:
+        """A list of arrays of the declared dtype, each a sequence; None for whatever needs a closer look."""
+        row, dtype = self._rows[i], self._numpy[i]
+        if row is None or type(value) is not list or not value:
+            return None
+        narrow = max(row) == 1
+        for item in value:
+            if type(item) is not np.ndarray or item.dtype != dtype or not item.size:
+                return None
+            if item.shape[1:] != row and not (narrow and item.ndim == 1):
+                return None
+        flat = np.concatenate(value) if len(value) > 1 else value[0]
+        if not flat.flags.c_contiguous or not flat.flags.writeable:
+            flat = flat.copy()
+        offsets = np.array([0, *accumulate([len(item) for item in value])], np.int64)
+        return torch.from_numpy(flat.reshape(-1, *row)), (offsets,)
 
     def _any(self, var: Variable, value: Any) -> tuple[torch.Tensor, LoD]:
         if isinstance(value, (str, bytes)) or value is None:

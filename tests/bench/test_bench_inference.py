@@ -8,6 +8,8 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+ORACLE = os.environ.get("MILLSTREAM_ORACLE_PYTHON")
+
 
 def run(module, *arguments):
     command = [sys.executable, "-m", module, *arguments]
@@ -24,6 +26,15 @@ def test_a_short_comparison(tmp_path):
                "--out", str(out))  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert out.read_text().count("| lac |") == 2 and "| onnxruntime ms | best other |" in out.read_text()
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(not ORACLE, reason="MILLSTREAM_ORACLE_PYTHON names no interpreter with PaddlePaddle 1.8.5")
+@pytest.mark.slow
+def test_against_the_predictor_of_1_8_5():
+    done = run("bench.inference", "lac", "--batch", "2", "--rounds", "1", "--peers", "paddle 1.8.5", "--paddle-limit", "9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"paddle 1.8.5": 0.0' in done.stdout and "| to paddle |" in done.stdout
 
 
 @pytest.mark.slow

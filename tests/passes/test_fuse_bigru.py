@@ -43,11 +43,29 @@ def test_from_ids_and_from_rows(tmp_path, width):
     folder = saved(tmp_path / "m", width=width)
     model, plain = millstream.load(folder), millstream.load(folder, optimize=False)
     assert types(model).count("embedded_bigru") == 1 and types(model).count("projected_bigru") == 1
-    for words in WORDS:  # one sequence, a few with an empty one, too many for one after another
+    for words in WORDS:  # one sequence, a few with an empty one, many
         got, want = model(words), plain(words)
         assert got.lod() == want.lod() and np.allclose(got, want, atol=2e-6)
     with pytest.raises(millstream.errors.EnforceNotMet, match="50"):
         model([[3, 50]])
+
+
+@pytest.mark.parametrize("settings", [{"origin_mode": True}, {"is_reverse": True, "activation": "relu"}])
+def test_many_sequences_in_several_threads(settings, monkeypatch):
+    import torch
+
+    rng = np.random.default_rng(1)
+    x, wx, wh, wx2, wh2 = (torch.from_numpy(rng.standard_normal(s).astype("float32") * 0.5) for s in (
+        (24, 8), (8, 48), (16, 48), (8, 48), (16, 48)))  # fmt: skip
+    bias = torch.from_numpy(rng.standard_normal((1, 48)).astype("float32"))
+    weights = (wx, bias[0], wh, None, wx2, None, wh2, bias)
+    lod = (np.array([0, 3, 3, 10, 11, 18, 24]),)
+    run = bigru.projected_bigru
+    want = [run(bigru.Ragged(x[a:b], (np.array([0, b - a]),)), *weights, **settings).values for a, b in ((0, 3), (3, 10))]
+    for threads in (1, 2, 4, 6):
+        monkeypatch.setattr(bigru, "parts", lambda work, most, n=threads: min(n, most))
+        got = run(bigru.Ragged(x, lod), *weights, **settings).values
+        assert got.shape == (24, 32) and torch.allclose(got[:10], torch.cat(want), atol=1e-6)
 
 
 def test_rows_of_no_words(tmp_path):

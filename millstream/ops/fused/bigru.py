@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from millstream.kernels.threads import parts, run_parts
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
-from millstream.ops.fused.projected import TILED, few, projected_gru
+from millstream.ops.fused.projected import TILED, projected_gru
 from millstream.ops.recurrent import gru as _gru
 from millstream.ops.recurrent._steps import ACTIVATIONS, code, fits, need, sequence_offsets
 
@@ -57,7 +58,8 @@ def projected_bigru(
     d, (rows, depth) = wh.shape[0], values.shape
     kernels, lanes = _kernels()
     weights = (wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2)
-    tiled = not d % lanes and depth == wx.shape[0] and 0 < rows * depth * 3 * d <= TILED and few(offsets, d)
+    small = _alone(offsets)
+    tiled = not d % lanes and depth == wx.shape[0] and rows and depth and (not small or rows * depth * 3 * d <= TILED)
     if not tiled or not _plain(values, *weights):
         acts = {"activation": activation, "gate_activation": gate_activation, "origin_mode": origin_mode}
         one = projected_gru(x, None, wx, bias_x, wh, bias, is_reverse=is_reverse, **acts)
@@ -65,10 +67,11 @@ def projected_bigru(
         return Ragged(torch.cat([one.values, two.values], 1), x.lod)
     hidden = values.new_empty((rows, 2 * d))
     inputs = (values.data_ptr(), _addresses(weights), hidden.data_ptr())
-    _directions(
-        kernels.from_rows, rows, (depth + d) * 3 * d, d, inputs, offsets, depth, d,
-        is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
-    )  # fmt: skip
+    how = (is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode)
+    if small:
+        _directions(kernels.from_rows, rows, (depth + d) * 3 * d, d, inputs, offsets, depth, d, *how)
+    else:
+        _batches(kernels.batch_from_rows, offsets, d, inputs, 1, depth, d, *how)
     return Ragged(hidden, x.lod)
 
 
@@ -93,14 +96,16 @@ def embedded_bigru(
     Ids: int64 [rows, 1] or [rows] with LoD; Table: [ids, 6D], the projections of both directions; else as projected_bigru.
     """
     offsets = sequence_offsets(ids, "Ids")
-    flat = ids.values.reshape(-1)
-    d, rows = wh.shape[0], flat.shape[0]
-    if rows and (int(flat.min()) < 0 or int(flat.max()) >= table.shape[0]):
-        raise EnforceNotMet(f"Ids must lie in [0, {table.shape[0]}), received {int(flat.min())} to {int(flat.max())}")
+    flat = ids.values
+    d, rows = wh.shape[0], flat.numel()
+    if rows:
+        least, most = int(flat.min()), int(flat.max())
+        if least < 0 or most >= table.shape[0]:
+            raise EnforceNotMet(f"Ids must lie in [0, {table.shape[0]}), received {least} to {most}")
     kernels, lanes = _kernels()
     weights = (wh, bias, wh2, bias2)
-    if d % lanes or not rows or flat.dtype is not torch.int64 or not few(offsets, d) or not _plain(table, *weights):
-        both = torch.index_select(table, 0, flat.long())
+    if d % lanes or not rows or flat.dtype is not torch.int64 or not _plain(table, *weights):
+        both = torch.index_select(table, 0, flat.reshape(-1).long())
         acts: Any = {"activation": activation, "gate_activation": gate_activation, "origin": origin_mode}
         halves = [both[:, : 3 * d].contiguous(), both[:, 3 * d :].contiguous()]
         one = _gru.run(halves[0], offsets, None, wh, bias, reverse=is_reverse, **acts)
@@ -109,11 +114,17 @@ def embedded_bigru(
     flat = flat.contiguous()
     hidden = table.new_empty((rows, 2 * d))
     inputs = (flat.data_ptr(), table.data_ptr(), _addresses(weights), hidden.data_ptr())
-    _directions(
-        kernels.from_ids, rows, 3 * d * d, d, inputs, offsets, d,
-        is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode,
-    )  # fmt: skip
+    how = (is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode)
+    if _alone(offsets):
+        _directions(kernels.from_ids, rows, 3 * d * d, d, inputs, offsets, d, *how)
+    else:
+        _batches(kernels.batch_from_ids, offsets, d, inputs, 0, d, *how)
     return Ragged(hidden, ids.lod)
+
+
+def _alone(offsets: np.ndarray) -> bool:
+    """Whether nearly all rows are of one sequence: of two that are as long, steps together cost less already."""
+    return len(offsets) == 2 or int(offsets[-1]) * 4 <= 5 * int((offsets[1:] - offsets[:-1]).max())
 
 
 # Requests come one by one: the other thread sleeps by then, or waits awake on this thread's core. jieba's sentences of 17
@@ -123,17 +134,58 @@ _RARELY = 4
 
 def _directions(kernel, rows: int, work: int, d: int, inputs: tuple[Any, ...], *rest) -> None:
     """Both directions, `work` multiplications a row each: in two threads where that pays."""
-    scratch = torch.empty((2, rows + 1, 3 * d), dtype=torch.float32)
-    scratches = (scratch.data_ptr(), scratch.data_ptr() + scratch.stride(0) * 4)
+    size = (rows + 1) * 3 * d
+    scratch = torch.empty(2 * size, dtype=torch.float32)
+    begin = scratch.data_ptr()
+    scratches = (begin, begin + size * 4)
     if parts(rows * work // _RARELY, 2) == 2:
         run_parts(kernel, [(k, k + 1, *inputs, scratches, *rest) for k in (0, 1)])
     else:
         kernel(0, 2, *inputs, scratches, *rest)
 
 
+def _batches(kernel, offsets: np.ndarray, d: int, inputs: tuple[Any, ...], rows_needed: int, *rest) -> None:
+    """Both directions over many sequences; more than two threads share those of a direction.
+
+    rows_needed: 1 where the kernel's scratch has a line for each row, else 0.
+    """
+    lengths = offsets[1:] - offsets[:-1]
+    work = int(offsets[-1]) * 6 * d * d
+    pieces = parts(work, 2 * len(lengths))
+    shares = max(1, pieces // 2)
+    edges = [len(lengths) * k // shares for k in range(shares + 1)]
+    calls, kept = [], []
+    for begin, end in itertools.pairwise(edges):
+        order = np.argsort(-lengths[begin:end], kind="stable") + begin
+        first = int(offsets[begin])
+        lines = (int(offsets[end]) - first) * rows_needed + 1
+        for k in (0, 1):
+            scratch = torch.empty((3 * lines + 5 * len(order)) * d, dtype=torch.float32)
+            kept.append(scratch)
+            at = scratch.data_ptr()
+            rooms = (at, at + lines * 3 * d * 4)
+            calls.append((k, first, *inputs, *rooms, offsets[:-1][order] - first, lengths[order], *rest))
+    if pieces > 1:
+        run_parts(kernel, calls)
+        return
+    for call in calls:
+        kernel(*call)
+
+
 def _plain(*tensors) -> bool:
-    return all(t is None or (t.dtype is torch.float32 and t.is_cpu and t.is_contiguous()) for t in tensors)
+    for t in tensors:  # a generator takes three times as long
+        if t is None:
+            continue
+        if t.dtype is not torch.float32 or not t.is_cpu or not t.is_contiguous():
+            return False
+    return True
 
 
 def _addresses(tensors) -> np.ndarray:
-    return np.array([0 if t is None else t.data_ptr() for t in tensors])
+    return _array_of(tuple([0 if t is None else t.data_ptr() for t in tensors]))
+
+
+@lru_cache(maxsize=1024)
+def _array_of(addresses: tuple[int, ...]) -> np.ndarray:
+    """To be read only."""
+    return np.array(addresses)

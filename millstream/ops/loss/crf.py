@@ -76,7 +76,8 @@ def _crf_spec(emission, transition, label, length):
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:
-    return exact(x).reshape(-1, x.shape[-1])
+    x = exact(x)
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
 
 
 @op(
@@ -149,6 +150,8 @@ def crf_decoding(emission, transition, label, length):
     e, w = _flat(emission.values), exact(transition)
     path = np.zeros(e.shape[0], np.int64)
     _kernels().viterbi(array(e), array(w), start, size, path)
+    if label is None and length is None:
+        return Ragged(tensor(path.reshape(-1, 1), e), emission.lod)
     if label is not None:
         flat = array(label.reshape(-1))
         if len(flat) != len(path):

@@ -20,14 +20,15 @@ _mul = node("mul", "layer", X=_lookup, Y=constant("weight"))
 
 def _why_not(found: Match) -> str | None:
     layer, lookup = found["layer"], found["lookup"]
-    rank = len(found.shape(lookup.output("Out")[0]) or ())
+    shape = found.shape(lookup.output("Out")[0]) or ()
     if layer.type == "fc":
         rows, weight_rows = layer.attr("in_num_col_dims"), 1
         if layer.attr("activation_type") or layer.attr("padding_weights"):
             return "the layer has an activation or padded weights"
     else:
         rows, weight_rows = layer.attr("x_num_col_dims"), layer.attr("y_num_col_dims")
-    if rank < 2 or rows != rank - 1 or weight_rows != 1:
+    narrow = rows == len(shape) - 1 or (lookup.type == "lookup_table_v2" and rows == len(shape) - 2 and shape[-2] == 1)
+    if len(shape) < 2 or rows < 1 or not narrow or weight_rows != 1:
         return "the layer takes more than the embedding's width at once"
     table, weight = (found.work.value(found.names[n]) for n in ("table", "weight"))
     bias = [found.work.value(n) for n in layer.input("Bias")]
@@ -56,7 +57,9 @@ def _build(found: Match) -> Operator:
         product += bias.reshape(1, -1)
     name = found.work.store(found.names["table"], product.to(table.dtype))
     inputs = {"W": [name], "Ids": lookup.input("Ids")}
-    return found.make(lookup.type, inputs, {"Out": layer.output("Out")}, padding_idx=-1, is_sparse=False)
+    drops = len(found.shape(lookup.output("Out")[0]) or ()) != len(found.shape(layer.output("Out")[0]) or ())
+    kind = "lookup_table" if drops else lookup.type  # of ids [N, 1] it makes [N, size], the other one [N, 1, size]
+    return found.make(kind, inputs, {"Out": layer.output("Out")}, padding_idx=-1, is_sparse=False)
 
 
 _rules = [Rule("fold_embedding_fc", pattern, _why_not, _build) for pattern in (_fc, _mul)]
