@@ -129,6 +129,7 @@ class CompiledProgram:
         self._loss_name: str | None = None
         self._places: list[Any] | None = None
         self._replicas: _Replicas | None = None
+        self._reading: tuple[int, Program] | None = None
         self._executor: Executor | None = None
 
     def with_data_parallel(
@@ -167,7 +168,7 @@ class CompiledProgram:
 
     def explain(self) -> str:
         """What the compiler took of the Plans made so far (``BuildStrategy.enable_compiler``), and what not and why."""
-        programs = [self._program]
+        programs = [self._program, *(self._reading[1:] if self._reading else ())]
         if self._replicas is not None:
             programs += [self._replicas.compute, self._replicas.update]
         plans = list(self._executor._plans.values()) if self._executor is not None else []
@@ -186,7 +187,9 @@ class CompiledProgram:
                     raise FeedError(f"feed: one place takes one dict, received a list of {len(feed)}")
                 feed = feed[0]
             capture = self._build_strategy.enable_compiler
-            results = executor.run_raw(self._program, feed, fetch_list, scope, capture=capture)
+            if self._reading is None or self._reading[0] != self._program._version:
+                self._reading = self._program._version, _reading_first(self._program)
+            results = executor.run_raw(self._reading[1], feed, fetch_list, scope, capture=capture)
             out = [as_result(value, lod, return_numpy) for value, lod in results]
             return out if return_merged else [[v] for v in out]
         replicas = self._replicas
@@ -382,6 +385,21 @@ def _is_reader(op: Operator, name: str) -> bool:
 def _reads(op: Operator) -> bool:
     """Whether the operator makes or reads a reader."""
     return any(_is_reader(op, n) for n in (*op.input_arg_names, *op.output_arg_names))
+
+
+def _reading_first(program: Program) -> Program:
+    """`program`, or a copy that reads its readers before anything else.
+
+    Fluid's compiled Programs read first: at a reader's end no counter of steps has moved, unlike in a Program run as it is.
+    """
+    ops = program.global_block().ops
+    reads = [op for op in ops if _reads(op)]
+    if ops[: len(reads)] == reads:
+        return program
+    copy = walk.clone(program)
+    copy.global_block().ops.sort(key=lambda op: not _reads(op))
+    copy._touch()
+    return copy
 
 
 def _half(program: Program, keep: Any) -> Program:

@@ -177,6 +177,31 @@ def test_each_place_reads_its_own_batch(drop_last, sums):
     assert run_pass(exe, compiled, total) == sums
 
 
+@pytest.mark.parametrize("compiled, starts", [(True, [0.1, 0.025, 0.00625]), (False, [0.1, 0.0125, 0.0015625])])
+def test_the_end_of_a_reader_moves_the_step_counter_only_of_a_plain_program(compiled, starts):
+    """A compiled Program reads before it counts (numbers of 1.8.5: two batches a pass, the rate halves with each step)."""
+    reader = L.py_reader(4, [[-1, 2]], ["float32"])
+    loss = L.mean(L.fc(L.read_file(reader), 1))
+    rate = L.exponential_decay(0.1, 1, 0.5)
+    fluid.optimizer.SGD(rate).minimize(loss)
+    exe = fluid.Executor()
+    exe.run(fluid.default_startup_program())
+    program = fluid.default_main_program()
+    if compiled:
+        program = fluid.CompiledProgram(program).with_data_parallel(loss.name, places=fluid.cpu_places(1))
+    reader.decorate_tensor_provider(lambda: ([np.ones((3, 2), "float32")] for _ in range(2)))
+    seen = []
+    for _ in range(3):
+        reader.start()
+        rates = []
+        with pytest.raises(fluid.core.EOFException):
+            while True:
+                rates.append(float(exe.run(program, fetch_list=[rate])[0][0]))
+        reader.reset()
+        seen.append(rates[0])
+    np.testing.assert_allclose(seen, starts, rtol=1e-5)
+
+
 def test_parallel_executor_with_py_reader(monkeypatch):
     monkeypatch.setenv("CPU_NUM", "2")
     reader = L.py_reader(4, [[-1, 2], [-1, 1]], ["float32", "int64"])
