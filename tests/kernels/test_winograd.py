@@ -73,9 +73,9 @@ def test_kept_filters_with_bias_sum_and_activation(reuse, squares):
         got = winograd.packed(state, x, w, after, [1, 1], [1, 1], [1, 1], 1, reuse)
         _close(got, torch.maximum(total, total * slope).clamp(max=most))
         assert (got.data_ptr() == given.data_ptr()) == reuse
-    kept = state["combinations"][1].values
+    kept = state["combinations"].filters.values
     winograd.packed(state, x, w, winograd.After(), [1, 1], [1, 1], [1, 1], 1, False)
-    assert state["combinations"][1].values is kept
+    assert state["combinations"].filters.values is kept
     other = w * 2
     got = winograd.packed(state, x, other, winograd.After(), [1, 1], [1, 1], [1, 1], 1, False)
     _close(got, (result - bias.double()[:, None, None]) * 2)

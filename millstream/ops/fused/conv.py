@@ -1,4 +1,7 @@
-"""conv2d over weights that oneDNN has reordered once, with bias, sum and activation in its own loop. Passes make it."""
+"""conv2d over weights that are prepared once, with bias, sum and activation in its own loop. Passes make it.
+
+oneDNN's reordered weights, or for 3x3 filters of stride 1 combinations of them (ops/nn/_conv_winograd.py).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from millstream.errors import AttributeTypeError
 from millstream.ops import _flops
 from millstream.ops._opdef import op
+from millstream.ops.nn import _conv_winograd
 from millstream.ops.nn.conv import _conv2d, _infer_conv
 
 # activation -> (oneDNN's name, whether it may follow a sum); relu6 and leaky_relu have a number
@@ -57,6 +61,13 @@ def _takes(x, w, bias, residual, strides, paddings, dilations, groups) -> bool:
     return residual is None or (residual.dtype is torch.float32 and tuple(residual.shape) == (n, out, *result))
 
 
+def _after(bias, residual, activation: str, number: float) -> _conv_winograd.After | None:
+    slope = {"": 1.0, "relu": 0.0, "relu6": 0.0, "leaky_relu": number}[activation]
+    if not 0 <= slope <= 1:
+        return None
+    return _conv_winograd.After(bias, residual, slope, number if activation == "relu6" else float("inf"))
+
+
 @op("packed_conv2d", slots="Input, Filter, Bias?, ResidualData? -> Output", infer=_spec, lod="Input", grad=False,
     flops=_flops.convolution)  # fmt: skip
 def packed_conv2d(
@@ -65,10 +76,14 @@ def packed_conv2d(
 ):
     """activation(conv2d(Input, Filter) + Bias + ResidualData), NCHW shapes in channels-last memory.
 
-    Filter does not change while the operator lives: it is reordered at the first call. `number`: relu6's threshold,
+    Filter does not change while the operator lives: it is prepared at the first call. `number`: relu6's threshold,
     leaky_relu's alpha. `reuse`: the result may take ResidualData's memory, which nobody reads later. What oneDNN does not
     take goes to conv2d.
     """
+    form = (paddings, strides, dilations, groups)
+    follows = _after(bias, residual, activation, number)
+    if follows and (out := _conv_winograd.packed(state, x, w, follows, *form, reuse=reuse)) is not None:
+        return out
     onednn = _onednn()
     if onednn is None or not _takes(x, w, bias, residual, strides, paddings, dilations, groups):
         return _conv2d(

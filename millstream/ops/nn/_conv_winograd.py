@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -247,20 +247,47 @@ def filter_gradient(
     return dw
 
 
+class _Kept(NamedTuple):
+    """What a convolution with filters that stay has prepared, for inputs of one shape."""
+
+    shape: torch.Size
+    weight: torch.Tensor
+    task: _Task | None
+    filters: Filters | None
+
+
+def _prepare(held: _Kept | None, x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, *rest: Any) -> _Kept:
+    task = _task(x, w, strides, paddings, *rest)
+    m = task.best(True) if task else 0
+    if not task or not m:
+        return _Kept(x.shape, w, None, None)
+    filters = held.filters if held and held.weight is w else None
+    if filters is None or filters.m != m:
+        filters = _filters(m, task, w, False)
+    return _Kept(x.shape, w, task, filters)
+
+
 def packed(
     state: dict, x: torch.Tensor, w: torch.Tensor, after: After, paddings: Ints, strides: Ints, dilations: Ints, groups: int,
     reuse: bool,
 ) -> torch.Tensor | None:  # fmt: skip
     """Output of a convolution whose filters stay: they are combined once, and kept in `state`.
 
-    after.beside: channels-last, of the output's shape; with `reuse` the result takes its memory.
+    With `reuse` the result takes the memory of after.beside.
     """
-    task = _task(x, w, strides, paddings, dilations, groups)
-    m = task.best(True) if task else 0
-    if not task or not m:
-        return None
     held = state.get("combinations")
-    if held is None or held[0] is not w or held[1].m != m:
-        held = state["combinations"] = (w, _filters(m, task, w, False))
-    out = after.beside if reuse and after.beside is not None else _map(task)
-    return _run(task, _last(x), held[1], after, out)
+    if held is None or held.weight is not w or held.shape != x.shape or torch.is_grad_enabled():
+        held = state["combinations"] = _prepare(held, x, w, strides, paddings, dilations, groups)
+    if held.task is None or held.filters is None or type(x) is not torch.Tensor:
+        return None
+    task, bias, beside = held.task, after.bias, after.beside
+    if bias is not None:
+        if bias.numel() != task.k or bias.dtype is not torch.float32:
+            return None
+        bias = bias.contiguous()
+    if beside is not None:
+        if beside.dtype is not torch.float32 or tuple(beside.shape) != (task.n, task.k, *task.out):
+            return None
+        beside = _last(beside)
+    out = beside if reuse and beside is not None else _map(task)
+    return _run(task, _last(x), held.filters, after._replace(bias=bias, beside=beside), out)
