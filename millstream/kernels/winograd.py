@@ -247,29 +247,37 @@ def room_of_panels(m, squares, c):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward_by_panels(m, px, shape, pads, pw, turned, po, sizes, count, share, room, bias, zeros):
-    """:func:`forward` where filters are many and squares few: all `count` squares, outputs share[0] .. share[1].
+def forward_by_panels(
+    m, px, shape, pads, pw, turned, pu, po, sizes, count, share, room, bias, beside, slope, most, zeros
+):  # fmt: skip
+    """:func:`forward` where squares are few: all `count` squares, outputs share[0] .. share[1].
 
-    The combinations of a panel of filters are used while the caches hold them. pw, turned: see _combined.
+    pu: what :func:`filters` made; or 0, and panels of filters are combined, and used while the caches hold them. pw, turned:
+    see _combined.
     """
     c, k = shape[2], sizes[2]
     squares = (sizes[0] + m - 1) // m, (sizes[1] + m - 1) // m
     combinations, near = (m + 2) ** 2, _distance(c)
-    plane, plane_out, plane_u = count * near * 4 + 64, count * PANEL * 4 + 64, c * PANEL * 4 + 64
+    plane, plane_out = count * near * 4 + 64, count * PANEL * 4 + 64
+    plane_u = c * k * 4 if pu else c * PANEL * 4 + 64
     products = room + combinations * plane
-    panel = products + combinations * plane_out
-    nobody = panel + combinations * plane_u
+    nobody = products + combinations * plane_out
+    own = nobody + PANEL * 4
     _combine(m // 4, m, px, shape, c, pads, squares, 0, count, room, near, plane, zeros)
     j = share[0]
     while j < share[1]:
         width = _width(j, k)
-        _combined(m, pw, turned, panel, plane_u, c, k, j, width)
+        panel = pu + j * c * 4 if pu else own
+        if not pu:
+            _combined(m, pw, turned, panel, plane_u, c, k, j, width)
         for p in range(combinations):
             product_at(
                 room + p * plane, near, count, panel + p * plane_u, c, width, zeros, 0, products + p * plane_out, PANEL
             )  # fmt: skip
-        _results(m, products, PANEL, plane_out, po + j * 4, sizes, width, squares, 0, count, 0, bias + j * 4, _ONE,
-                 _NO_LIMIT, nobody)  # fmt: skip
+        added = beside + j * 4 if beside else 0
+        _results(
+            m, products, PANEL, plane_out, po + j * 4, sizes, width, squares, 0, count, added, bias + j * 4, slope, most, nobody
+        )  # fmt: skip
         j += width
 
 

@@ -37,8 +37,8 @@ _HELD, _MANY = 5 << 20, 1 << 14  # bytes of combinations of all squares, and fil
 # Costs in multiplications of a vector register, fitted to 27 shapes with one thread.
 _SQUARE = {2: 140, 4: 650}  # combinations of the pixels of a square, or of its results
 _FILTER = {2: 300, 4: 500}  # combinations of filters
-_READ = {2: 130, 4: 260}  # the same from the third-level cache
-_DIRECT, _DIRECT_FILTER, _DIRECT_READ = 9.5, 470, 70  # of direct sums: an output; reordering filters; reading them
+_READ = {2: 300, 4: 700}  # the same from memory
+_DIRECT, _DIRECT_FILTER, _DIRECT_READ = 9.5, 470, 170  # of direct sums: an output; reordering filters; reading them
 
 
 @cache
@@ -151,45 +151,49 @@ class After(NamedTuple):
     most: float = float("inf")
 
 
-def _run(task: _Task, x: torch.Tensor, filters: Filters, after: After, out: torch.Tensor) -> torch.Tensor:
-    m, squares = filters.m, task.squares(filters.m)
+class _Given(NamedTuple):
+    """Filters: the values, whether they count as turned round, and their combinations if there are any."""
+
+    w: torch.Tensor
+    turned: bool = False
+    kept: Filters | None = None
+
+
+def _after_at(after: After, zeros: int) -> tuple[int, int, np.float32, np.float32]:
+    bias = zeros if after.bias is None else after.bias.data_ptr()
+    beside = 0 if after.beside is None else after.beside.data_ptr()
+    return bias, beside, np.float32(after.slope), np.float32(after.most)
+
+
+def _by_panels(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
+    squares, zeros = task.squares(m), zeros_at(max(task.c, task.k))
+    shares = _shares(squares * (m + 2) ** 2 * task.c * task.k, task.k)
+    _room, begins = _rooms(_kernels().room_of_panels(m, squares, task.c), len(shares))
+    w, kept = given.w.contiguous(), 0 if given.kept is None else given.kept.values.data_ptr()
+    left = (m, x.data_ptr(), (*task.size, task.c), task.pads, w.data_ptr(), given.turned, kept)
+    right = (out.data_ptr(), (*task.out, task.k), squares)
+    rest = (*_after_at(after, zeros), zeros)
+    run_parts(_kernels().forward_by_panels, [(*left, *right, share, begin, *rest) for share, begin in zip(shares, begins)])
+    return out
+
+
+def _by_squares(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
+    filters = given.kept or _filters(m, task, given.w, given.turned)
+    squares = task.squares(m)
     count = parts(squares * (m + 2) ** 2 * task.c * task.k, squares)
     block = task.block(m, -(-squares // count))
     _room, begins = _rooms(_kernels().room_of(m, block, task.c, task.k), count)
     zeros = zeros_at(max(task.c, task.k))
-    bias = zeros if after.bias is None else after.bias.data_ptr()
-    beside = 0 if after.beside is None else after.beside.data_ptr()
-    numbers = np.float32(after.slope), np.float32(after.most)
+    left = (m, x.data_ptr(), (*task.size, task.c), task.pads, filters.values.data_ptr(), out.data_ptr(), (*task.out, task.k))
+    rest = (*_after_at(after, zeros), zeros)
     run_parts(_kernels().forward, [
-        (m, x.data_ptr(), (*task.size, task.c), task.pads, filters.values.data_ptr(), out.data_ptr(), (*task.out, task.k),
-         (squares * i // count, squares * (i + 1) // count), block, begin, bias, beside, *numbers, zeros)
-        for i, begin in enumerate(begins)
+        (*left, (squares * i // count, squares * (i + 1) // count), block, begin, *rest) for i, begin in enumerate(begins)
     ])  # fmt: skip
     return out
 
 
-def _by_panels(
-    m: int, task: _Task, x: torch.Tensor, w: torch.Tensor, turned: bool, bias: torch.Tensor | None
-) -> torch.Tensor:
-    out, squares, zeros = _map(task), task.squares(m), zeros_at(max(task.c, task.k))
-    shares = _shares(squares * (m + 2) ** 2 * task.c * task.k, task.k)
-    _room, begins = _rooms(_kernels().room_of_panels(m, squares, task.c), len(shares))
-    w, first = w.contiguous(), zeros if bias is None else bias.data_ptr()
-    given = (m, x.data_ptr(), (*task.size, task.c), task.pads, w.data_ptr(), turned, out.data_ptr(), (*task.out, task.k))
-    run_parts(_kernels().forward_by_panels, [
-        (*given, squares, share, begin, first, zeros)
-        for share, begin in zip(shares, begins)
-    ])  # fmt: skip
-    return out
-
-
-def _once(task: _Task, x: torch.Tensor, w: torch.Tensor, turned: bool, bias: torch.Tensor | None) -> torch.Tensor | None:
-    """A convolution with filters that are combined for it alone."""
-    if not (m := task.best(False)):
-        return None
-    if task.holds_squares(m):
-        return _by_panels(m, task, _last(x), w, turned, bias)
-    return _run(task, _last(x), _filters(m, task, w, turned), After(bias), _map(task))
+def _run(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
+    return (_by_panels if task.holds_squares(m) else _by_squares)(m, task, _last(x), given, after, out)
 
 
 def forward(
@@ -197,9 +201,9 @@ def forward(
 ) -> torch.Tensor | None:
     """Output of a convolution of float32 maps."""
     task = _task(x, w, strides, paddings, dilations, groups)
-    if task is None:
+    if task is None or not (m := task.best(False)):
         return None
-    return _once(task, x, w, False, None if bias is None else bias.contiguous())
+    return _run(m, task, x, _Given(w), After(None if bias is None else bias.contiguous()), _map(task))
 
 
 def backward_input(
@@ -210,7 +214,7 @@ def backward_input(
     if given is None or dout.dtype is not torch.float32:
         return None
     task = _Task(given.n, given.k, given.c, given.out, given.size, (2 - given.pads[0], 2 - given.pads[1]))
-    return _once(task, dout, w, True, None)
+    return _run(m, task, dout, _Given(w, turned=True), After(), _map(task)) if (m := task.best(False)) else None
 
 
 def filter_gradient(
@@ -290,4 +294,4 @@ def packed(
             return None
         beside = _last(beside)
     out = beside if reuse and beside is not None else _map(task)
-    return _run(task, _last(x), held.filters, after._replace(bias=bias, beside=beside), out)
+    return _run(held.filters.m, task, x, _Given(w, kept=held.filters), after._replace(bias=bias, beside=beside), out)
