@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ class Candidates:
     Args:
         engine: "native", "auto", or an engine's name.
         fixed: Forms that take the place of the engines' own (those of a reduced precision), by name.
-        max_error: see TOLERANCE, which it replaces.
+        max_error: see TOLERANCE, which it replaces; with "auto", engines may then compute in bfloat16 too.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Candidates:
         self.fixed = fixed or {}
         self.choices: dict[Signature, Choice] = {}
         self.partitions: dict[str, Partition] = {}
+        self._reduced = engine == "auto" and max_error is not None and not fixed
         self.max_error = max_error or (QUANTIZED_TOLERANCE if _quantized(model) else TOLERANCE)
         self._remember = remember
         self._seconds = seconds
@@ -203,6 +204,8 @@ class Candidates:
             found.append("onnxruntime whole")
         elif not self.fixed and self.options.threads > 1 and can_split(self.model, values):
             found += [f"{n} split" for n in found if n in ("onnxruntime", "openvino")]
+        if self._reduced and "openvino" in found:
+            found.append("openvino bfloat16")
         return ["native", *found, *(n for n in self.fixed if n not in ("native", *found))]
 
     # ---- choosing ----------------------------------------------------------------------------
@@ -218,7 +221,7 @@ class Candidates:
         if self._remember:
             if self._digest is None:
                 self._digest = choices.digest(self.model)
-            kind = "+".join([self.options.precision, *self.fixed])
+            kind = "+".join([self.options.precision, *self.fixed, *(["bfloat16"] if self._reduced else [])])
             asked = choices.question(self._digest, signature, self.options.threads, kind)
             known = choices.recall(asked)
             if known is not None:
@@ -270,7 +273,11 @@ class Candidates:
             raise NotSupportedError(f"its results are off by {off:.2e} of the largest value; {self.max_error:g} is allowed")
 
 
-_WAYS = {"": partition, "whole": whole, "split": split}
+def _in_bfloat16(model: Model, engine: str, options: engines.Options) -> Partition:
+    return partition(model, engine, replace(options, precision="bfloat16"))
+
+
+_WAYS = {"": partition, "whole": whole, "split": split, "bfloat16": _in_bfloat16}
 
 
 def _quantized(model: Model) -> bool:

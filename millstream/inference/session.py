@@ -255,7 +255,7 @@ def load(
         calibration: requests as for :meth:`LoadedModel.run`: arrays, tuples of arrays, or dicts.
         max_error: largest difference of a result from the native float32 one's, relative to its largest value. With
             engine="auto" and no other precision it is what engines are held to (1e-3, and 0.02 where the model itself
-            rounds to integers, when None).
+            rounds to integers, when None), by the first request of each kind; OpenVINO may then compute in bfloat16 as well.
         threads: for the operators of one request; as torch is set when None.
         memory_limit: bytes for parameters, engines and one request at a time. A request that would take more is refused
             before it runs: by its estimate, and by what requests of its kind (or smaller ones) took beyond theirs. Pools

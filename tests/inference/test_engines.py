@@ -69,6 +69,18 @@ def test_parts_around_a_native_operator(tmp_path, save_model, monkeypatch):
     assert "in 2 engine sub-models" in model.explain() and "not taken: 1 fsp" in model.explain()
 
 
+def test_auto_tries_bfloat16_where_an_error_is_allowed(image_model, image):
+    pytest.importorskip("openvino")
+    want = millstream.load(image_model).run(image)[0]
+    for allowed, tried in ((None, False), (0.2, True), (1e-9, True)):
+        model = millstream.load(image_model, engine="auto", max_error=allowed, remember=False)
+        model._candidates._seconds = 0.02
+        got = model.run(image)[0]
+        assert ("openvino bfloat16" in model.explain()) == tried
+        assert np.abs(got - want).max() <= (allowed or 1e-3) * np.abs(want).max()
+    assert "openvino bfloat16        not taken: its results are off" in model.explain()
+
+
 def test_auto_keeps_the_fastest_and_remembers(image_model, image, cache_dir):
     model = millstream.load(image_model, engine="auto")
     model._candidates._seconds = 0.02
