@@ -27,6 +27,7 @@ _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
 # [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large [352, 512] x [512, 10^4] 89 / 103.
 _STEADY_FROM, _STEADY_ROWS, _STEADY_DEPTH, _STEADY_WORK = 2_000_000, 32, 1024, 1_000_000_000
 _MET: dict[tuple[int, int], dict[int, int]] = {}
+_PLAIN = 2048  # elements of both operands below which nothing is asked
 _MET_MATRICES, _MET_ROWS, _MET_TIMES = 4096, 4, 8
 
 
@@ -52,6 +53,8 @@ def _by_onednn(a: torch.Tensor, b: torch.Tensor, work: int) -> bool:
 
 def mm_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a.t() @ b."""
+    if a.numel() < _PLAIN and b.numel() < _PLAIN:
+        return torch.mm(a.t(), b)
     large = a.shape[0] * a.shape[1] * b.shape[1] >= _STEADY_WORK
     return steady_product(a.t(), b) if large and _by_onednn(a.t(), b, _STEADY_WORK) else product_of_rows(a, b)
 

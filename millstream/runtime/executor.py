@@ -29,6 +29,7 @@ from millstream.runtime.tensor import LoDTensor, LoDTensorArray, lod_error, numb
 from millstream.runtime.tensor import SelectedRows as PublicRows
 
 PLAN_CACHE_SIZE = 256
+_FORMS = 4096  # of fed arrays that are remembered for a Program
 
 
 class Executor:
@@ -46,6 +47,7 @@ class Executor:
         keep_freed_memory()
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._rngs: WeakKeyDictionary[Program, _SeededGenerator] = WeakKeyDictionary()
+        self._taken: WeakKeyDictionary[Program, tuple[int, set[Any]]] = WeakKeyDictionary()
         self.passes = pipelines.PLAN  # names of the passes that Plans made from now on go through
         self.dataset_batches = 0  # of the first thread, over all datasets: `print_period` counts them
         self._closed = False
@@ -211,19 +213,36 @@ class Executor:
     def _prepare_feed(self, program: Program, feed: Mapping[str, Any]) -> tuple[list[str], list[torch.Tensor], list[LoD]]:
         if not isinstance(feed, Mapping):
             raise ArgumentError(f"feed must be a dict of name -> array, received {type(feed).__name__}")
-        block = program.global_block()
+        declared, taken = program.global_block().vars, self._taken_by(program)
         names, tensors, lods = [], [], []
         for name, value in feed.items():
-            var = block.vars.get(name)
+            var = declared.get(name)
             if var is None:
                 text = f"feed: the program has no variable {name!r} (misspelt, or pruned); it is ignored"
                 warnings.warn(text, stacklevel=4)
                 continue
-            t, lod = feed_value(var, value, self._device, any_rank=True)
+            if type(value) is np.ndarray and value.flags.carray:
+                form = (name, value.dtype, value.shape, var.need_check_feed, var.is_data)
+                if form in taken:
+                    t, lod = torch.from_numpy(value), NO_LOD
+                else:
+                    t, lod = feed_value(var, value, self._device, any_rank=True)
+                    if t.is_cpu and t.dtype is torch.from_numpy(value).dtype:
+                        taken.add(form)
+            else:
+                t, lod = feed_value(var, value, self._device, any_rank=True)
             names.append(name)
             tensors.append(t)
             lods.append(lod)
         return names, tensors, lods
+
+
+    def _taken_by(self, program: Program) -> set[Any]:
+        """Forms of arrays that the declarations of `program` take as they are: each form is checked once."""
+        known = self._taken.get(program)
+        if known is None or known[0] != program._version or len(known[1]) >= _FORMS:
+            known = self._taken[program] = (program._version, set())
+        return known[1]
 
 
 class _SeededGenerator(torch.Generator):
@@ -367,7 +386,7 @@ def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
             raise InvalidProgramError(
                 "a fetched value has a LoD, which a numpy array can't hold: call Executor.run(..., return_numpy=False)"
             )
-        return numbers_of(_own(value.detach().cpu()))
+        return _copied(value) if value.is_cpu else numbers_of(value)
     if isinstance(value, SelectedRows):
         return PublicRows.of(value)
     if isinstance(value, TensorArray):
@@ -377,13 +396,27 @@ def as_result(value: Any, lod: LoD, return_numpy: bool) -> Any:
     return value
 
 
+def _copied(t: torch.Tensor) -> np.ndarray:
+    """The numbers of a tensor in main memory, in memory of their own."""
+    if t.dtype is torch.bfloat16:
+        return numbers_of(_own(t.detach()))
+    try:
+        return numbers_of(t).copy()
+    except MemoryError:
+        raise _no_memory(t) from None
+
+
 def _own(t: torch.Tensor) -> torch.Tensor:
     """A copy that shares no memory; a view of a few values expanded to many may have none to get."""
     try:
         return t.clone(memory_format=torch.contiguous_format)
     except RuntimeError as error:
-        size = t.numel() * t.element_size()
-        raise MemoryLimitError(f"no memory for a fetched value of shape {list(t.shape)}: {size:,} bytes") from error
+        raise _no_memory(t) from error
+
+
+def _no_memory(t: torch.Tensor) -> MemoryLimitError:
+    size = t.numel() * t.element_size()
+    return MemoryLimitError(f"no memory for a fetched value of shape {list(t.shape)}: {size:,} bytes")
 
 
 def as_lod_tensor(data: Any, place: Place) -> LoDTensor:

@@ -86,6 +86,7 @@ class Context:
         self.recorder.leave(op, names, values)
 
 
+_record = torch._C._set_grad_enabled
 _PLACE = "\n    at "  # what stands before the user's line
 
 
@@ -191,13 +192,14 @@ class Plan:
         if self.capture is not None and self.capture.stale:
             self._lower()
         tensors, variables = self.bind(ctx.scope)
+        recording = torch.is_grad_enabled()
+        _record(False)  # torch.no_grad() takes 4 us
         try:
-            with torch.no_grad():
-                if self._ran:
-                    return self.function(feed, feed_lods, tensors, variables, ctx)
-                self._ran = True
-                with first_run():
-                    return self.function(feed, feed_lods, tensors, variables, ctx)
+            if self._ran:
+                return self.function(feed, feed_lods, tensors, variables, ctx)
+            self._ran = True
+            with first_run():
+                return self.function(feed, feed_lods, tensors, variables, ctx)
         except (StopIteration, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -205,6 +207,8 @@ class Plan:
             if explained is error:
                 raise
             raise explained from error
+        finally:
+            _record(recording)
 
 
 def _compile(code: Code, name: str) -> Callable[..., Any]:

@@ -221,3 +221,26 @@ def test_the_plan_can_be_read():
     exe.run(feed={"x": np.ones((1, 4), "float32")}, fetch_list=[loss])
     source = list(exe._plans.values())[-1].source
     assert source.startswith("def step(feed, feed_lods, tensors, scope_vars, ctx):") and "return [" in source
+
+
+def test_a_form_that_was_taken_once():
+    """Checked forms of arrays are remembered; another dtype, shape, declaration or Program is checked again."""
+    x = fluid.data("x", [None, 3], "float32")
+    y = fluid.layers.scale(x, 2.0)
+    exe = fluid.Executor()
+    a = np.ones((2, 3), "float32")
+    for _ in range(2):
+        assert exe.run(feed={"x": a}, fetch_list=[y])[0].tolist() == [[2.0] * 3] * 2
+        assert exe.run(feed={"x": a.astype("float64")}, fetch_list=[y])[0].dtype == np.float32
+        assert exe.run(feed={"x": np.asfortranarray(np.arange(6).reshape(2, 3).astype("float32"))}, fetch_list=[y])[
+            0
+        ].tolist() == [[0, 2, 4], [6, 8, 10]]
+        for wrong in (np.ones((2, 4), "float32"), np.ones((2, 3), "int64"), np.ones(3, "float32")):
+            with pytest.raises(FeedError, match="feed"):
+                exe.run(feed={"x": wrong}, fetch_list=[y])
+    x.shape = (-1, 4)
+    with pytest.raises(FeedError, match="dimension 1 must be 4"):
+        exe.run(feed={"x": a}, fetch_list=[y])
+    fetched = exe.run(feed={"x": np.ones((2, 4), "float32")}, fetch_list=[y, x])
+    fetched[1][:] = 5  # what is fetched has memory of its own
+    assert exe.run(feed={"x": np.ones((2, 4), "float32")}, fetch_list=[x])[0].max() == 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
+from millstream.ops._broadcast import reduce_like
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.activation_pieces import clipped_softmax
@@ -43,4 +46,45 @@ def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
 @op("mean_grad_of_constant", slots="X -> X@GRAD", infer="X@GRAD=X", grad=False)
 def mean_grad_of_constant(x, *, value: float = 1.0):
     """The gradient of mean where that of its result is `value`: value / (number of elements) everywhere."""
-    return x.new_full((1,), value / max(x.numel(), 1)).expand(x.shape)
+    share = value / max(x.numel(), 1)
+    if x.numel() <= _SMALL:
+        return x.new_full(x.shape, share)
+    return x.new_full((1,), share).expand(x.shape)
+
+
+_SMALL = 4096  # elements that are sooner written than spread, and whose squares may be added up in one go
+
+
+@cache
+def _number(value: float, dtype: torch.dtype, device: torch.device, rank: int = 0) -> torch.Tensor:
+    """A number that arithmetic takes at once: one of Python costs 2 us more."""
+    return torch.full((1,) * rank, value, dtype=dtype, device=device)
+
+
+def _error_spec(x: Spec, y: Spec) -> tuple[Spec, Spec]:
+    return x, x.like(shape=(1,))
+
+
+@op("mean_squared_error", slots="X, Y -> Difference, Out", infer=_error_spec, lod="Difference=X")
+def mean_squared_error(x, y):
+    """The mean of (X - Y)^2 over all elements, [1]; Difference: X - Y. Operands of one rank."""
+    d = x - y
+    n = d.numel()
+    if 0 < n <= _SMALL and type(d) is torch.Tensor and d.is_contiguous():
+        flat = d.view(-1)
+        return d, torch.dot(flat, flat) / _number(n, d.dtype, d.device, 1)
+    return d, (d * d).mean().reshape(1)
+
+
+@op(
+    "mean_squared_error_grad", slots="X, Y, Difference, Out@GRAD? -> X@GRAD, Y@GRAD",
+    infer=lambda x, y, d, dout, **_: (x, y), grad_lod="X, Y",
+)  # fmt: skip
+def mean_squared_error_grad(x, y, d, dout, *, value: float = 1.0, want):
+    """dX = 2 * dOut * (X - Y) / (number of elements), dY = -dX; dOut is `value` where it is not given."""
+    share = 2 / max(d.numel(), 1)
+    if dout is not None:
+        d = d * (dout.reshape(()) * share)
+    else:
+        d = d * (_number(value * share, d.dtype, d.device) if type(d) is torch.Tensor else value * share)
+    return reduce_like(d, x, -1) if want[0] else None, -reduce_like(d, y, -1) if want[1] else None

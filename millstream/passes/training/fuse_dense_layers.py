@@ -81,8 +81,8 @@ def _place(uses: Uses, mul: int, add: int) -> _Place | str:
     add_grad = _gradient_of(uses, add, gradient)
     if add_grad is None:
         return "elementwise_add has no gradient, or several"
-    gradient = uses.ops[add_grad].output("X@GRAD")
-    mul_grad = _only(uses, gradient[0], "mul_grad", "Out@GRAD") if gradient else None
+    of_product = uses.ops[add_grad].output("X@GRAD")
+    mul_grad = _only(uses, of_product[0], "mul_grad", "Out@GRAD") if of_product else None
     if mul_grad is None or any(uses.ops[mul_grad].input(s) != uses.ops[mul].input(s) for s in ("X", "Y")):
         return "mul has no gradient, or several"
     return _Place(mul, add, add_grad, mul_grad, act, act_grad)
