@@ -276,7 +276,8 @@ def forward_by_panels(
             )  # fmt: skip
         added = beside + j * 4 if beside else 0
         _results(
-            m, products, PANEL, plane_out, po + j * 4, sizes, width, squares, 0, count, added, bias + j * 4, slope, most, nobody
+            m, products, PANEL, plane_out, po + j * 4, sizes, width, squares, 0, count, added, bias + j * 4, slope, most,
+            nobody,
         )  # fmt: skip
         j += width
 
