@@ -208,3 +208,16 @@ def test_second_backward_after_an_optimizer():
 def test_refused(call, error, text):
     with pytest.raises(error, match=text):
         call(data())
+
+
+def test_frozen_parameters_and_updated_ones_have_gradients():
+    """gradients() asks no Parameter whether it is trainable; hsigmoid names its weight as an output too."""
+    half = fluid.initializer.Constant(0.5)
+    x = data()
+    hidden = L.fc(x, 4, param_attr=fluid.ParamAttr(initializer=half, trainable=False), bias_attr=False)
+    label = L.fill_constant([3, 1], "int64", 2)
+    loss = L.reduce_sum(L.square(L.hsigmoid(hidden, label, 8, param_attr=half, bias_attr=half)))
+    grads = fluid.gradients([loss], [x, *fluid.default_main_program().all_parameters()])
+    assert all(g is not None for g in grads)
+    found = fetch({"x": np.arange(12, dtype="float32").reshape(3, 4) / 10}, *grads)
+    assert all(np.abs(g).max() > 0 for g in found)
