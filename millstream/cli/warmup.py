@@ -162,6 +162,11 @@ def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)))
 
 
+def _many_classes(fluid: Any, feed: Feed) -> list[Any]:
+    scores, label = _dense(fluid, feed, "x", [64, 1024]), _dense(fluid, feed, "label", [64, 1], "int64")
+    return _trained(fluid, fluid.layers.cross_entropy(fluid.layers.softmax(scores), label))
+
+
 def _two_ways(fluid: Any, feed: Feed) -> list[Any]:
     """A tagger's two directions, in the operators that a loaded model has for them."""
     import millstream
@@ -201,7 +206,7 @@ EXAMPLES: dict[str, Example] = {
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
     "resizing": _resized, "sequences": _sequences, "metrics, top-k, hash": _metrics, "sparse rows": _rows,
     "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups, "products of few rows": _products,
-    "products of many rows": _many_products, "gru in both directions": _two_ways,
+    "products of many rows": _many_products, "losses over many classes": _many_classes, "gru in both directions": _two_ways,
     "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import RELU, SIGMOID, TANH, activate
 from millstream.kernels.tiles import many_rows_at
 

@@ -58,7 +58,7 @@ def _power_of_two(typing_context, n):
 
 
 @register_jitable(fastmath=FAST, error_model="numpy")
-def _exp32(x):
+def exp32(x):
     # NaN fails both comparisons and so stays
     x = _LOW if x < _LOW else x
     x = _HIGH if x > _HIGH else x
@@ -129,12 +129,12 @@ def exp64(x):
 
 @register_jitable(fastmath=FAST, error_model="numpy")
 def _sigmoid32(x):
-    return _ONE / (_ONE + _exp32(-x))
+    return _ONE / (_ONE + exp32(-x))
 
 
 @register_jitable(fastmath=FAST, error_model="numpy")
 def _tanh32(x):
-    y = _TWO / (_ONE + _exp32(-_TWO * x)) - _ONE
+    y = _TWO / (_ONE + exp32(-_TWO * x)) - _ONE
     s = x * x
     near = x * (_ONE - s * (_THIRD - s * _TWO15))  # the formula above cancels near zero
     return near if abs(x) < _SMALL else y

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import torch
 
-from millstream.kernels.threads import numba_is_loaded, parts, run_parts
+from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 
 BLOCK, FEW = 256, 65
 LEAST = 500_000  # multiplications below which the call costs more than it saves
@@ -116,12 +116,6 @@ def _in_tiles(a: torch.Tensor, b: torch.Tensor) -> bool:
     )
 
 
-def _cuts(work: int, most: int) -> list[tuple[int, int]]:
-    """(first, last) of each thread's share of `most` rows of a result."""
-    count = parts(work, most)
-    return [(most * i // count, most * (i + 1) // count) for i in range(count)]
-
-
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """a @ b (+ bias, one number a column) for matrices [M, K] and [K, N], of which M may change from call to call."""
     m, (depth, n) = a.shape[0], b.shape
@@ -134,7 +128,7 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
             at_a, at_out, step = a.data_ptr(), out.data_ptr(), a.stride(0)
             run_parts(tiles().many_rows_at, [
                 (at_a + i * step * 4, step, whole.data_ptr(), whole.stride(0), first, at_out + i * n * 4, last - i, depth, n)
-                for i, last in _cuts(work, m)
+                for i, last in cuts(work, m)
             ])  # fmt: skip
             return out
     out = _library_product(a, b)
@@ -160,7 +154,7 @@ def activated_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor, acti
     flat, code = out.view(-1).numpy(), _layers().CODES[activation]
     run_parts(_layers().layer_at, [
         (a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), bias.data_ptr(), flat, first, last, depth, n, code)
-        for first, last in _cuts(work, m)
+        for first, last in cuts(work, m)
     ])  # fmt: skip
     return out
 
@@ -194,7 +188,7 @@ def product_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         at_a, at_b, at_out = a.data_ptr(), b.data_ptr(), out.data_ptr()
         run_parts(tiles().turned_at, [
             (at_a + i * 4, a.stride(0), at_b, b.stride(0), zeros_at(n), 0, at_out + i * n * 4, m, last - i, n)
-            for i, last in _cuts(work, k)
+            for i, last in cuts(work, k)
         ])  # fmt: skip
         return out
     if m > BLOCK or not _fits(a, b, work):

@@ -25,6 +25,12 @@ def parts(work: int, most: int) -> int:
     return max(1, min(torch.get_num_threads(), most, work // WORTH + 1))
 
 
+def cuts(work: int, most: int) -> list[tuple[int, int]]:
+    """(first, last) of each part of `most` pieces with `work` multiplications in all."""
+    count = parts(work, most)
+    return [(most * i // count, most * (i + 1) // count) for i in range(count)]
+
+
 def numba_is_loaded() -> bool:
     """Whether a kernel compiled by numba costs no more than its work: loading numba takes a second and some 100 MiB."""
     return "numba" in sys.modules

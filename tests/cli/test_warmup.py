@@ -18,7 +18,7 @@ CALLED = {
         "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
     ],
     "bigru": ["from_rows", "from_ids"], "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
-    "xxhash": ["hash_rows"],
+    "softmax_loss": ["outside", "losses", "losses_back"], "xxhash": ["hash_rows"],
 }  # fmt: skip
 
 

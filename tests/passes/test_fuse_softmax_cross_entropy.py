@@ -104,3 +104,48 @@ def test_batches_of_changing_size():
             exe.run(startup)
             values.append([exe.run(main, {k: v[:n] for k, v in FEED.items()}, fetches)[0] for n in (8, 3, 5, 8)])
     np.testing.assert_allclose(values[1], values[0], 1e-9)
+
+
+@pytest.mark.parametrize("ignore", [-100, 2, 4000])
+@pytest.mark.parametrize("shape", [(40, 1000), (4, 11, 1000)])
+def test_many_classes(ignore, shape):
+    """The compiled kernel, whose scores may be cut (64 below the greatest), against torch's."""
+    import numba  # noqa: F401  where it is not loaded torch computes them
+
+    rng = np.random.RandomState(3)
+    scores = rng.randn(*shape).astype("float32") * 3
+    scores[0, ..., :2] = -200
+    label = rng.randint(0, 1000, (*shape[:-1], 1))
+    label[-1] = ignore if ignore > 0 else 5
+
+    def make():
+        x, label = fluid.data("x", [None, *shape[1:]]), fluid.data("label", [None, *shape[1:-1], 1], "int64")
+        x.stop_gradient = False
+        p = fluid.layers.softmax(x)
+        losses = fluid.layers.cross_entropy(p, label, ignore_index=ignore)
+        loss = fluid.layers.mean(losses)
+        fluid.backward.append_backward(loss)
+        return [loss, p, losses, loss.block.var("x@GRAD")]
+
+    found = types(compare(make, {"x": scores, "label": label}, rtol=1e-5, atol=1e-7))
+    assert [found.count(t) for t in FUSED] == [1, 1]
+    label[0] = 1000
+    main, startup, fetches = build(make)
+    with pytest.raises(Exception, match="test_fuse_softmax_cross_entropy"):
+        run(main, startup, {"x": scores, "label": label}, fetches)
+
+
+def test_scores_that_are_no_numbers():
+    import numba  # noqa: F401
+
+    scores = np.zeros((40, 1000), "float32")
+    scores[1, 5], scores[2, 6], scores[3] = np.nan, np.inf, -np.inf
+
+    def make():
+        x, label = fluid.data("x", [None, 1000]), fluid.data("label", [None, 1], "int64")
+        x.stop_gradient = False
+        losses = fluid.layers.cross_entropy(fluid.layers.softmax(x), label)
+        fluid.backward.append_backward(fluid.layers.mean(losses))
+        return [losses, losses.block.var("x@GRAD")]
+
+    compare(make, {"x": scores, "label": np.zeros((40, 1), "int64")}, rtol=1e-5)

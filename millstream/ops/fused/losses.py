@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from types import ModuleType
 
 import torch
 
+from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 from millstream.ops._broadcast import reduce_like
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
@@ -17,12 +19,45 @@ def _spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, Spec]:
     return x, x.like(shape=label_spec(x, label, -1, False))
 
 
+_MANY, _WORK = 32_768, 20  # scores from which on our kernel is faster; what one of them costs in multiplications
+
+
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import softmax_loss as module
+
+    return module
+
+
+def _compiled(x: torch.Tensor, label: torch.Tensor) -> bool:
+    """Whether our kernels take scores, or probabilities, and labels."""
+    return (
+        x.numel() >= _MANY
+        and numba_is_loaded()
+        and x.dtype is torch.float32
+        and label.dtype is torch.int64
+        and x.is_cpu
+        and type(x) is type(label) is torch.Tensor
+        and x.is_contiguous()
+        and label.is_contiguous()
+        and not torch.is_grad_enabled()
+    )
+
+
 @op("softmax_cross_entropy", slots="X, Label -> Softmax, Y", infer=_spec, lod="Softmax=X, Y=X", nodiff="Label")
 def softmax_cross_entropy(x, label, *, ignore_index: int = -100):
     """softmax along the last dim, and -log of it at the label (0 where the label is `ignore_index`).
 
     X [..., C], Label [..., 1] int64, Softmax like X, Y [..., 1].
     """
+    classes = x.shape[-1]
+    if _compiled(x, label):
+        at, rows = label.view(-1).numpy(), x.view(-1, classes).numpy()
+        if _kernels().outside(at, classes, ignore_index) < 0:  # else the error, or what it stands for, is that of torch
+            y, loss = torch.empty_like(x), x.new_empty(label.shape)
+            given = (rows, at, ignore_index, y.view(-1, classes).numpy(), loss.view(-1).numpy())
+            run_parts(_kernels().losses, [(*given, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
+            return y, loss
     y = clipped_softmax(x, -1)
     p, ignored = pick(y, label.long(), -1, ignore_index)
     loss = torch.log(p).neg_()  # the softmax is cut: there is no log(0)
@@ -32,6 +67,14 @@ def softmax_cross_entropy(x, label, *, ignore_index: int = -100):
 @op("softmax_cross_entropy_grad", slots="Softmax, Label, Y@GRAD -> X@GRAD", infer="X@GRAD=Softmax")
 def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
     """dY * (Softmax - label as one-hot), 0 where the label is ignored."""
+    classes = y.shape[-1]
+    if _compiled(y, label) and dloss.dtype is y.dtype:
+        at, rows = label.view(-1).numpy(), y.view(-1, classes).numpy()
+        if _kernels().outside(at, classes, ignore_index) < 0:
+            d = torch.empty_like(y)
+            given = (rows, at, ignore_index, dloss.reshape(-1).contiguous().numpy(), d.view(-1, classes).numpy())
+            run_parts(_kernels().losses_back, [(*given, *cut) for cut in cuts(y.numel(), len(rows))])
+            return d
     label = label.long()
     try:
         if not 0 <= ignore_index < y.shape[-1]:  # ignored labels, where there are any, are outside: scatter complains

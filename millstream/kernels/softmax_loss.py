@@ -1,0 +1,70 @@
+"""softmax with the negative logarithm at a label, and its gradient, row by row: each row stays in the cache meanwhile."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from millstream.kernels.compiled import njit
+from millstream.kernels.gates import FAST, exp32
+
+_CUT = np.float32(-64)  # as Fluid's softmax, which reads no logit further than that below the greatest
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"}, error_model="numpy")
+def _greatest(x):
+    """The greatest number; beside a NaN any: the row is NaN then, whatever is subtracted."""
+    m = x[0]
+    for j in range(len(x)):
+        m = max(m, x[j])
+    return m
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _exponentials(x, m, y):
+    total = np.float32(0)
+    for j in range(len(x)):
+        d = x[j] - m
+        d = _CUT if d < _CUT else d  # NaN stays
+        e = exp32(d)
+        y[j] = e
+        total += e
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def outside(label, classes, ignored):
+    """The position of a label that is neither a class nor `ignored`, or -1."""
+    for i in range(len(label)):
+        if (label[i] < 0 or label[i] >= classes) and label[i] != ignored:
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def losses(x, label, ignored, y, loss, first, last):
+    """y = softmax(x), loss = -log(y at the label), or 0, for rows [first, last).
+
+    float32; :func:`outside` finds nothing in the labels.
+    """
+    for i in range(first, last):
+        line = y[i]
+        share = np.float32(1) / _exponentials(x[i], _greatest(x[i]), line)
+        for j in range(len(line)):
+            line[j] *= share
+        loss[i] = np.float32(0) if label[i] == ignored else -math.log(line[label[i]])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def losses_back(y, label, ignored, dloss, d, first, last):
+    """d = dloss * (y - the label as one-hot), 0 where the label is `ignored`."""
+    for i in range(first, last):
+        line, given = d[i], dloss[i]
+        source = y[i]
+        if label[i] == ignored:
+            line[:] = 0
+            continue
+        for j in range(len(line)):
+            line[j] = source[j] * given
+        line[label[i]] -= given
