@@ -78,7 +78,9 @@ class UninitializedError(EnforceNotMet):
 
 
 class OperatorError(EnforceNotMet):
-    """An operator failed while the Program ran."""
+    """An operator failed while the Program ran; `by_user`: in a function of the user's, that ``py_func`` called."""
+
+    by_user = False
 
 
 class FileFormatError(EnforceNotMet, ValueError):

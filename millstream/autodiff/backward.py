@@ -44,7 +44,7 @@ def append_backward(
     program = block.program
     if loss.op is not None:
         loss.op._set_attr(OP_ROLE, int(loss.op.attrs.get(OP_ROLE, 0)) | ROLE_LOSS)
-    no_grad = _no_grad_names(block, no_grad_set)
+    no_grad = _no_grad_names(block, no_grad_set, frozen=True)
     params = _parameters(program, parameter_list)
     collector = Collector(block, count_pass(block))
     replay = Replay(block, _path(block, [loss.name]), checkpoints) if checkpoints else None
@@ -86,14 +86,14 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
         no_grad_set: Variables (or names) through which no gradient flows.
 
     Returns:
-        One Variable per input; None where no target depends on it.
+        One Variable per input; None where no target depends on it, but for one input an empty list then, as in 1.8.5.
     """
     targets, inputs = _variables(targets, "targets"), _variables(inputs, "inputs")
     given = [None] * len(targets) if target_gradients is None else _as_list(target_gradients)
     if len(given) != len(targets):
         raise InvalidProgramError(f"gradients: {len(targets)} targets but {len(given)} target_gradients")
     block = targets[0].block
-    no_grad = _no_grad_names(block, no_grad_set)
+    no_grad = _no_grad_names(block, no_grad_set, frozen=False)
     collector = Collector(block, count_pass(block))
     path = _between(_path(block, [t.name for t in targets]), {v.name for v in inputs}, no_grad)
     for target, gradient in zip(targets, given):
@@ -114,13 +114,13 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
     for v in inputs:
         made = done[v.name]
         results.append(block._var_recursive(made) if made and v.name not in no_grad else None)
-    return results
+    return [] if len(results) == 1 and results[0] is None else results
 
 
 def calc_gradient(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_set: Any = None) -> Any:
     """:func:`gradients`, but a Variable instead of a list when there is one input."""
     found = gradients(targets, inputs, target_gradients, no_grad_set)
-    return found[0] if len(found) == 1 else found
+    return (found[0] if found else None) if len(found) < 2 else found
 
 
 # ---- arguments -----------------------------------------------------------------------------------
@@ -145,11 +145,12 @@ def _callbacks(given: Any) -> list[Callable[..., Any]]:
     return calls
 
 
-def _no_grad_names(block: Block, given: Any) -> set[str]:
+def _no_grad_names(block: Block, given: Any, frozen: bool) -> set[str]:
+    """Variables that take no gradient: stopped ones, those given and, if `frozen`, Parameters that are not trainable."""
     found = set()
     for b in block.program.blocks:
         for v in b.vars.values():
-            if v.stop_gradient or (isinstance(v, Parameter) and not v.trainable):
+            if v.stop_gradient or (frozen and isinstance(v, Parameter) and not v.trainable):
                 found.add(v.name)
     if given is not None and not isinstance(given, (set, list, tuple, frozenset)):
         raise TypeError(f"no_grad_set takes a set of names or Variables, received {type(given).__name__}")
@@ -225,9 +226,10 @@ def _first_makers(path: Iterable[Operator], inputs: set[str]) -> dict[int, list[
     found: dict[int, list[str]] = {}
     for op in path:
         made = [n for n in dict.fromkeys(op.output_arg_names) if n in left]
-        if made:
+        left.difference_update(made)
+        reads = set(op.input_arg_names)
+        if made := [n for n in made if n not in reads]:  # what it updates was there before
             found[id(op)] = made
-            left.difference_update(made)
     return found
 
 

@@ -143,13 +143,15 @@ class Operator:
         return found
 
     def attr_type(self, name: str) -> AttrType:
-        """The serialized type of attribute `name`; KeyError when there is none."""
+        """The serialized type of attribute `name`; MissingEntryError when there is none."""
         if self.attr_kinds and name in self.attr_kinds:
             return self.attr_kinds[name]
         lib = library.installed()
         declared = lib.attr_types(self.type).get(name) if lib is not None else None
         if declared is not None:
             return declared
+        if name not in COMMON_ATTRS and name not in self._attrs:
+            raise MissingEntryError(f"operator {self.type} has no attribute {name!r}")
         value = COMMON_ATTRS[name] if name in COMMON_ATTRS else self._attrs[name]
         if name in COMMON_ATTRS and isinstance(value, list):
             return AttrType.STRINGS  # also where the list is empty

@@ -196,7 +196,7 @@ def _py_grad(o, out_grads, wanted):
     return [*specs, OpSpec("py_func", {"X": [*kept, *grads]}, {"Out": targets}, attrs)]
 
 
-@op("py_func", slots="X*# -> Out*#", infer=False, grad=_py_grad, side_effect=True)
+@op("py_func", slots="X*# -> Out*#", infer=False, grad=_py_grad, side_effect=True, calls_user=True)
 def py_func(
     xs,
     *,

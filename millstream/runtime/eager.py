@@ -399,7 +399,8 @@ class ParamBase(VarBase):
     """An eager parameter.
 
     Attributes:
-        trainable: optimizers update it.
+        trainable: optimizers update it. Its gradient is computed all the same, as in 1.8.5: `stop_gradient` is another
+            matter (an integer parameter has none).
         optimize_attr, regularizer, gradient_clip_attr, do_model_average: as in ParamAttr.
     """
 
@@ -427,7 +428,7 @@ class ParamBase(VarBase):
         self.do_model_average = do_model_average
         self.is_distributed = is_distributed
         self.need_clip = need_clip
-        self.stop_gradient = not trainable if stop_gradient is None else stop_gradient or not trainable
+        self.stop_gradient = bool(stop_gradient) or not value.is_floating_point()
 
     @property
     def trainable(self) -> bool:  # type: ignore[override]
@@ -438,7 +439,6 @@ class ParamBase(VarBase):
         if not isinstance(value, bool):
             raise ValueError(f"trainable must be a bool, received {value!r}")
         self._trainable = value
-        self.stop_gradient = not value
 
 
 def partial_grad(

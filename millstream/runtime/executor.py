@@ -113,7 +113,7 @@ class Executor:
             try:
                 return plan.run(tensors, lods, ctx)
             except (ShapeError, OperatorError) as error:  # not the end of a reader, nor a parameter without a value
-                for name, tensor in zip(names, tensors):
+                for name, tensor in () if isinstance(error, OperatorError) and error.by_user else zip(names, tensors):
                     _explain_rank(program.global_block().var(name), tensor, error)
                 raise
         ctx.recorder = recorder

@@ -15,6 +15,7 @@ from millstream.ir.block import Block
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
 from millstream.ops._grad import rebuild
+from millstream.ops._opdef import REGISTRY
 from millstream.ops._values import LoD, SelectedRows
 from millstream.runtime.capture import Capture, CapturingEmitter
 from millstream.runtime.liveness import live_ops
@@ -244,7 +245,10 @@ def explain(error: Exception, code: Code) -> Exception:
         lines.append(f"    at {op.site}")
     raised: Any = type(error)
     kind = raised if ours else _combined(raised)
-    return kind("\n".join(lines))
+    explained: Exception = kind("\n".join(lines))
+    if isinstance(explained, OperatorError):
+        explained.by_user = bool(REGISTRY.get(op.type).extra.get("calls_user"))
+    return explained
 
 
 @functools.cache

@@ -363,6 +363,11 @@ def test_older_forms(net, tmp_path, caplog):
         fluid.io.load_program_state(combined)
 
 
+def test_set_program_state_needs_the_startup_program(net):
+    with fluid.scope_guard(fluid.Scope()), pytest.raises(AssertionError, match="Please make sure run startup program"):
+        fluid.io.set_program_state(net.main, {"another": np.ones(2, "float32")})
+
+
 def test_set_program_state(net):
     w = np.full((4, 3), 2, "float32")
     with pytest.warns(UserWarning, match="extra"):

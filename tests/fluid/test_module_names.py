@@ -42,3 +42,11 @@ def test_functions_of_fluid(name):
 def test_a_star_import_leaves_the_programs_own_modules_alone(module):
     names = importlib.import_module(f"millstream.fluid.{module}").__all__
     assert names and not {"layers", "nn", "reader", "base", "utils", "decoder", "parallel"} & set(names)
+
+
+def test_nn_holds_what_it_held_in_1_1():
+    import millstream.fluid.layers as layers
+    from millstream.fluid.layers import nn
+
+    for name in ("cross_entropy", "sequence_pool", "dynamic_gru", "nce", "warpctc", "beam_search", "square_error_cost"):
+        assert getattr(nn, name) is getattr(layers, name)

@@ -5,7 +5,7 @@ import pytest
 from many_outputs import as_lod_tensor, build_op, numeric_grad_check, run_op
 
 import millstream.fluid as fluid
-from millstream.errors import InvalidProgramError
+from millstream.errors import FeedError, InvalidProgramError, OperatorError
 from millstream.ops.host import register_callable
 
 PRINT = {"first_n": 2, "message": "hello", "summarize": 4, "print_phase": "BOTH", "is_forward": True}
@@ -65,6 +65,19 @@ def test_py_func_results():
     with pytest.raises(InvalidProgramError, match="registered as 999999"):
         run_op("py_func", {"X": np.zeros((2,), "float32")}, {"forward_callable_id": 999999}, {"Out": 1})
     assert register_callable(double) == register_callable(double)
+
+
+def test_an_error_of_the_users_function_is_not_laid_at_the_feed():
+    x = fluid.layers.data("x", [3])  # fed with one dimension more than declared, which layers.data allows
+    out = fluid.default_main_program().current_block().create_var(name="out", dtype="float32", shape=[-1, 3])
+
+    def broken(values):
+        raise ValueError("the user's own")
+
+    fluid.layers.py_func(broken, x, out)
+    with pytest.raises(ValueError, match="the user's own") as caught:
+        fluid.Executor().run(feed={"x": np.ones((2, 3, 1), "float32")}, fetch_list=[out])
+    assert isinstance(caught.value, OperatorError) and not isinstance(caught.value, FeedError)
 
 
 def test_get_places():

@@ -169,12 +169,14 @@ def set_program_state(program: Any, state_dict: Mapping[str, np.ndarray]) -> Non
     device = core.CPUPlace().torch_device()
     variables = get_program_persistable_vars(program)
     for var in variables:
-        if var.name not in state_dict:
+        if var.name not in state_dict and not isinstance(var, Parameter):
             continue
         held = scope.find_var(var.name)
         value = None if held is None else held.load()[0]
         if value is None:
             raise StateMismatchError(f"Variable [ {var.name} ] Not found, Please make sure run startup program")
+        if var.name not in state_dict:
+            continue
         array = np.asarray(state_dict[var.name])
         _check_shape(var, array.shape, tuple(value.shape))
         there = str(core._stored.to_array(value[:0] if value.dim() else value).dtype)

@@ -442,7 +442,7 @@ importlib.import_module(f"{__name__}.rnn")
 importlib.import_module(f"{__name__}.sequence_lod")
 rnn = cells.rnn
 
-# What 1.8.5's modules hold and these don't: programs import it from there.
+# What modules of 1.8.5 or 1.1 hold and these don't: programs import it from there.
 _ALSO_IN = {
     control_flow: "Print equal greater_equal greater_than less_equal less_than not_equal select_output "
     "assign cast fill_constant logical_and logical_not logical_or",
@@ -450,7 +450,14 @@ _ALSO_IN = {
     loss: "edit_distance warpctc",
     nn: "chunk_eval crf_decoding ctc_greedy_decoder deformable_roi_pooling dice_loss filter_by_instag hash im2sequence "
     "label_smooth linear_chain_crf lod_append lod_reset log_loss prroi_pool psroi_pool roi_align roi_pool row_conv "
-    "smooth_l1 assign cast concat exp fill_constant tensor_array_to_tensor zeros",
+    "smooth_l1 assign cast concat exp fill_constant tensor_array_to_tensor zeros "
+    # of 1.1, whose `nn` held losses, sequences and recurrence too
+    "beam_search beam_search_decode bpr_loss cross_entropy dynamic_gru dynamic_lstm dynamic_lstmp edit_distance gru_unit "
+    "hsigmoid huber_loss kldiv_loss lstm lstm_unit margin_rank_loss nce rank_loss sampled_softmax_with_cross_entropy "
+    "sequence_concat sequence_conv sequence_enumerate sequence_expand sequence_expand_as sequence_first_step "
+    "sequence_last_step sequence_mask sequence_pad sequence_pool sequence_reshape sequence_reverse sequence_scatter "
+    "sequence_slice sequence_softmax sequence_unpad sigmoid_cross_entropy_with_logits softmax_with_cross_entropy "
+    "square_error_cost teacher_student_sigmoid_loss warpctc",
     tensor: "full_like kron trace tril triu",
 }
 for _module, _names in _ALSO_IN.items():

@@ -281,3 +281,17 @@ def test_layers_of_1_5_build_at_the_first_call():
     first = net.w
     net(var(np.ones((2, 3), "float32")))
     assert net.w is first and [p.name for p in net.parameters()] == ["lazy_0.w_0"]
+
+
+def test_a_parameter_that_is_not_trained_has_a_gradient_all_the_same():
+    """1.8.5: `trainable` is for optimizers, `stop_gradient` for autograd."""
+    net = dy.Linear(2, 2, param_attr=fluid.ParamAttr(trainable=False))
+    net.bias.trainable = False
+    assert [(p.trainable, p.stop_gradient) for p in net.parameters()] == [(False, False)] * 2
+    before = [p.numpy() for p in net.parameters()]
+    loss = layers.mean(net(var(np.ones((1, 2), "float32"))))
+    loss.backward()
+    fluid.optimizer.SGD(0.1, parameter_list=net.parameters()).minimize(loss)
+    assert net.weight.gradient().shape == (2, 2) and net.bias.gradient() is not None
+    for was, p in zip(before, net.parameters()):
+        np.testing.assert_array_equal(was, p.numpy())

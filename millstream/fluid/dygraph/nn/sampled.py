@@ -46,7 +46,9 @@ class NCE(Layer):
             tables = (np.asarray(custom_dist, "float32"), alias, accept)
             for slot, table in zip(("CustomDistProbs", "CustomDistAlias", "CustomDistAliasProbs"), tables):
                 attr = ParamAttr(initializer=NumpyArrayInitializer(table), trainable=False)
-                self._tables[slot] = [self.create_parameter(list(table.shape), attr, table.dtype.name)]
+                held = self.create_parameter(list(table.shape), attr, table.dtype.name)
+                held.stop_gradient = True
+                self._tables[slot] = [held]
         self._attributes = {
             "num_total_classes": int(num_total_classes),
             "num_neg_samples": self._num_neg_samples,
