@@ -139,19 +139,22 @@ def test_what_paddlepaddle_can_not_run_fused_stays(tmp_path):
 
 
 # ---- attention and normalisation -----------------------------------------------------------------------
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("turned", [None, [0, 1, 3, 2], [0, 2, 3, 1]])
 def test_attention(tmp_path, turned):
     def make():
         x = fluid.data("x", [None, 5, 8])
         mask = fluid.data("m", [None, 2, 5, 5])
 
-        def heads(name):
+        def heads(name, axis=(0, 2, 1, 3)):
             rows = layers.fc(x, 8, num_flatten_dims=2, name=name)
-            return layers.transpose(layers.reshape(rows, [0, 0, 2, 4]), [0, 2, 1, 3])
+            return layers.transpose(layers.reshape(rows, [0, 0, 2, 4]), list(axis))
 
-        q, k, v = heads("q"), heads("k"), heads("v")
-        if turned:
-            scores = layers.scale(layers.matmul(q, layers.transpose(k, [0, 1, 3, 2])), 0.5)
+        q, v = heads("q"), heads("v")
+        k = heads("k", [0, 2, 3, 1]) if turned == [0, 2, 3, 1] else heads("k")
+        if turned == [0, 1, 3, 2]:
+            scores = layers.scale(layers.matmul(q, layers.transpose(k, turned)), 0.5)
+        elif turned:
+            scores = layers.matmul(q, k, alpha=0.5)
         else:
             scores = layers.matmul(layers.scale(q, 0.5), k, transpose_y=True)
         weights = layers.dropout(layers.softmax(scores + mask), 0.1, dropout_implementation="upscale_in_train")
@@ -174,22 +177,31 @@ def test_attention_with_read_weights_stays(tmp_path):
     assert "fuse_attention" not in counts and "fuse_attention refused" in work.explain()
 
 
-@pytest.mark.parametrize("form", ["sqrt", "rsqrt", "pow"])
-def test_layer_norm_of_primitives(tmp_path, form):
+@pytest.mark.parametrize("form,parts", [
+    ("sqrt", "gb"), ("rsqrt", "gb"), ("pow", "gb"), ("operator", "g"), ("pow", "b"), ("rsqrt", ""), ("minus", ""),
+])  # fmt: skip
+def test_layer_norm_of_primitives(tmp_path, form, parts):
     def make():
         x = fluid.data("x", [None, 5, 8])
         centred = layers.elementwise_sub(x, layers.reduce_mean(x, dim=[2], keep_dim=True), axis=0)
         if form == "sqrt":
             square = layers.square(centred)
         else:
-            square = centred * centred if form == "rsqrt" else layers.pow(centred, 2.0)
+            square = {"rsqrt": lambda: centred * centred, "operator": lambda: centred**2}.get(
+                form, lambda: layers.pow(centred, 2.0)
+            )()
         safe = layers.reduce_mean(square, dim=[2], keep_dim=True) + 1e-3
-        if form == "rsqrt":
+        if form == "operator":
+            y = centred / safe**0.5
+        elif form == "minus":
+            y = centred * layers.pow(safe, -0.5)
+        elif form == "rsqrt":
             y = layers.elementwise_mul(centred, layers.rsqrt(safe), axis=0)
         else:
             y = layers.elementwise_div(centred, layers.sqrt(safe) if form == "sqrt" else layers.pow(safe, 0.5), axis=0)
         gain, shift = (layers.create_parameter([8], "float32", name=n) for n in ("g", "b"))
-        return {"x": draw(3, 5, 8)}, [y * gain + shift]
+        y = y * gain if "g" in parts else y
+        return {"x": draw(3, 5, 8)}, [y + shift if "b" in parts else y]
 
     counts, types, _ = fired(tmp_path, make)
     assert counts["fuse_layer_norm"] == 1 and own(types) == ["layer_norm"]
@@ -253,6 +265,21 @@ def test_pools_side_by_side(tmp_path, pool):
     counts, _, work = fired(tmp_path, make)
     assert counts.get("fuse_seqpool_concat", 0) == (pool != "max")
     assert pool != "max" or "they must be one of SUM" in work.explain()
+
+
+@pytest.mark.parametrize("kept", [True, False, None])
+def test_pools_with_shows_and_clicks(tmp_path, kept):
+    def make():
+        xs = [fluid.data(n, [None, 4], lod_level=1) for n in "abc"]
+        counts = fluid.data("counts", [None, 2])
+        pools = [layers.sequence_pool(layers.abs(x), "sum") for x in xs]
+        ways = [True, False, True] if kept is None else [kept] * 3
+        pools = [layers.continuous_value_model(p, counts, way) for p, way in zip(pools, ways)]
+        return {**{n: ragged([2, 3], 4) for n in "abc"}, "counts": draw(2, 2)}, [layers.concat(pools, axis=1)]
+
+    counts, types, work = fired(tmp_path, make)
+    assert counts.get("fuse_seqpool_concat", 0) == (kept is not None) and ("cvm" in types) == (kept is None)
+    assert kept is not None or "some shows and clicks are kept, others not" in work.explain()
 
 
 def test_expanded_rows_before_a_layer(tmp_path):

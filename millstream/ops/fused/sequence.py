@@ -10,6 +10,7 @@ from millstream.ir.types import VarType
 from millstream.ops import _flops
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import Ragged, SelectedRows, Spec
+from millstream.ops.misc import cvm as _shows_and_clicks
 from millstream.ops.sequence._lod import index, one_level
 from millstream.ops.sequence.conv import _columns, _conv_spec
 from millstream.ops.sequence.pool import sequence_pool
@@ -49,15 +50,24 @@ def fusion_seqpool_concat(xs, *, pooltype: str = "SUM", axis: int = 1):
     return _row_each(torch.cat(_pooled(xs, pooltype), 1))
 
 
-def _joined_spec(xs, *, pooltype, pad_value):
-    return Spec((-1, _pooled_width(xs, pooltype, 1)), xs[0].dtype)
+def _joined_spec(xs, *, pooltype, pad_value, shows):
+    if shows not in ("", "keep", "drop"):
+        raise AttributeTypeError(f"shows must be '', 'keep' or 'drop', received {shows!r}")
+    width = _pooled_width(xs, pooltype, 1)
+    return Spec((-1, width - 2 * len(xs) if shows == "drop" and width >= 0 else width), xs[0].dtype)
 
 
 @op("fused_seqpool_concat", slots="X*# -> Out", infer=_joined_spec, grad=False)
-def fused_seqpool_concat(xs, *, pooltype: str = "SUM", pad_value: float = 0.0):
+def fused_seqpool_concat(xs, *, pooltype: str = "SUM", pad_value: float = 0.0, shows: str = ""):
     """fusion_seqpool_concat whose result has no LoD, like the concat that it stands for; an empty sequence gives
-    `pad_value`. Each X: [rows, D_k] with LoD; Out: [sequences, sum D_k]. Passes make it."""
-    return torch.cat([sequence_pool(x, pooltype=pooltype, pad_value=pad_value)[0].values for x in xs], 1)
+    `pad_value`. Each X: [rows, D_k] with LoD; Out: [sequences, sum D_k]. Passes make it.
+
+    shows: what the operator cvm does to each pool, whose first two columns are shows and clicks: "keep" with use_cvm,
+    "drop" without."""
+    pools = [sequence_pool(x, pooltype=pooltype, pad_value=pad_value)[0].values for x in xs]
+    if shows:
+        pools = [_shows_and_clicks(pool, None, use_cvm=shows == "keep") for pool in pools]
+    return torch.cat(pools, 1)
 
 
 def _cvm_spec(xs, cvm, *, pooltype, use_cvm, axis):
@@ -69,11 +79,7 @@ def _cvm_spec(xs, cvm, *, pooltype, use_cvm, axis):
 @op("fusion_seqpool_cvm_concat", slots="X*#, CVM -> Out#", infer=_cvm_spec, grad=False)
 def fusion_seqpool_cvm_concat(xs, cvm, *, pooltype: str = "SUM", use_cvm: bool = True, axis: int = 1):
     """sequence_pool of each input; columns 0, 1 (shows, clicks) become log(s + 1), log(c + 1) - log(s + 1); concat."""
-    parts = []
-    for pooled in _pooled(xs, pooltype):
-        shows, clicks = torch.log(pooled[:, :1] + 1), torch.log(pooled[:, 1:2] + 1)
-        parts.append(torch.cat([shows, clicks - shows, pooled[:, 2:]], 1))
-    return _row_each(torch.cat(parts, 1))
+    return _row_each(torch.cat([_shows_and_clicks(pool, cvm) for pool in _pooled(xs, pooltype)], 1))
 
 
 # ---- fusion_seqconv_eltadd_relu ----------------------------------------------------------------------

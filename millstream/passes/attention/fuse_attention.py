@@ -26,11 +26,11 @@ def _why_not(found: Match) -> str | None:
         return "a product is transposed or scaled in another way than attention's"
     turn = found.get("turn")
     if turn is not None:
-        rank = len(k)
-        if turn.attr("axis") != [*range(rank - 2), rank - 1, rank - 2] or scores.attr("transpose_Y"):
-            return "the keys are transposed in another way than attention's"
+        if scores.attr("transpose_Y"):
+            return "the keys are transposed twice"
         if not found.unused(turn, "XShape"):
             return "the shape of the keys is read"
+        k = tuple(k[d] for d in _rest(turn))
     elif not scores.attr("transpose_Y"):
         return "the keys are not transposed"
     axis, rank = found["softmax"].attr("axis"), len(q)
@@ -43,6 +43,12 @@ def _why_not(found: Match) -> str | None:
         if scale is not None and (scale.attr("bias") != 0.0 or scale.input("ScaleTensor")):
             return "a scale has a bias or takes its factor from a tensor"
     return _mask_why_not(found, len(q))
+
+
+def _rest(turn: Operator) -> list[int]:
+    """The axes of what is left of a transpose of the keys when the one that attention does itself is taken off it."""
+    *batch, row, column = turn.attr("axis")
+    return [*batch, column, row]
 
 
 def _mask_why_not(found: Match, rank: int) -> str | None:
@@ -60,7 +66,7 @@ def _mask_why_not(found: Match, rank: int) -> str | None:
     return None
 
 
-def _build(found: Match) -> Operator:
+def _build(found: Match) -> list[Operator]:
     scale = found["scores"].attr("alpha")
     for name in ("before", "after"):
         op = found.get(name)
@@ -68,7 +74,23 @@ def _build(found: Match) -> Operator:
     inputs = {slot: [found.names[leaf]] for slot, leaf in (("Q", "q"), ("K", "k"), ("V", "v"))}
     if found.get("masked") is not None:
         inputs["Mask"] = [found.names["mask"]]
-    return found.make("fused_attention", inputs, {"Out": found["sum"].output("Out")}, scale=scale, heads=0)
+    made = []
+    turn = found.get("turn")
+    if turn is not None and _rest(turn) != sorted(turn.attr("axis")):  # [0, 2, 3, 1] of keys by heads: [0, 2, 1, 3] first
+        made.append(_turned(found, turn))
+        inputs["K"] = made[0].output("Out")
+    made.append(found.make("fused_attention", inputs, {"Out": found["sum"].output("Out")}, scale=scale, heads=0))
+    return made
+
+
+def _turned(found: Match, turn: Operator) -> Operator:
+    out = found.var(turn.output("Out")[0])
+    shape = found.shape(found.names["k"])
+    assert out is not None and shape is not None  # _why_not looked
+    axis = _rest(turn)
+    name = f"{out.name}.rows"
+    found.block.create_var(name=name, shape=[shape[d] for d in axis], dtype=out.dtype)
+    return found.make("transpose", {"X": [found.names["k"]]}, {"Out": [name]}, axis=axis)
 
 
 register("fuse_attention", Rule("fuse_attention", _sum, _why_not, _build))

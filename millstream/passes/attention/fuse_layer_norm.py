@@ -1,16 +1,20 @@
-"""Layer normalisation written out (mean, difference, mean of squares, root, product, gain, shift) -> layer_norm."""
+"""Layer normalisation written out (mean, difference, mean of squares, root, product, gain, shift) -> layer_norm.
+
+Gain and shift, either or both, may be absent.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from millstream.ir.operator import Operator
 from millstream.passes._pass import register
-from millstream.passes._pattern import Node, Pattern, constant, either, node, value
+from millstream.passes._pattern import Either, Node, Pattern, constant, either, node, value
 from millstream.passes._rule import Match, Rule
 
 
-def _normalised() -> Node:
+def _normalised() -> Pattern:
     x = value("x")
     centred = node("elementwise_sub", "centred", X=x, Y=node("reduce_mean", "mean", X=x))
     square = either(
@@ -18,13 +22,23 @@ def _normalised() -> Node:
     )
     variance = node("reduce_mean", "variance", X=square)
     safe = either(node("scale", "more", X=variance), node("elementwise_add", "added", X=variance, Y=constant("eps")))
-    root: Pattern = either(
+    return either(
         node("elementwise_div", "result", X=centred, Y=node("sqrt", X=safe)),
         node("elementwise_mul", "result", X=centred, Y=node("rsqrt", X=safe)),
         node("elementwise_div", "result", X=centred, Y=node("pow", "half", X=safe)),
     )
-    gained = node("elementwise_mul", "gained", X=root, Y=constant("gain"))
-    return node("elementwise_add", "shifted", X=gained, Y=constant("shift"))
+
+
+def _patterns() -> Iterator[Node]:
+    """The longest first."""
+    for shift in (True, False):
+        for gain in (True, False):
+            result = _normalised()
+            if gain:
+                result = node("elementwise_mul", "gained", X=result, Y=constant("gain"))
+            if shift:
+                result = node("elementwise_add", "shifted", X=result, Y=constant("shift"))
+            yield from result.choices if isinstance(result, Either) else (result,)
 
 
 def _epsilon(found: Match) -> float | None:
@@ -73,6 +87,8 @@ def _why_not(found: Match) -> str | None:
     assert shape is not None  # _first_axis looked
     width = math.prod(shape[first:])
     for name, leaf in (("gained", "gain"), ("shifted", "shift")):
+        if leaf not in found.names:
+            continue
         held, axis = found.shape(found.names[leaf]), found[name].attr("axis")
         if held is None or min(shape[first:]) < 0 or math.prod(held) != width or held[-1] != shape[-1]:
             return f"{leaf} has shape {list(held or ())}, not that of the normalised dims {list(shape[first:])}"
@@ -88,13 +104,16 @@ def _build(found: Match) -> Operator:
     assert isinstance(first, int)  # _why_not looked
     inputs = {"X": [found.names["x"]]}
     for slot, leaf in (("Scale", "gain"), ("Bias", "shift")):
-        name = found.names[leaf]
+        name = found.names.get(leaf)
+        if name is None:
+            continue
         held = found.work.value(name)
         if held is not None and held.dim() > 1:
             name = found.work.store(name, held.reshape(-1))
         inputs[slot] = [name]
     attrs = {"epsilon": _epsilon(found), "begin_norm_axis": first}
-    return found.make("layer_norm", inputs, {"Y": found["shifted"].output("Out")}, **attrs)
+    return found.make("layer_norm", inputs, {"Y": found.ops[-1].output("Out")}, **attrs)
 
 
-register("fuse_layer_norm", Rule("fuse_layer_norm", _normalised(), _why_not, _build))
+_rules = [Rule("fuse_layer_norm", pattern, _why_not, _build) for pattern in _patterns()]
+register("fuse_layer_norm", lambda work: sum(rule(work) for rule in _rules))

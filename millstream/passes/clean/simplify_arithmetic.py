@@ -1,4 +1,4 @@
-"""Arithmetic in the form that other passes look for: square for pow of 2, scale for a product with one stored number, …"""
+"""Arithmetic in the form that other passes look for: square for a power of 2, scale for a product with one number, …"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
 _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
+_TYPES = frozenset({"pow", "elementwise_pow", "elementwise_mul", "elementwise_div", "sum"})
 
 
 @program_pass("simplify_arithmetic")
@@ -30,7 +31,7 @@ def simplify_arithmetic(work: Work) -> int:
 
 
 def _simpler(work: Work, uses: Uses, op: Operator) -> Operator | None:
-    if op.type not in ("pow", "elementwise_mul", "elementwise_div", "sum") or uses.has_gradient(op):
+    if op.type not in _TYPES or uses.has_gradient(op):
         return None
     if op.type == "pow":
         kind = _POWERS.get(op.attr("factor"))
@@ -42,6 +43,9 @@ def _simpler(work: Work, uses: Uses, op: Operator) -> Operator | None:
     var = uses.block._find_var_recursive(x[0])
     if number is None or number.numel() != 1 or not number.is_floating_point() or var is None or not var.has_shape:
         return None
+    if op.type == "elementwise_pow":
+        kind = _POWERS.get(float(number)) if len(var.shape) >= number.dim() else None
+        return None if kind is None else _made(op, kind, {"X": x})
     factor = float(number) if op.type == "elementwise_mul" else 1.0 / float(number) if float(number) else math.inf
     if len(var.shape) < number.dim() or not math.isfinite(factor):
         return None

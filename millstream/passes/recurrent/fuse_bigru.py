@@ -32,8 +32,8 @@ def fuse_bigru(work: Work) -> int:
 def _one(work: Work, block: Block) -> bool:
     uses = work.uses(block)
     for at, op in enumerate(block.ops):
-        names = op.input("X")
-        if op.type != "concat" or len(names) != 2 or names[0] == names[1]:
+        names = op.input("X") if op.type == "concat" else []
+        if len(names) != 2 or names[0] == names[1]:
             continue
         found = [uses.producer(n, at) for n in names]
         layers = [p for p in found if p is not None and block.ops[p].type in ("projected_gru", "gru")]

@@ -1,4 +1,4 @@
-"""sequence_pool of several sequences + concat -> fused_seqpool_concat."""
+"""sequence_pool of several sequences [+ cvm] + concat -> fused_seqpool_concat."""
 
 from __future__ import annotations
 
@@ -24,27 +24,37 @@ def fuse_seqpool_concat(work: Work) -> int:
 def _one(work: Work, block: Block) -> bool:
     uses = work.uses(block)
     for at, op in enumerate(block.ops):
-        names = op.input("X")
-        if op.type != "concat" or len(names) < 2 or len(set(names)) != len(names):
+        names = op.input("X") if op.type == "concat" else []
+        if len(names) < 2 or len(set(names)) != len(names):
             continue
         found = [uses.producer(n, at) for n in names]
-        pools = [p for p in found if p is not None and block.ops[p].type == "sequence_pool"]
-        if len(pools) != len(names):
+        counts = [p for p in found if p is not None and block.ops[p].type == "cvm"]
+        if counts and len(counts) == len(names):
+            found = [uses.producer(block.ops[p].input("X")[0], p) for p in counts]
+        elif counts:
             continue
-        why = _why_not(block, op, [block.ops[p] for p in pools]) or not_removable(uses, pools, at)
+        pools = [p for p in found if p is not None and block.ops[p].type == "sequence_pool"]
+        if len(pools) != len(names) or len(set(pools)) != len(pools):
+            continue
+        taken = [block.ops[p] for p in (*pools, *counts)]
+        why = _why_not(block, op, taken[: len(pools)], taken[len(pools) :]) or not_removable(uses, [*pools, *counts], at)
         if why is not None:
             work.refuse("fuse_seqpool_concat", op, why)
             continue
         first = block.ops[pools[0]]
         inputs = {"X": [block.ops[p].input("X")[0] for p in pools]}
-        attrs = {"pooltype": first.attr("pooltype"), "pad_value": first.attr("pad_value")}
+        attrs = {"pooltype": first.attr("pooltype"), "pad_value": first.attr("pad_value"), "shows": ""}
+        if counts:
+            attrs["shows"] = "keep" if block.ops[counts[0]].attr("use_cvm") else "drop"
         made = Operator(block, "fused_seqpool_concat", inputs, {"Out": op.output("Out")}, attrs, op.site)
-        replace(work, block, pools, at, made)
+        replace(work, block, [*pools, *counts], at, made)
         return True
     return False
 
 
-def _why_not(block: Block, concat: Operator, pools: list[Operator]) -> str | None:
+def _why_not(block: Block, concat: Operator, pools: list[Operator], counts: list[Operator]) -> str | None:
+    if len({op.attr("use_cvm") for op in counts}) > 1:
+        return "some shows and clicks are kept, others not"
     kinds = {(p.attr("pooltype"), p.attr("pad_value")) for p in pools}
     if len(kinds) != 1 or pools[0].attr("pooltype") not in _KINDS:
         return f"the pools are {sorted(k for k, _ in kinds)}; they must be one of {', '.join(_KINDS)}"

@@ -273,7 +273,10 @@ def fusion_seqpool_concat(e: Emission) -> None:
         if not lod:
             e.refuse(f"input X ({name!r}) has no LoD")
         part = pooled(e, x, Segments(g, lod[-1]), 2, e["pooltype"], e.attrs.get("pad_value", 0.0))
-        if e.op.type == "fusion_seqpool_cvm_concat":
+        counts = "keep" if e.op.type == "fusion_seqpool_cvm_concat" else e.attrs.get("shows", "")
+        if counts == "drop":
+            part = g.slice(part, 1, 2, END)
+        elif counts:
             shows, clicks = (g.op("Log", g.slice(part, 1, k, k + 1) + 1) for k in (0, 1))
             part = g.concat([shows, clicks - shows, g.slice(part, 1, 2, END)], 1)
         parts.append(part)
