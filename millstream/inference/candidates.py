@@ -274,7 +274,10 @@ class Candidates:
 
 
 def _in_bfloat16(model: Model, engine: str, options: engines.Options) -> Partition:
-    return partition(model, engine, replace(options, precision="bfloat16"))
+    made = partition(model, engine, replace(options, precision="bfloat16"))
+    if made.form is not None:
+        made.form.name = f"{engine} bfloat16"
+    return made
 
 
 _WAYS = {"": partition, "whole": whole, "split": split, "bfloat16": _in_bfloat16}

@@ -77,6 +77,8 @@ def test_auto_tries_bfloat16_where_an_error_is_allowed(image_model, image):
         model._candidates._seconds = 0.02
         got = model.run(image)[0]
         assert ("openvino bfloat16" in model.explain()) == tried
+        (choice,) = model._candidates.choices.values()
+        assert choice.form.name == min(choice.milliseconds, key=choice.milliseconds.get)
         assert np.abs(got - want).max() <= (allowed or 1e-3) * np.abs(want).max()
     assert "openvino bfloat16        not taken: its results are off" in model.explain()
 
