@@ -19,22 +19,27 @@ def _pair_spec(x: Spec, y: Spec) -> Spec:
     return Spec(x.shape, VarType.BOOL, x.lod_level)
 
 
+def _shaped(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Y in X's shape: the elements pair up in their order, [N] with [N, 1] too."""
+    return y.reshape(x.shape) if y.shape != x.shape and y.numel() == x.numel() else y
+
+
 @op("logical_and", slots="X, Y -> Out", infer=_pair_spec, lod="X", grad=False)
 def logical_and(x, y):
     """X and Y, elementwise."""
-    return torch.logical_and(x, y)
+    return torch.logical_and(x, _shaped(y, x))
 
 
 @op("logical_or", slots="X, Y -> Out", infer=_pair_spec, lod="X", grad=False)
 def logical_or(x, y):
     """X or Y, elementwise."""
-    return torch.logical_or(x, y)
+    return torch.logical_or(x, _shaped(y, x))
 
 
 @op("logical_xor", slots="X, Y -> Out", infer=_pair_spec, lod="X", grad=False)
 def logical_xor(x, y):
     """Exactly one of X and Y, elementwise."""
-    return torch.logical_xor(x, y)
+    return torch.logical_xor(x, _shaped(y, x))
 
 
 @op("logical_not", slots="X -> Out", infer="X:bool", lod="X", grad=False)

@@ -21,10 +21,16 @@ def append(
     name: str | None = None,
     act: Any = None,
     stop_gradient: bool = False,
+    takes_name: bool = False,
 ) -> Any:
-    """Append `op_type` with one output (`out`, or a new temporary of `layer`); then the activation, if any."""
+    """Append `op_type` with one output (`out`, or a new temporary of `layer`); then the activation, if any.
+
+    takes_name: the output is called `name` itself, where other layers make ``name.tmp_0`` of it (as in 1.8.5).
+    """
     helper = LayerHelper(layer, name=name, act=act)
-    if out is None:
+    if out is None and takes_name and name is not None:
+        out = helper.create_variable(name=name, dtype=dtype, persistable=False, stop_gradient=stop_gradient)
+    elif out is None:
         out = helper.create_variable_for_type_inference(dtype, stop_gradient=stop_gradient)
     helper.append_op(type=op_type, inputs=inputs, outputs={slot: [out]}, attrs=attrs or {})
     return helper.append_activation(out)

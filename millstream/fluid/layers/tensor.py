@@ -253,8 +253,13 @@ def linspace(start: Any, stop: Any, num: Any, dtype: Any) -> Any:
 
 def range(start: Any, end: Any, step: Any, dtype: Any) -> Any:
     """start, start + step, … below `end` (above it for a negative step); numbers or Variables of shape [1]."""
+    return named_range(start, end, step, dtype, None)
+
+
+def named_range(start: Any, end: Any, step: Any, dtype: Any, name: str | None) -> Any:
+    """:func:`range`, whose operator goes by `name`."""
     check_dtype(dtype, "dtype", ("float32", "float64", "int32", "int64"), "range")
-    helper = LayerHelper("range")
+    helper = LayerHelper("range", name=name)
     inputs = {"Start": _scalar(start, dtype), "End": _scalar(end, dtype), "Step": _scalar(step, dtype)}
     out = helper.create_variable_for_type_inference(dtype)
     helper.append_op(type="range", inputs=inputs, outputs={"Out": [out]}, attrs={})

@@ -210,7 +210,7 @@ def dot(x: Any, y: Any, name: str | None = None) -> Any:
     """Inner products over the last dimension, which becomes 1; x and y are both 1-D or both 2-D."""
     check_variable_and_dtype(x, "x", NUMBERS, "dot")
     check_variable_and_dtype(y, "y", NUMBERS, "dot")
-    return append("dot", "dot", {"X": [x], "Y": [y]}, dtype=x.dtype, name=name)
+    return append("dot", "dot", {"X": [x], "Y": [y]}, dtype=x.dtype, name=name, takes_name=True)
 
 
 def addmm(input: Any, x: Any, y: Any, alpha: float = 1.0, beta: float = 1.0, name: str | None = None) -> Any:

@@ -129,14 +129,16 @@ def clip(x: Any, min: float, max: float, name: str | None = None) -> Any:
     for value, argument in ((min, "min"), (max, "max")):
         if not hasattr(value, "__float__"):
             refuse("clip", f"'{argument}' must be a number, received {type(value).__name__}: {value!r}")
-    return append("clip", "clip", {"X": x}, {"min": float(min), "max": float(max)}, dtype=x.dtype, name=name)
+    attrs = {"min": float(min), "max": float(max)}
+    return append("clip", "clip", {"X": x}, attrs, dtype=x.dtype, name=name, takes_name=True)
 
 
 def clip_by_norm(x: Any, max_norm: float, name: str | None = None) -> Any:
     """x, or x * max_norm / norm(x) when its L2 norm is greater than `max_norm`."""
     check_variable_and_dtype(x, "x", FLOATS, "clip_by_norm")
     check_type(max_norm, "max_norm", (int, float), "clip_by_norm")
-    return append("clip_by_norm", "clip_by_norm", {"X": x}, {"max_norm": float(max_norm)}, dtype=x.dtype, name=name)
+    attrs = {"max_norm": float(max_norm)}
+    return append("clip_by_norm", "clip_by_norm", {"X": x}, attrs, dtype=x.dtype, name=name, takes_name=True)
 
 
 def clamp(input: Any, min: Any = None, max: Any = None, output: Any = None, name: str | None = None) -> Any:

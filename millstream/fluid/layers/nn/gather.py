@@ -21,8 +21,7 @@ from millstream.fluid.layers._check import (
 )
 from millstream.fluid.layers.nn.manipulate import reshape, with_xshape
 from millstream.fluid.layers.nn.manipulate import slice as slice_of
-from millstream.fluid.layers.tensor import assign, check_type_of_value, fill_constant, zeros
-from millstream.fluid.layers.tensor import range as range_of
+from millstream.fluid.layers.tensor import assign, check_type_of_value, fill_constant, named_range, zeros
 from millstream.ir.types import to_var_type
 
 __all__ = [
@@ -347,8 +346,8 @@ def full_like(
 
 
 def arange(start: Any, end: Any, step: Any = 1, dtype: Any = None, name: str | None = None) -> Any:
-    """start, start + step, … below `end`; `dtype` float32 by default. `name` has no meaning: the operator names itself."""
-    return range_of(start, end, step, "float32" if dtype is None else dtype)
+    """start, start + step, … below `end`; `dtype` float32 by default."""
+    return named_range(start, end, step, "float32" if dtype is None else dtype, name)
 
 
 def rank(input: Any) -> Any:

@@ -197,6 +197,7 @@ def affine_grid(theta: Any, out_shape: Any, name: str | None = None) -> Any:
 
     Args:
         out_shape: [N, C, H, W]: a list of ints or a 1-D int32 Variable.
+        name: no meaning (1.8.5 does not use it either).
     """
     check_variable_and_dtype(theta, "theta", FLOATS, "affine_grid")
     inputs: dict[str, Any] = {"Theta": theta}
@@ -208,7 +209,7 @@ def affine_grid(theta: Any, out_shape: Any, name: str | None = None) -> Any:
         attrs["output_shape"] = int_list(out_shape, 4, "out_shape", "affine_grid")
     else:
         refuse("affine_grid", f"'out_shape' must be a list, a tuple or a Variable, received {out_shape!r}")
-    return append("affine_grid", "affine_grid", inputs, attrs, dtype=theta.dtype, slot="Output", name=name)
+    return append("affine_grid", "affine_grid", inputs, attrs, dtype=theta.dtype, slot="Output")
 
 
 def affine_channel(

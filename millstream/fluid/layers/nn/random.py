@@ -134,7 +134,9 @@ def randint(
         refuse("randint", f"'low' must be less than 'high', received low={low}, high={high}")
     helper = LayerHelper("randint", name=name)
     inputs, shape_attr = _shape_slots(helper, [1] if shape is None else shape, "int64", None, attr=False)
-    if out is None:
+    if out is None and name is not None:  # called so itself, as in 1.8.5
+        out = helper.create_variable(name=name, dtype=dtype, persistable=False)
+    elif out is None:
         out = helper.create_variable_for_type_inference(dtype)
     else:
         check_variable_and_dtype(out, "out", (dtype,), "randint")

@@ -78,7 +78,7 @@ def mean(x: Any, name: str | None = None) -> Any:
 def logsumexp(x: Any, dim: Any = None, keepdim: bool = False, out: Any = None, name: str | None = None) -> Any:
     """log(sum of exp(x)) over the dimensions `dim` (None: all)."""
     check_variable_and_dtype(x, "x", FLOATS, "logsumexp")
-    total = reduce_sum(exp(x, name), dim, keepdim, name)
+    total = reduce_sum(exp(x), dim, keepdim)
     if out is None:
         return log(total, name)
     check_variable_and_dtype(out, "out", FLOATS, "logsumexp")
