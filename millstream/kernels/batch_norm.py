@@ -2,7 +2,8 @@
 
 All arrays are row-major [rows, channels], bfloat16 as its bits (see brain.py); vectors have one number a channel, float32
 or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64. Narrow rows are taken
-several at a time, so that inner loops are long. `slope`, from 0 to 1, is what numbers below 0 are multiplied by: 0 for
+several at a time, so that inner loops are long. Sums go from the last row to the first: the last ones, just written, are in
+the cache, and then those are with which the second pass begins. `slope`, from 0 to 1, is what numbers below 0 are multiplied by: 0 for
 relu, 1 for none. A choice made among the arguments of `put` keeps a loop from being vectorised.
 """
 
@@ -27,7 +28,7 @@ def _sums(x, shift, first, last, total, square):
     """total += sum of x - shift, square += sum of its squares, over rows first .. last."""
     width = x.shape[1]
     s, q = np.zeros(width, shift.dtype), np.zeros(width, shift.dtype)
-    for start in range(first, last, _BLOCK):
+    for start in range(first + (last - first - 1) // _BLOCK * _BLOCK, first - 1, -_BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, last)):
@@ -72,7 +73,7 @@ def _back_sums(x, dy, a, b, slope, mean, first, last, total, dot):
     """
     width, zero = x.shape[1], np.float32(0)
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
-    for start in range(first, last, _BLOCK):
+    for start in range(first + (last - first - 1) // _BLOCK * _BLOCK, first - 1, -_BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, last)):
@@ -93,7 +94,7 @@ def _back_sums_of_sum(x, dy, y, mean, first, last, dz, total, dot):
     """_back_sums that knows y and writes dz, the gradient of what was added."""
     width, zero = x.shape[1], np.float32(0)
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
-    for start in range(first, last, _BLOCK):
+    for start in range(first + (last - first - 1) // _BLOCK * _BLOCK, first - 1, -_BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, last)):
