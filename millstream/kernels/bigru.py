@@ -5,9 +5,10 @@ The results of the two directions stand side by side in one matrix, so that noth
 
 from __future__ import annotations
 
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate
 from millstream.kernels.gru import mix, pointer
 from millstream.kernels.lstm import place, running
