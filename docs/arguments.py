@@ -49,7 +49,7 @@ MEANINGLESS = [
     ("layers.nn.activation.softmax", ["use_cudnn"], ONE_KERNEL),
     ("layers.nn.dense.fc", ["is_test"], "the layer does the same in training and test (1.1)"),
     ("layers.nn.elementwise.addcmul", ["name"], "1.8.5 names nothing after it either"),
-    ("layers.nn.gather.arange", ["name"], "1.8.5 names nothing after it either"),
+    ("layers.nn.image.affine_grid", ["name"], "1.8.5 names nothing after it either"),
     ("layers.nn.gather.full", ["device"], PLACE_OF_EXECUTOR),
     ("layers.nn.gather.full_like", ["device"], PLACE_OF_EXECUTOR),
     (
