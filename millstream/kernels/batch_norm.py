@@ -1,9 +1,9 @@
 """Batch normalisation, with a relu (leaky or not) behind it or none, over rows of channels, read as seldom as can be.
 
 All arrays are row-major [rows, channels], bfloat16 as its bits (see brain.py); vectors have one number a channel, float32
-or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64. Narrow rows are taken
-several at a time, so that inner loops are long. Sums go from the last row to the first: the last ones, just written, are in
-the cache, and then those are with which the second pass begins. `slope`, from 0 to 1, is what numbers below 0 are multiplied by: 0 for
+or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64, from the last row to the
+first: the last ones, just written, are in the cache, and then those are with which the second pass begins. Narrow rows are
+taken several at a time, so that inner loops are long. `slope`, from 0 to 1, is what numbers below 0 are multiplied by: 0 for
 relu, 1 for none. A choice made among the arguments of `put` keeps a loop from being vectorised.
 """
 

@@ -97,6 +97,7 @@ def run(work: Work, names: Iterable[str], check: bool = False) -> Work:
         try:
             work.done.append((name, find(name)(work)))
         except Exception as error:
+            verify(work.program, work.keep)  # an operator that lacks an input, say, is the better explanation
             error.add_note(f"in pass {name!r}; passes that had run: {before}")
             raise
         if check:

@@ -89,7 +89,8 @@ def _task(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilat
     """The convolution of these values, if the kernels can compute it."""
     if (
         x.dtype is not torch.float32 or w.dtype is not torch.float32 or x.dim() != 4 or tuple(w.shape[2:]) != (3, 3)
-        or groups != 1 or max(*strides, *dilations) != 1 or not (x.is_cpu and w.is_cpu) or torch.is_grad_enabled()
+        or groups != 1 or not len(strides) == len(paddings) == len(dilations) == 2 or max(*strides, *dilations) != 1
+        or not (x.is_cpu and w.is_cpu) or torch.is_grad_enabled()
         or type(x) is not torch.Tensor or not 0 <= min(paddings) <= max(paddings) <= 2
     ):  # fmt: skip
         return None
