@@ -44,14 +44,14 @@ def test_mul_takes_them_only_where_they_hold(monkeypatch):
     monkeypatch.setattr(gemm.tiles(), "few_rows_at", lambda a, b, z, out, m, k, n: calls.append((m, k, n)))
     x, w = torch.randn(18, 128), torch.randn(128, 384)
     with torch.no_grad():
-        matmul._mm(x, w)
+        matmul.mm(x, w)
         assert calls == [(18, 128, 384)]
         others = [(x.double(), w.double()), (torch.randn(700, 128), w), (x, torch.randn(384, 128).t())]
         for a, b in [*others, (x, w[:, :8].contiguous())]:
-            error = (matmul._mm(a, b).double() - a.double() @ b.double()).abs()
+            error = (matmul.mm(a, b).double() - a.double() @ b.double()).abs()
             assert (error <= 2e-6 * (a.double().abs() @ b.double().abs())).all()  # float32's rounding; 3.5e-7 was seen
             assert len(calls) == 1
         with pytest.raises(RuntimeError):
-            matmul._mm(x, w[:100])
-    matmul._mm(x.requires_grad_(), w).sum().backward()
+            matmul.mm(x, w[:100])
+    matmul.mm(x.requires_grad_(), w).sum().backward()
     assert x.grad is not None and len(calls) == 1

@@ -32,6 +32,14 @@ FORMS = {
     "softmax_cross_entropy": (
         "softmax_cross_entropy", {"X": f(3, 4), "Label": np.array([[1], [3], [0]])}, {}, ("Softmax", "Y"), ("X",),
     ),
+    "dense_layer": (
+        "dense_layer", {"X": f(3, 2, 2), "W": f(4, 3), "Bias": f(3)}, {"rows": 1, "activation": "tanh"}, ("Out",),
+        ("X", "W", "Bias"),
+    ),
+    "dense_layer (without an activation)": (
+        "dense_layer", {"X": f(2, 3, 4), "W": f(4, 3), "Bias": f(3)}, {"rows": 2}, ("Out",), ("X", "W", "Bias"),
+    ),
+    "mean_squared_error": ("mean_squared_error", {"X": f(3, 4), "Y": f(3, 4) / 2}, {}, ("Difference", "Out"), ("X", "Y")),
     "rows_to_steps": ("rows_to_steps", {"X": f(6, 2), "Like": f(3, 2, 1)}, {}, ("Out",), ("X",)),
     "lookup_concat": (
         "lookup_concat", {"W": [f(5, 2)], "Ids": [np.array([[1], [4], [1]])], "X": [f(3, 2)]},
@@ -50,5 +58,6 @@ FORMS |= SEQUENCES
 @pytest.mark.parametrize("name", sorted(FORMS))
 def test_gradient_is_the_slope(name):
     op, ins, attrs, outs, wrt = FORMS[name]
-    of, lods = "Y" if "Y" in outs else outs[0], {"Ids": [[3, 1]]} if name in SEQUENCES else None
+    of = next((name for name in ("Y", "Out") if name in outs), outs[0])
+    lods = {"Ids": [[3, 1]]} if name in SEQUENCES else None
     numeric_grad_check(op, ins, attrs, outs, wrt=wrt, of=of, lods=lods)
