@@ -33,7 +33,8 @@ def section(definition, explicit):
     if definition.attrs:
         lines += ["", "| attribute | type | default |", "| --- | --- | --- |"]
         for name, attr in definition.attrs.items():
-            default = "required" if attr.default is REQUIRED else f"`{attr.default!r}`"
+            shown = float(f"{attr.default:.7g}") if isinstance(attr.default, float) else attr.default
+            default = "required" if attr.default is REQUIRED else f"`{shown!r}`"
             lines.append(f"| `{name}` | {attr.type.name} | {default} |")
     if definition.grad is False:
         gradient = "none"

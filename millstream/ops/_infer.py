@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from millstream.ir.operator import Operator
 from millstream.ir.printer import brief
 from millstream.ir.types import AttrType, VarType, to_var_type
 from millstream.ir.variable import Parameter, Variable
-from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef, Slot
+from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef, Slot, float32
 from millstream.ops._values import TORCH_DTYPE, VAR_DTYPE, Ragged, Spec
 
 # Unknown dimensions are tried with two sizes; composite, so that reshapes such as [-1, 4] -> [-1, 8] divide.
@@ -58,14 +57,6 @@ class _Library:
 
 
 library.install(_Library())
-
-
-def float32(value: float) -> float:
-    """`value` as the float32 that a FLOAT attribute holds."""
-    try:
-        return float(struct.unpack("f", struct.pack("f", value))[0])
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
 
 
 # ---- checks ----------------------------------------------------------------------------------

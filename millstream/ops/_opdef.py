@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -306,6 +307,14 @@ def parse_slots(text: str) -> tuple[Slot, ...]:
     return tuple(found)
 
 
+def float32(value: float) -> float:
+    """`value` as the float32 that a FLOAT attribute holds."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
 def _attrs_of(kernel: Callable[..., Any]) -> tuple[dict[str, Attr], frozenset[str]]:
     attrs: dict[str, Attr] = {}
     reserved = set()
@@ -318,5 +327,6 @@ def _attrs_of(kernel: Callable[..., Any]) -> tuple[dict[str, Attr], frozenset[st
         note = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", str(p.annotation))
         if note not in _ATTR_TYPES:
             raise TypeError(f"{kernel.__name__}: attribute {p.name}: {note!r} is not one of {', '.join(_ATTR_TYPES)}")
-        attrs[p.name] = Attr(_ATTR_TYPES[note], p.default, note == "DType")
+        default = float32(p.default) if note == "float" and p.default is not REQUIRED else p.default
+        attrs[p.name] = Attr(_ATTR_TYPES[note], default, note == "DType")
     return attrs, frozenset(reserved)

@@ -27,8 +27,8 @@ def relu(x):
 
 @op("relu_grad", slots=_BY_OUT)
 def relu_grad(out, dout):
-    """dOut where Out > 0."""
-    return _aten.threshold_backward(dout, out, 0)
+    """dOut where Out > 0, dOut * 0 elsewhere, NaN among it."""
+    return _aten.leaky_relu_backward(dout, out, 0.0, True)  # threshold_backward would hand dOut on where Out is NaN
 
 
 @op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray", onnx="Tanh")
@@ -55,16 +55,22 @@ def sigmoid_grad(out, dout):
     return _aten.sigmoid_backward(dout, out)
 
 
+def _nan_at_inf(x: torch.Tensor) -> torch.Tensor:
+    """X, but NaN where it is inf: there Fluid, which takes max(X, 0) out of its exponents, subtracts inf from inf."""
+    most = x.clamp_min(0)
+    return (x - most) + most
+
+
 @op("logsigmoid", slots=_SLOTS, infer="X", lod="X", traceable=True)
 def logsigmoid(x):
-    """log(sigmoid(X))."""
-    return F.logsigmoid(x)
+    """log(sigmoid(X)); NaN at -inf, as in Fluid."""
+    return F.logsigmoid(-_nan_at_inf(-x))
 
 
 @op("logsigmoid_grad", slots=_BY_X)
 def logsigmoid_grad(x, dout):
     """dOut * sigmoid(-X)."""
-    return dout * torch.sigmoid(-x)
+    return dout * torch.sigmoid(_nan_at_inf(-x))
 
 
 @op("exp", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="black")
@@ -158,7 +164,7 @@ def pow_(x, factor_tensor, *, factor: float = 1.0):
     if factor_tensor is not None:
         factor = factor_tensor.item()
     if x.is_floating_point():
-        return torch.pow(x, factor)
+        return _power(x, factor)
     return torch.pow(x.double(), int(factor)).to(x.dtype)
 
 
@@ -167,7 +173,12 @@ def pow_grad(x, factor_tensor, dout, *, factor: float = 1.0):
     """dOut * factor * X ** (factor - 1)."""
     if factor_tensor is not None:
         factor = factor_tensor.item()
-    return dout * factor * torch.pow(x, factor - 1)
+    return dout * factor * _power(x, factor - 1)
+
+
+def _power(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """X ** factor by C's rules: torch takes roots for the numbers 0.5 and -0.5, which differ at -0.0 and -inf."""
+    return torch.pow(x, torch.full_like(x, factor) if factor in (0.5, -0.5) else factor)
 
 
 @op("sin", slots=_SLOTS, infer="X", lod="X", onnx="Sin")
@@ -245,7 +256,13 @@ def erf_grad(x, dout):
 @op("gelu", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X", grad_lod="X", traceable=True)
 def gelu(x, *, approximate: bool = False):
     """X * Phi(X) (Hendrycks and Gimpel 2016); by the tanh formula when `approximate`."""
-    return F.gelu(x, approximate="tanh" if approximate else "none")
+    if approximate:
+        return F.gelu(x, approximate="tanh")
+    out = F.gelu(x)
+    # torch's float32 kernel has NaN for Phi(inf); the greatest value tells, soonest, whether there is any NaN
+    if type(out) is not torch.Tensor or out.is_meta or out.numel() == 0 or not out.detach().amax().isnan():
+        return out
+    return x * ((torch.erf(x * math.sqrt(0.5)) + 1) * 0.5)
 
 
 @op("gelu_grad", slots=_BY_X)
@@ -256,14 +273,14 @@ def gelu_grad(x, dout, *, approximate: bool = False):
 
 @op("softplus", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Softplus")
 def softplus(x):
-    """log(1 + exp(X)), without overflow."""
-    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
+    """log(1 + exp(X)), without overflow; NaN at inf, as in Fluid."""
+    return torch.logaddexp(_nan_at_inf(x), torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 @op("softplus_grad", slots=_BY_X)
 def softplus_grad(x, dout):
     """dOut * sigmoid(X)."""
-    return dout * torch.sigmoid(x)
+    return dout * torch.sigmoid(_nan_at_inf(x))
 
 
 @op("softsign", slots=_SLOTS, infer="X", lod="X", traceable=True, onnx="Softsign")
@@ -314,7 +331,8 @@ def swish_grad(x, dout, *, beta: float = 1.0):
     if beta == 1.0 and not torch.is_grad_enabled():  # torch's own kernel has no derivative
         return _aten.silu_backward(dout, x)
     s = torch.sigmoid(x * beta)
-    return dout * (s + beta * x * s * (1 - s))
+    out = beta * (x * s)
+    return dout * (out + s * (1 - out))
 
 
 @op("mish", slots=_SLOTS, infer="X", lod="X", grad_lod="")

@@ -12,13 +12,13 @@ import torch
 
 from millstream.errors import InvalidProgramError, ShapeError
 from millstream.ir.types import AttrType
-from millstream.ops._opdef import REGISTRY, Attr, op
+from millstream.ops._opdef import REGISTRY, Attr, float32, op
 from millstream.ops._values import Spec
 
 _SLOTS = "X -> Out"
 _BY_X = "X, Out@GRAD -> X@GRAD"
 _BY_OUT = "Out, Out@GRAD -> X@GRAD"
-_threshold_backward = torch.ops.aten.threshold_backward
+_leaky = torch.nn.functional.leaky_relu
 _leaky_backward = torch.ops.aten.leaky_relu_backward.default
 _softmax_backward = torch.ops.aten._softmax_backward_data
 
@@ -26,7 +26,9 @@ _softmax_backward = torch.ops.aten._softmax_backward_data
 @op("leaky_relu", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray")
 def leaky_relu(x, *, alpha: float = 0.02):
     """max(X, alpha * X)."""
-    return torch.maximum(x, x * alpha)
+    if 0.0 < alpha <= 1.0:
+        return _leaky(x, alpha)
+    return torch.fmax(x, x * alpha)  # the one that is a number: alpha 0 leaves inf and -inf
 
 
 @op("leaky_relu_grad", slots=_BY_OUT)
@@ -68,7 +70,7 @@ def elu(x, *, alpha: float = 1.0):
 @op("elu_grad", slots=_BY_X)
 def elu_grad(x, dout, *, alpha: float = 1.0):
     """dOut above 0, dOut * alpha * exp(X) below."""
-    return torch.where(x > 0, dout, dout * alpha * torch.exp(x))
+    return dout * (x > 0) + dout * alpha * torch.exp(x) * (x <= 0)  # NaN where exp(X) overflows, as in Fluid
 
 
 @op("selu", slots=_SLOTS, infer="X", lod="X", grad_lod="")
@@ -79,8 +81,8 @@ def selu(x, *, scale: float = 1.0507009873554805, alpha: float = 1.6732632423543
 
 @op("selu_grad", slots=_BY_OUT)
 def selu_grad(out, dout, *, scale: float = 1.0507009873554805, alpha: float = 1.6732632423543772):
-    """scale * dOut where Out > 0, dOut * (Out + scale * alpha) elsewhere."""
-    return dout * torch.where(out > 0, torch.full_like(out, scale), out + scale * alpha)
+    """dOut * (Out + scale * alpha) where Out <= 0, scale * dOut elsewhere."""
+    return dout * torch.where(out <= 0, out + float32(scale * alpha), torch.full_like(out, scale))
 
 
 def _outside(x: torch.Tensor, bound: float) -> torch.Tensor:
@@ -111,7 +113,7 @@ def softshrink(x, **attrs):
 def softshrink_grad(x, dout, **attrs):
     """dOut where |X| > lambda."""
     bound = attrs.get("lambda", 0.5)
-    return dout * ((x > bound) | (x < -bound))
+    return dout * _outside(x, bound)
 
 
 for _name in ("softshrink", "softshrink_grad"):
@@ -127,7 +129,7 @@ def thresholded_relu(x, *, threshold: float = 1.0):
 @op("thresholded_relu_grad", slots=_BY_X)
 def thresholded_relu_grad(x, dout, *, threshold: float = 1.0):
     """dOut where X > threshold."""
-    return _threshold_backward(dout, x, threshold)
+    return dout * (x > threshold)
 
 
 @op("hard_sigmoid", amp_bfloat16="gray", slots=_SLOTS, infer="X", lod="X")
@@ -152,8 +154,8 @@ def hard_swish(x, *, threshold: float = 6.0, scale: float = 6.0, offset: float =
 def hard_swish_grad(x, dout, *, threshold: float = 6.0, scale: float = 6.0, offset: float = 3.0):
     """dOut * (2 X + offset) / scale between the kinks, dOut (whatever the scale) from X + offset >= threshold on."""
     shifted = x + offset
-    middle = (x * 2 + offset) / scale * (shifted > 0)
-    return dout * torch.where(shifted < threshold, middle, torch.ones_like(x))
+    below = (shifted < threshold).to(x.dtype)
+    return dout * ((x * 2 + offset) / scale * (shifted > 0) * below + (1 - below))
 
 
 @op("soft_relu", slots=_SLOTS, infer="X", lod="X", amp="gray")
@@ -208,6 +210,9 @@ def softmax_grad(out, dout, *, axis: int = -1):
 
 
 # ---- maxout ----------------------------------------------------------------------------------------
+_LOWEST = torch.finfo(torch.float32).min
+
+
 def _maxout_spec(x: Spec, *, groups: int, axis: int) -> Spec:
     if len(x.shape) != 4:
         raise ShapeError(f"X must have 4 dims, received {list(x.shape)}")
@@ -231,16 +236,24 @@ def _grouped(x: torch.Tensor, groups: int, axis: int) -> torch.Tensor:
 @op("maxout", slots=_SLOTS, infer=_maxout_spec)
 def maxout(x, *, groups: int, axis: int = 1):
     """Greatest of each `groups` neighbouring channels: [N, C, H, W] to [N, C / groups, H, W] (Goodfellow et al. 2013)."""
-    return _grouped(x, groups, axis).amax(axis % x.dim() + 1)
+    at = axis % x.dim() + 1
+    grouped = _grouped(x, groups, axis)
+    out = grouped.amax(at).clamp_min(_LOWEST)  # the search starts there
+    if type(out) is not torch.Tensor or out.is_meta or out.numel() == 0 or not out.detach().amax().isnan():
+        return out
+    out = torch.full_like(out, _LOWEST)
+    for channel in grouped.unbind(at):  # a NaN takes the lead, and the next channel takes it from the NaN
+        out = torch.where(out > channel, out, channel)
+    return out
 
 
 @op("maxout_grad", slots="X, Out, Out@GRAD -> X@GRAD")
 def maxout_grad(x, out, dout, *, groups: int, axis: int = 1):
-    """dOut goes to the first channel of each group that equals Out."""
+    """dOut goes to the first channel of each group that equals Out, if any does (NaN does not)."""
     at = axis % x.dim() + 1
-    winner = (_grouped(x, groups, axis) == out.unsqueeze(at)).to(torch.uint8).argmax(at, keepdim=True)
+    found, winner = (_grouped(x, groups, axis) == out.unsqueeze(at)).to(torch.uint8).max(at, keepdim=True)
     dx = torch.zeros_like(_grouped(x, groups, axis), memory_format=torch.contiguous_format)
-    return dx.scatter(at, winner, dout.unsqueeze(at)).reshape(x.shape)
+    return dx.scatter(at, winner, dout.unsqueeze(at) * found).reshape(x.shape)
 
 
 # ---- prelu -----------------------------------------------------------------------------------------
