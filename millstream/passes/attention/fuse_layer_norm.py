@@ -38,7 +38,8 @@ def _patterns() -> Iterator[Node]:
                 result = node("elementwise_mul", "gained", X=result, Y=constant("gain"))
             if shift:
                 result = node("elementwise_add", "shifted", X=result, Y=constant("shift"))
-            yield from result.choices if isinstance(result, Either) else (result,)
+            choices = result.choices if isinstance(result, Either) else (result,)
+            yield from (choice for choice in choices if isinstance(choice, Node))
 
 
 def _epsilon(found: Match) -> float | None:
