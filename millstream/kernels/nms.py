@@ -51,9 +51,13 @@ def greedy(boxes, threshold, eta, extra, most):
     return kept[:count]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def matrix_decay(boxes, scores, extra, gaussian, sigma):
-    """Scores (falling) times the least of decay(overlap with a better box) / decay(that box's own largest overlap)."""
+    """Scores (falling) times the least of decay(overlap with a better box) / decay(that box's own largest overlap).
+
+    A box that equals a better one makes that decay 0: what is divided by it is inf or, for another equal box, NaN, and
+    neither is the least.
+    """
     n = boxes.shape[0]
     out = np.empty(n, scores.dtype)
     largest = np.zeros(n)
@@ -68,7 +72,8 @@ def matrix_decay(boxes, scores, extra, gaussian, sigma):
                 d = np.exp((largest[j] * largest[j] - overlaps[j] * overlaps[j]) * sigma)
             else:
                 d = (1.0 - overlaps[j]) / (1.0 - largest[j])
-            decay = min(decay, d)
+            if d < decay:
+                decay = d
             largest[i] = max(largest[i], overlaps[j])
         out[i] = scores[i] * decay
     return out

@@ -40,6 +40,29 @@ def _sift(values, index, hole, size, value, at):
 
 
 @njit(cache=True, nogil=True)
+def _heapify(v, p):
+    k = len(v)
+    for parent in range((k - 2) // 2, -1, -1):
+        _sift(v, p, parent, k, v[parent], p[parent])
+
+
+@njit(cache=True, nogil=True)
+def _unwind(v, p):
+    for last in range(len(v) - 1, 0, -1):
+        value, at = v[last], p[last]
+        v[last], p[last] = v[0], p[0]
+        _sift(v, p, 0, last, value, at)
+
+
+@njit(cache=True, nogil=True)
+def heap_sort(v: np.ndarray, p: np.ndarray) -> None:
+    """Sort `v`, greatest first, and `p` along with it, in place."""
+    if len(v) > 1:
+        _heapify(v, p)
+        _unwind(v, p)
+
+
+@njit(cache=True, nogil=True)
 def top_rows(x: np.ndarray, out: np.ndarray, index: np.ndarray) -> None:
     """Largest `out.shape[1]` of each row of x [rows, n] into `out` and their positions into `index` (int64)."""
     rows, n = x.shape
@@ -52,12 +75,8 @@ def top_rows(x: np.ndarray, out: np.ndarray, index: np.ndarray) -> None:
             v[i] = row[i]
             p[i] = i
         if k > 1:
-            for parent in range((k - 2) // 2, -1, -1):
-                _sift(v, p, parent, k, v[parent], p[parent])
+            _heapify(v, p)
         for i in range(k, n):
             if row[i] > v[0]:
                 _sift(v, p, 0, k, row[i], i)
-        for last in range(k - 1, 0, -1):
-            value, at = v[last], p[last]
-            v[last], p[last] = v[0], p[0]
-            _sift(v, p, 0, last, value, at)
+        _unwind(v, p)

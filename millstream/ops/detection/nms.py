@@ -178,6 +178,17 @@ def multiclass_nms2(
 
 
 # ---- matrix_nms ----------------------------------------------------------------------------------------
+def _best_by_heap(scores: np.ndarray, keep: int) -> np.ndarray:
+    """Positions of the `keep` best (-1: all), best first; of equal ones in the order of a heap."""
+    from millstream.kernels.partial_sort import top_rows  # numba is imported when it first runs
+
+    size = len(scores) if keep < 0 else min(keep, len(scores))
+    at = np.empty((1, size), np.int64)
+    if size:
+        top_rows(scores[None], np.empty((1, size), scores.dtype), at)
+    return at[0]
+
+
 @op("matrix_nms", slots="BBoxes, Scores -> Out#, Index#", infer=_infer_with_index, grad=False)
 def matrix_nms(
     boxes,
@@ -206,17 +217,14 @@ def matrix_nms(
             if c == background_label:
                 continue
             able = np.flatnonzero(s[n, c] > np.float32(score_threshold))
-            order = able[np.argsort(-s[n, c][able], kind="stable")]
-            if 0 <= nms_top_k < len(order):
-                order = order[:nms_top_k]
+            order = able[_best_by_heap(s[n, c][able], nms_top_k)]
             chosen = np.ascontiguousarray(b[n][order])
             lowered = loops().matrix_decay(chosen, s[n, c][order], extra, use_gaussian, gaussian_sigma)
             good = lowered > np.float32(post_threshold)
             at = order[good]
             parts.append(Found(np.full(len(at), c), lowered[good], b[n][at], at + n * b.shape[1]))
         found = join(parts, b.shape[-1], b.dtype)
-        at = np.argsort(-found.score, kind="stable")
-        images.append(found.take(at[:keep_top_k] if keep_top_k > -1 else at))
+        images.append(found.take(_best_by_heap(found.score, keep_top_k)))
     rows, index, lod = emit(images, b.shape[-1], b.dtype)
     return Ragged(rows, lod), Ragged(index, lod)
 
@@ -273,7 +281,8 @@ def locality_aware_nms(
             starts = np.flatnonzero(kept)
             at = starts[suppress(merged[starts], mine[starts], score_threshold, nms_top_k, nms_threshold, nms_eta, extra)]
             parts.append(Found(np.full(len(at), c), mine[at], merged[at], at))
-        images.append(best(join(parts, b.shape[-1], b.dtype), keep_top_k))
+        found = best(join(parts, b.shape[-1], b.dtype), keep_top_k)
+        images.append(found._replace(box=merged[found.row]))  # a later class moves the boxes of the earlier ones
     rows, _, lod = emit(images, b.shape[-1], b.dtype)
     if not len(rows):
         return Ragged(boxes.new_full((1, 1), -1), (np.array([0, 1], dtype=np.int64),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -12,12 +13,21 @@ from millstream.ops._opdef import DType, Long, op
 from millstream.ops._values import Spec, torch_dtype
 from millstream.ops.tensor._dims import axis_of
 
+_SORTED = (torch.float32, torch.float64, torch.int32, torch.int64)
+
 
 @cache
 def _top_rows():
     from millstream.kernels.partial_sort import top_rows  # numba is imported when the first top_k runs
 
     return top_rows
+
+
+@cache
+def _order_rows():
+    from millstream.kernels.full_sort import order_rows
+
+    return order_rows
 
 
 # ---- top_k -------------------------------------------------------------------------------------
@@ -42,7 +52,7 @@ def top_k(x, k_tensor, *, k: int = 1):
         k = int(k_tensor.reshape(-1)[0])
     if k > x.shape[-1]:
         raise ShapeError(f"top_k: k is {k}, but the last dimension of X {list(x.shape)} is {x.shape[-1]}")
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64, torch.int32, torch.int64):
+    if x.device.type != "cpu" or x.dtype not in _SORTED:
         return torch.topk(x, k)
     shape = (*x.shape[:-1], k)
     out, index = torch.empty(shape, dtype=x.dtype), torch.empty(shape, dtype=torch.int64)
@@ -65,9 +75,21 @@ def _argsort_spec(x, *, axis, descending):
 
 @op("argsort", slots="X -> Out, Indices", infer=_argsort_spec, lod="X", grad_lod="X")
 def argsort(x, *, axis: int = -1, descending: bool = False):
-    """X sorted along `axis`, and the positions (int64) its numbers had; equal numbers keep their order."""
-    out, index = torch.sort(x, dim=axis, descending=descending, stable=True)
-    return out, index
+    """X sorted along `axis`, and the positions (int64) its numbers had.
+
+    Equal numbers and NaN come as an introspective sort leaves them (kernels/full_sort.py): up to 16 keep their order.
+    """
+    if x.device.type != "cpu" or x.dtype not in _SORTED or x.dim() == 0:
+        return torch.sort(x, dim=axis, descending=descending, stable=True)
+    # the kernel sorts downwards, so that it is given the numbers turned around
+    keys = x if descending else ~x if x.dtype in (torch.int32, torch.int64) else -x
+    keys = keys.detach().movedim(axis, -1).clone(memory_format=torch.contiguous_format)
+    index = torch.empty(keys.shape, dtype=torch.int64)
+    if keys.numel():
+        rows = (-1, keys.shape[-1])
+        _order_rows()(keys.numpy().reshape(rows), index.numpy().reshape(rows))
+    index = index.movedim(-1, axis).contiguous()
+    return torch.gather(x, axis, index), index
 
 
 @op("argsort_grad", slots="Indices, X, Out@GRAD -> X@GRAD", infer="X@GRAD=X")
@@ -83,6 +105,9 @@ def _arg_spec(x, *, axis, keepdims, dtype):
 
 
 def _arg(find, x, axis, keepdims, dtype):
+    if x.is_floating_point():  # NaN is never found, and what is not beyond the search's start counts as it
+        start = -math.inf if find is torch.argmax else math.inf
+        x = torch.nan_to_num(x, start, math.inf, -math.inf)
     out = find(x, axis, keepdim=keepdims)
     return out if dtype < 0 else out.to(torch_dtype(dtype))
 
