@@ -135,6 +135,25 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     return out if bias is None else out.add_(bias)
 
 
+def deep_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """a @ b (+ bias) for up to tiles().STRIP rows, C-contiguous float32; threads share the columns: b is read once."""
+    (m, depth), n = a.shape, b.shape[1]
+    out = a.new_empty((m, n))
+    first = zeros_at(n) if bias is None else bias.data_ptr()
+    panel = tiles().LANES * tiles().VECTORS
+    run_parts(tiles().strip_at, [
+        (a.data_ptr(), depth, b.data_ptr() + i * 4, n, first + i * 4, out.data_ptr() + i * 4, n, m, depth, last - i)
+        for i, last in _columns(m * depth * n, n, panel)
+    ])  # fmt: skip
+    return out
+
+
+def _columns(work: int, n: int, panel: int) -> list[tuple[int, int]]:
+    """(first, last) column of each thread's share, which begin with panels; the last one takes what fills none."""
+    found = [(first * panel, last * panel) for first, last in cuts(work, max(n // panel, 1))]
+    return [*found[:-1], (found[-1][0], n)]
+
+
 def _line(bias: torch.Tensor, n: int) -> bool:
     return bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous() and bias.numel() == n
 

@@ -7,7 +7,8 @@ import math
 import torch
 
 from millstream.errors import InvalidProgramError, NotSupportedError, ShapeError
-from millstream.kernels.gemm import is_narrow, product, product_of_rows, steady_product, tiles, zeros_at
+from millstream.kernels.gemm import deep_product, is_narrow, product, product_of_rows, steady_product, tiles, zeros_at
+from millstream.kernels.threads import numba_is_loaded
 from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
 from millstream.ops._opdef import op
@@ -26,6 +27,9 @@ _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
 # tiles / oneDNN, one thread: a right matrix that lies turned in memory (X's gradient) [384, 2048] x [2048, 512] 71 / 100,
 # [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large [352, 512] x [512, 10^4] 89 / 103.
 _STEADY_FROM, _STEADY_ROWS, _STEADY_DEPTH, _STEADY_WORK = 2_000_000, 32, 1024, 1_000_000_000
+# Deep products of few rows, with numba loaded or large enough to load it: two threads, oneDNN / so, GFLOP/s: [64, 6272] x
+# [6272, 1024] 174 / 211, [32, 25088] x [25088, 4096] 115 / 191, [16, 4096] x [4096, 4096] 64 / 105.
+_DEEP, _DEEP_WORK, _DEEP_ALWAYS = 1024, 8_000_000, 200_000_000
 _MET: dict[tuple[int, int], dict[int, int]] = {}
 _PLAIN = 2048  # elements of both operands below which nothing is asked
 _MET_MATRICES, _MET_ROWS, _MET_TIMES = 4096, 4, 8
@@ -66,20 +70,26 @@ def mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> to
     work = m * k * n
     if (work < _TILES_FROM and not is_narrow(m, k, n)) or k != b.shape[0]:
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    deep = k >= _DEEP and n >= _TILES_COLUMNS and work >= (_DEEP_WORK if numba_is_loaded() else _DEEP_ALWAYS)
+    if deep and _tiled(a, b) and m <= tiles().STRIP and _is_line(bias, n):
+        return deep_product(a, b, bias)
     if _by_onednn(a, b, work):
         out = steady_product(a, b)
         return out if bias is None else out.add_(bias)
     few = m <= _TILES_ROWS and work <= _TILES_TO
     if not few and m <= _ALONE_ROWS and work <= _ALONE_TO:
         few = torch.get_num_threads() == 1
-    if few and n >= _TILES_COLUMNS and _tiled(a, b):
-        plain = bias is None or (bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous())
-        if plain and (bias is None or bias.numel() == n):
-            out = a.new_empty((m, n))
-            first = zeros_at(n) if bias is None else bias.data_ptr()
-            tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
-            return out
+    if few and n >= _TILES_COLUMNS and _tiled(a, b) and _is_line(bias, n):
+        out = a.new_empty((m, n))
+        first = zeros_at(n) if bias is None else bias.data_ptr()
+        tiles().few_rows_at(a.data_ptr(), b.data_ptr(), first, out.data_ptr(), m, k, n)
+        return out
     return product(a, b, bias)
+
+
+def _is_line(bias: torch.Tensor | None, n: int) -> bool:
+    """Whether tiles can begin their sums with it."""
+    return bias is None or (bias.dtype is torch.float32 and bias.is_cpu and bias.is_contiguous() and bias.numel() == n)
 
 
 def _matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

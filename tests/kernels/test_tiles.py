@@ -55,3 +55,21 @@ def test_mul_takes_them_only_where_they_hold(monkeypatch):
             matmul.mm(x, w[:100])
     matmul.mm(x.requires_grad_(), w).sum().backward()
     assert x.grad is not None and len(calls) == 1
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(7, 1100, 16), (64, 3000, 300), (240, 1024, 131), (2, 9000, 1000)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_deep_products_of_few_rows(m, k, n, threads, monkeypatch):
+    monkeypatch.setattr("millstream.kernels.threads.WORTH", 1000)
+    monkeypatch.setattr(matmul, "_DEEP_WORK", 0)
+    a, b, bias = torch.randn(m, k), torch.randn(k, n), torch.randn(n)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            for extra in (None, bias):
+                expected = a.double() @ b.double() + (0 if extra is None else extra.double())
+                scale = a.double().abs() @ b.double().abs() + 1
+                assert ((matmul.mm(a, b, extra).double() - expected).abs() <= 2e-6 * scale).all()
+    finally:
+        torch.set_num_threads(before)
