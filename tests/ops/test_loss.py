@@ -258,3 +258,10 @@ def test_rank_loss_of_scores_far_apart_stays_finite():
     left = np.array([[174.0], [95.0], [-174.0]], "float32")
     got = run_op("rank_loss", {"Label": np.ones((3, 1), "float32"), "Left": left, "Right": np.zeros((3, 1), "float32")})
     np.testing.assert_allclose(got["Out"], [[0], [0], [174]], atol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batchmean"])
+def test_kldiv_loss_of_an_empty_batch_is_nan(reduction):
+    empty = np.zeros((0, 3), "float32")
+    out = run_op("kldiv_loss", {"X": empty, "Target": empty}, {"reduction": reduction}, ("Loss",))["Loss"]
+    assert out.shape == (1,) and np.isnan(out).all()

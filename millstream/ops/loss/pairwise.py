@@ -215,9 +215,8 @@ def _kldiv_spec(x: Spec, target: Spec, *, reduction: str) -> Spec:
 
 
 def _kldiv_scale(x: torch.Tensor, reduction: str) -> float:
-    if reduction == "mean":
-        return 1.0 / max(x.numel(), 1)
-    return 1.0 / max(x.shape[0], 1) if reduction == "batchmean" else 1.0
+    count = {"mean": x.numel(), "batchmean": x.shape[0]}.get(reduction, 1)
+    return 1.0 / count if count else math.nan  # the mean of an empty batch
 
 
 @op("kldiv_loss", slots="X, Target -> Loss", infer=_kldiv_spec, nodiff="Target")

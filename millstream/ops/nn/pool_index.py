@@ -14,6 +14,8 @@ from millstream.ops._values import Spec
 from millstream.ops.nn import pool
 from millstream.ops.nn._window import Pairs, explicit_pairs, positive
 
+_LOWEST = torch.finfo(torch.float32).min
+
 
 # ---- max_pool2d_with_index, max_pool3d_with_index ------------------------------------------------------
 def _infer_index(x: Spec, *, ksize, strides, paddings, global_pooling, adaptive) -> tuple[Spec, Spec]:
@@ -45,12 +47,15 @@ def _max_with_index(x, ksize, strides, paddings, global_pooling, adaptive):
         out, index, full, _ = pool._max_windows(x, ksize, strides, paddings, "EXPLICIT", False)
         if full is not None:
             index = _unpadded_index(index, x, full)
-    return out, index.to(torch.int32)
+    # the search starts at float32's least number: a window wholly in the padding (or of -inf) finds nothing
+    out = out.clamp_min(_LOWEST)
+    return out, index.to(torch.int32).masked_fill(out <= _LOWEST, -1)
 
 
 def _index_grad(x, mask, dout):
     dx = dout.new_zeros((*x.shape[:2], math.prod(x.shape[2:])))
-    dx.scatter_add_(2, mask.reshape(*x.shape[:2], -1).long(), dout.reshape(*x.shape[:2], -1))
+    at = mask.reshape(*x.shape[:2], -1).long()
+    dx.scatter_add_(2, at.clamp_min(0), dout.reshape(*x.shape[:2], -1) * (at >= 0))
     return dx.view(x.shape)
 
 
@@ -64,7 +69,8 @@ def max_pool2d_with_index(
     strides: list[int] = [1, 1],
     paddings: list[int] = [0, 0],
 ):
-    """pool2d's maximum, and Mask: the flat position h * W + w of each maximum in its plane (int32)."""
+    """pool2d's maximum, and Mask: the flat position h * W + w of each maximum in its plane (int32),
+    -1 where a window holds padding alone."""
     return _max_with_index(x, ksize, strides, paddings, global_pooling, adaptive)
 
 
@@ -78,7 +84,7 @@ def max_pool3d_with_index(
     strides: list[int] = [1, 1, 1],
     paddings: list[int] = [0, 0, 0],
 ):
-    """pool3d's maximum, and Mask: the flat position (d * H + h) * W + w of each maximum (int32)."""
+    """pool3d's maximum, and Mask: the flat position (d * H + h) * W + w of each maximum (int32), or -1."""
     return _max_with_index(x, ksize, strides, paddings, global_pooling, adaptive)
 
 

@@ -331,7 +331,7 @@ def data_norm(
     Args:
         input: [batch, features] (features second, or last for NHWC).
         param_attr: dict of the starting values: batch_size, batch_sum, batch_square; with `enable_scale_and_shift`
-            also scale_w and bias.
+            also scale_w and bias. A ParamAttr is accepted, as in Fluid, and has no meaning.
         slot_dim: width of one slot; a slot whose first element is 0 is not counted.
         sync_stats: sum the statistics over all trainers.
         summary_decay_rate: how much of the old statistics is kept a step.
@@ -341,10 +341,12 @@ def data_norm(
     layer = "data_norm"
     check_variable_and_dtype(input, "input", FLOATS, layer)
     check_choice(data_layout, "data_layout", ("NCHW", "NHWC"), layer)
-    if param_attr is not None and not isinstance(param_attr, dict):
+    if param_attr is not None and not isinstance(param_attr, (dict, ParamAttr)):
         refuse_type(layer, f"'param_attr' must be a dict of starting values, received {type(param_attr).__name__}")
     features = _size(input, 1 if data_layout == "NCHW" else len(input.shape) - 1, layer)
-    start = {"batch_size": 1e4, "batch_sum": 0.0, "batch_square": 1e4, "scale_w": 1.0, "bias": 0.0} | (param_attr or {})
+    start = {"batch_size": 1e4, "batch_sum": 0.0, "batch_square": 1e4, "scale_w": 1.0, "bias": 0.0}
+    if isinstance(param_attr, dict):
+        start |= param_attr
     prefix = name if name is not None else "dn"
     helper = LayerHelper(layer, act=act, name=name)
 
