@@ -77,8 +77,8 @@ def _infer_group_norm(x: Spec, scale: Spec | None, bias: Spec | None, *, groups,
     if data_layout not in ("NCHW", "NHWC"):
         raise AttributeTypeError(f"data_layout must be NCHW or NHWC, received {data_layout!r}")
     c = x.shape[1] if data_layout == "NCHW" else x.shape[-1]
-    if groups <= 0 or (c >= 0 and (groups > c or c % groups)):
-        raise ShapeError(f"groups must divide the {c} channels of X {list(x.shape)}, received {groups}")
+    if groups <= 0 or 0 <= c < groups:
+        raise ShapeError(f"groups must be in [1, {c}] for the channels of X {list(x.shape)}, received {groups}")
     check_per_channel(x, c, (("Scale", scale), ("Bias", bias)))
     stat = Spec((x.shape[0], groups), x.dtype)
     return x, stat, stat
@@ -99,13 +99,42 @@ def _ungrouped(g: torch.Tensor, like: torch.Tensor, last: bool) -> torch.Tensor:
     return g.reshape(like.shape)
 
 
+def _uneven(channels: int, groups: int) -> list[tuple[int, int, int]]:
+    """(first channel, channels, groups) of the parts of even groups: all groups but the last have ceil(C / groups)."""
+    per = -(-channels // groups)
+    whole = channels // per
+    parts = [(0, whole * per, whole), (whole * per, channels - whole * per, 1)]
+    return [part for part in parts if part[1]]
+
+
+def _cut(t: torch.Tensor | None, axis: int, start: int, size: int) -> torch.Tensor | None:
+    return None if t is None else t.narrow(axis, start, size)
+
+
 @op("group_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_group_norm, lod="Y=X")
 def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layout: str = "NCHW"):
     """Y = Scale * (X - mean) / sqrt(var + epsilon) + Bias over each group of channels (arXiv:1803.08494).
 
-    X [N, C, …] (or [N, …, C]); Scale, Bias [C]; Mean, Variance [N, groups].
+    X [N, C, …] (or [N, …, C]); Scale, Bias [C]; Mean, Variance [N, groups]. Groups that do not divide the channels have
+    ceil(C / groups) of them, the last one the rest; statistics of groups without channels are 0.
     """
     last = data_layout == "NHWC"
+    at = x.dim() - 1 if last else 1
+    if x.shape[at] % groups:
+        found = [
+            group_norm(
+                x.narrow(at, start, size),
+                _cut(scale, 0, start, size),
+                _cut(bias, 0, start, size),
+                groups=k,
+                epsilon=epsilon,
+                data_layout=data_layout,
+            )
+            for start, size, k in _uneven(x.shape[at], groups)
+        ]
+        empty = x.new_zeros((x.shape[0], groups - sum(f[1].shape[1] for f in found)))
+        outs, means, variances = zip(*found)
+        return torch.cat(outs, at), torch.cat([*means, empty], 1), torch.cat([*variances, empty], 1)
     g = _grouped(x, groups, last)
     n, _, per, positions = g.shape
     y, mean, inv = torch.native_group_norm(
@@ -127,6 +156,16 @@ def group_norm_grad(y, scale, bias, variance, dy, *, want, groups: int, epsilon:
     if torch.is_grad_enabled():  # it sees Variance, not X
         raise NotSupportedError("group_norm: a gradient of its gradient is not defined; hint: instance_norm has one")
     last = data_layout == "NHWC"
+    at = y.dim() - 1 if last else 1
+    if y.shape[at] % groups:
+        found, before = [], 0
+        for start, size, k in _uneven(y.shape[at], groups):
+            cut = (y.narrow(at, start, size), _cut(scale, 0, start, size), _cut(bias, 0, start, size))
+            stats, grad = variance.narrow(1, before, k), dy.narrow(at, start, size)
+            attrs = {"groups": k, "epsilon": epsilon, "data_layout": data_layout}
+            found.append(group_norm_grad(*cut, stats, grad, want=want, **attrs))
+            before += k
+        return tuple(None if g[0] is None else torch.cat(g, at if i == 0 else 0) for i, g in enumerate(zip(*found)))
     gy, gdy = _grouped(y, groups, last), _grouped(dy, groups, last)
     n, _, per, _ = gy.shape
     shape = (1, groups, per, 1)
