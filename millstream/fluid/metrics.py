@@ -28,7 +28,8 @@ __all__ = [
 
 
 def _is_number(value: Any) -> bool:
-    return (isinstance(value, (int, float, np.number)) and not isinstance(value, bool)) or isinstance(value, np.ndarray)
+    """A Python or numpy number, or an array of one element in one dimension, as a fetched count is."""
+    return isinstance(value, (int, float, np.number)) or (isinstance(value, np.ndarray) and value.shape == (1,))
 
 
 class MetricBase:
@@ -48,10 +49,13 @@ class MetricBase:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
 
     def reset(self) -> None:
-        """Forget all mini-batches: numbers and arrays of the state become 0, anything else None."""
+        """Forget all mini-batches: numbers and arrays of the state become 0, anything else None.
+
+        Attributes whose names start with an underscore are no state: they stay as they are.
+        """
         for name, value in self._states().items():
             if isinstance(value, (int, float)):
-                setattr(self, name, type(value)(0))
+                setattr(self, name, 0 if isinstance(value, int) else 0.0)
             elif isinstance(value, (np.ndarray, np.generic)):
                 setattr(self, name, np.zeros_like(value))
             else:
@@ -75,7 +79,10 @@ class MetricBase:
 
 
 class CompositeMetric(MetricBase):
-    """Several metrics with the same inputs."""
+    """Several metrics with the same inputs.
+
+    As in Fluid 1.8.5, :meth:`reset` does not reach them: reset each metric that was added instead.
+    """
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name)
@@ -85,11 +92,6 @@ class CompositeMetric(MetricBase):
         """Add one; its eval() is one entry of this one's."""
         self._need(isinstance(metric, MetricBase), "SubMetric should be inherit from MetricBase.")
         self._metrics.append(metric)
-
-    def reset(self) -> None:
-        """Reset all of them."""
-        for metric in self._metrics:
-            metric.reset()
 
     def update(self, preds: Any, labels: Any) -> None:
         """Take in one mini-batch."""
@@ -111,7 +113,9 @@ class _Binary(MetricBase):
             preds.shape[0] == labels.shape[0],
             f"preds has {preds.shape[0]} samples, labels {labels.shape[0]}; expected as many",
         )
-        return np.rint(preds).astype("int32").reshape(len(preds), -1)[:, 0], labels.reshape(len(labels), -1)[:, 0]
+        for name, value in (("preds", preds), ("labels", labels)):
+            self._need(value.size == len(value), f"{name} must have one value a sample, received {list(value.shape)}")
+        return np.rint(preds).astype("int32").reshape(-1), labels.reshape(-1)
 
 
 class Precision(_Binary):
@@ -164,7 +168,8 @@ class Accuracy(MetricBase):
 
     def update(self, value: Any, weight: Any) -> None:
         """Take in the accuracy of a mini-batch and its size."""
-        self._need(_is_number(value), "The 'value' must be a number(int, float) or a numpy ndarray.")
+        known = _is_number(value) or isinstance(value, np.ndarray)
+        self._need(known, "The 'value' must be a number(int, float) or a numpy ndarray.")
         self._need(_is_number(weight), "The 'weight' must be a number(int, float).")
         self._need(not np.any(np.asarray(weight) < 0), "The 'weight' can not be negative")
         self.value += value * weight
@@ -245,6 +250,9 @@ class Auc(MetricBase):
         num_thresholds: number of bins of the probability.
 
     preds: [N, 2], probabilities of the negative and positive class; labels: 0 or 1, [N, 1].
+
+    As in Fluid 1.8.5, :meth:`reset` keeps the histograms: the area is over everything since the object was made.
+    For the area of one pass, make a new Auc. (1.8.5 computes the ROC's area for "PR" as well.)
     """
 
     def __init__(self, name: str | None, curve: str = "ROC", num_thresholds: int = 4095) -> None:
@@ -256,17 +264,12 @@ class Auc(MetricBase):
         self._stat_pos = np.zeros(num_thresholds + 1, dtype=np.int64)
         self._stat_neg = np.zeros(num_thresholds + 1, dtype=np.int64)
 
-    def reset(self) -> None:
-        """Forget all mini-batches (1.8.5 kept the histograms)."""
-        super().reset()
-        self._stat_pos[:] = 0
-        self._stat_neg[:] = 0
-
     def update(self, preds: Any, labels: Any) -> None:
         """Take in one mini-batch."""
         for name, value in (("preds", preds), ("labels", labels)):
             self._need(isinstance(value, np.ndarray), f"The '{name}' must be a numpy ndarray.")
-        self._need(preds.ndim == 2 and preds.shape[1] == 2, f"preds must be [N, 2], received {list(preds.shape)}")
+        self._need(preds.ndim == 2 and preds.shape[1] >= 2, f"preds must be [N, 2], received {list(preds.shape)}")
+        self._need(labels.size == len(preds), f"preds has {len(preds)} samples, labels {labels.size}; expected as many")
         bins = (preds[:, 1] * self._num_thresholds).astype(np.int64)
         self._need(bool(((bins >= 0) & (bins <= self._num_thresholds)).all()), "preds must be probabilities between 0 and 1")
         truth = labels.reshape(-1).astype(bool)
