@@ -283,6 +283,9 @@ def test_inference_model_refusals(net, tmp_path):
         fluid.io.save_inference_model(root, [net.x], [net.z], net.exe, net.main)
     with pytest.raises(ValueError, match="target_vars"):
         fluid.io.save_inference_model(root, ["x"], ["z"], net.exe, net.main)
+    for feeds in (["x", "a/counter"], [net.y.name, "x"]):  # what no operator between feeds and targets reads
+        with pytest.raises(ValueError, match=f"do not need '{feeds[1]}'"):
+            fluid.io.save_inference_model(root, feeds, [net.z], net.exe, net.main)
     assert len(net.main.global_block().ops) == before and not os.path.exists(root)
     with pytest.raises(ValueError, match="no directory"):
         fluid.io.load_inference_model(root, net.exe)
