@@ -87,6 +87,7 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
 
     Returns:
         One Variable per input; None where no target depends on it, but for one input an empty list then, as in 1.8.5.
+        A target that is an input too has None unless an operator between inputs and targets reads or writes it.
     """
     targets, inputs = _variables(targets, "targets"), _variables(inputs, "inputs")
     given = [None] * len(targets) if target_gradients is None else _as_list(target_gradients)
@@ -98,7 +99,9 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
     path = _between(_path(block, [t.name for t in targets]), {v.name for v in inputs}, no_grad)
     for target, gradient in zip(targets, given):
         collector.seed(target.name, _seed_gradient(block, target, gradient))
-    wanted = wanted_test(block, {n for op in path for n in walk.reads_of(op)}, no_grad)
+    read = {n for op in path for n in walk.reads_of(op)}
+    touched = read | {n for op in path for n in walk.writes_of(op)}
+    wanted = wanted_test(block, read, no_grad)
     done: dict[str, str | None] = {}
     first_maker = _first_makers(path, {v.name for v in inputs})
     for op in reversed(path):
@@ -113,7 +116,7 @@ def gradients(targets: Any, inputs: Any, target_gradients: Any = None, no_grad_s
     results: list[Variable | None] = []
     for v in inputs:
         made = done[v.name]
-        results.append(block._var_recursive(made) if made and v.name not in no_grad else None)
+        results.append(block._var_recursive(made) if made and v.name in touched - no_grad else None)
     return [] if len(results) == 1 and results[0] is None else results
 
 

@@ -113,6 +113,21 @@ def test_stops_and_unrelated_inputs_give_none():
     assert fluid.gradients(L.cross_entropy(L.softmax(L.fc(x, 3)), label), label) == []
 
 
+def test_a_target_that_is_an_input():
+    """It has a gradient where an operator of the path touches it (1.8.5)."""
+    x, other = data(), data("y")
+    middle = L.square(x)
+    loss, unrelated = L.reduce_sum(middle), L.reduce_sum(other)
+    assert fluid.gradients(loss, [loss]) == []
+    assert fluid.gradients(loss, [other, loss]) == [None, None]
+    first, second = fluid.gradients([loss, unrelated], [loss, other])
+    assert first is None and second is not None
+    seed, gradient = fluid.gradients(loss, [loss, x])
+    got = fetch({"x": X}, seed, gradient)
+    assert got[0].item() == 1
+    np.testing.assert_allclose(got[1], 2 * X, rtol=1e-6)
+
+
 def test_inputs_may_be_in_the_middle():
     x = data()
     a = L.square(x)
