@@ -133,3 +133,20 @@ BN = batch_norm_inputs(randn(2, 3, 4), 3)
 def test_wrong_inputs_are_refused_when_built(op, ins, attrs, outs, error, words):
     with pytest.raises(error, match=words):
         run_op(op, ins, attrs, outs)
+
+
+def test_batch_norm_in_test_form_is_not_trained():
+    """1.8.5 refuses; `use_global_stats` is the way to train with the global statistics."""
+    def loss(**options):
+        with fluid.program_guard(fluid.Program(), fluid.Program()):
+            x = fluid.data("x", [None, 3])
+            value = fluid.layers.mean(fluid.layers.batch_norm(fluid.layers.fc(x, 2), **options))
+            fluid.optimizer.SGD(0.1).minimize(value)
+            exe = fluid.Executor(fluid.CPUPlace())
+            exe.run(fluid.default_startup_program())
+            return exe.run(feed={"x": np.ones((2, 3), "float32")}, fetch_list=[value])[0]
+
+    with fluid.scope_guard(fluid.Scope()):
+        assert np.isfinite(loss(use_global_stats=True))
+        with pytest.raises(ValueError, match=r"is_test = True.*use_global_stats"):
+            loss(is_test=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from millstream.errors import AttributeTypeError, ShapeError
+from millstream.errors import AttributeTypeError, InvalidProgramError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn import _norm_rows
@@ -152,7 +152,12 @@ def _batch_norm_grad(
     use_global_stats: bool = False,
     trainable_statistics: bool = False,
 ):
-    test = use_global_stats or (is_test and not trainable_statistics)
+    if is_test:
+        raise InvalidProgramError(
+            "batch_norm_grad: `is_test = True` CANNOT be used in train program: build the layer with is_test=False, and "
+            "with use_global_stats=True to train with the global statistics"
+        )
+    test = use_global_stats
     if not test and bias is not None and (x.dtype is saved_mean.dtype or x.dtype is torch.bfloat16):
         found = _norm_rows.backward(x, _norm_rows.Norm(scale, bias, epsilon, data_layout), saved_mean, saved_inv, dy)
         if found is not None:
