@@ -8,7 +8,7 @@ from millstream.fluid.dygraph.base import _need_eager
 from millstream.fluid.dygraph.dygraph_to_static.partial_program import PartialProgramLayer
 from millstream.fluid.dygraph.layers import Layer
 from millstream.fluid.io import load_inference_model
-from millstream.ir import mode
+from millstream.ir import mode, walk
 from millstream.ir.program import Program
 from millstream.runtime.eager import ParamBase, VarBase
 from millstream.runtime.executor import Executor
@@ -20,7 +20,8 @@ __all__ = ["StaticModelRunner"]
 class StaticModelRunner(Layer):
     """The model in `model_dir`: forward() takes its inputs in the order of saving and returns its output (or a list).
 
-    Its parameters are this layer's; floating-point ones are trainable.
+    Its parameters are this layer's; floating-point ones are trainable. In training (the default, :meth:`train`) dropout
+    drops and batch_norm uses the batch's statistics, whatever the saved operators say; after :meth:`eval` they don't.
 
     Args:
         model_filename, params_filename: as for load_inference_model.
@@ -39,8 +40,16 @@ class StaticModelRunner(Layer):
         finally:
             mode.switch_tracer(old)
         holders = self._holders_of(program, scope)
-        block = program.global_block()
-        self._runner = PartialProgramLayer(program, [block.var(n) for n in feeds], fetches, holders)
+        def form(is_test: bool) -> PartialProgramLayer:
+            copy = program.clone()
+            for op in walk.all_ops(copy):
+                if op.has_attr("is_test"):
+                    op._set_attr("is_test", is_test)
+            block = copy.global_block()
+            return PartialProgramLayer(copy, [block.var(n) for n in feeds], [block.var(v.name) for v in fetches], holders)
+
+        self._runner = form(is_test=False)
+        self._tester = (form(is_test=True),)  # in a tuple: its parameters are those of the other
 
     @staticmethod
     def _holders_of(program: Program, scope: Scope) -> list[VarBase]:
@@ -58,5 +67,5 @@ class StaticModelRunner(Layer):
         return found
 
     def forward(self, *args: Any) -> Any:
-        outs = self._runner(list(args))
+        outs = (self._runner if self.training else self._tester[0])(list(args))
         return outs[0] if len(outs) == 1 else outs

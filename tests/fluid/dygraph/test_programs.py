@@ -282,8 +282,12 @@ def test_static_model_runner_trains_on(tmp_path):
     traced.save_inference_model(str(tmp_path / "m"))
     net.train()
     runner = dy.StaticModelRunner(str(tmp_path / "m"))
+    runner.eval()
     got = runner(dy.to_variable(X))
     np.testing.assert_allclose(got.numpy(), out.numpy(), rtol=1e-6)
+    runner.train()
+    got = runner(dy.to_variable(X))
+    assert not np.allclose(got.numpy(), out.numpy())  # by the batch's statistics
     layers.mean(layers.square(got - 1.0)).backward()
     weight = next(p for p in runner.parameters() if p.name == "linear_0.w_0")
     assert np.abs(weight.gradient()).sum() > 0
