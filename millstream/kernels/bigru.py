@@ -12,9 +12,7 @@ from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate
 from millstream.kernels.gru import mix, pointer
 from millstream.kernels.lstm import place, running
-from millstream.kernels.tiles import LANES, VECTORS, few_rows_at, make_tile, many_rows_at, one_row_at, tile_rows
-
-_wide, _one = make_tile(VECTORS), make_tile(1)
+from millstream.kernels.tiles import few_rows_at, many_rows_at, one_row_at, strip_at
 
 
 @intrinsic
@@ -99,24 +97,6 @@ def from_ids(first, last, ids, table, weights, hidden, scratches, offsets, d, re
 
 
 # ---- many sequences: step by step ------------------------------------------------------------------
-@njit(cache=True, nogil=True, error_model="numpy")
-def _add_product(pa, pb, po, m, d, n):
-    """out += a @ b by addresses; float32 [m, d], [d, n], [m, n]; n is a multiple of LANES."""
-    j = 0
-    while j < n:
-        wide = n - j >= LANES * VECTORS
-        i = 0
-        while i < m:
-            rows = tile_rows(m - i)
-            at_a, at_b, at_out = pa + i * d * 4, pb + j * 4, po + (i * n + j) * 4
-            if wide:
-                _wide(rows, at_a, d, at_b, n, at_out, n, at_out, n, d)
-            else:
-                _one(rows, at_a, d, at_b, n, at_out, n, at_out, n, d)
-            i += rows
-        j += LANES * VECTORS if wide else LANES
-
-
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _batch(rows, ids, stride, bias, weight, hidden, column, starts, lengths, room, d, reverse, code_gate, code, origin):
     """The recurrence over sequences, the longest first, all of a step at a time.
@@ -142,14 +122,14 @@ def _batch(rows, ids, stride, bias, weight, hidden, column, starts, lengths, roo
             tail, end = z[2 * d :], line[2 * d :]
             for j in range(d):
                 c[j] = tail[j] + end[j]
-        _add_product(at_h, weight, at_g, m, d, 2 * d)
+        strip_at(at_h, d, weight, 2 * d, at_g, 2 * d, at_g, 2 * d, m, d, 2 * d)
         for q in range(m):
             g, h, out = gates[q], now[q], reset[q]
             activate(g, code_gate)
             r = g[d:]
             for j in range(d):
                 out[j] = r[j] * h[j]
-        _add_product(at_rh, weight + 2 * d * d * 4, at_c, m, d, d)
+        strip_at(at_rh, d, weight + 2 * d * d * 4, d, at_c, d, at_c, d, m, d, d)
         for q in range(m):
             i = place(starts[q], lengths[q], t, reverse)
             c, h = new[q], now[q]

@@ -142,7 +142,7 @@ def deep_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) ->
     first = zeros_at(n) if bias is None else bias.data_ptr()
     panel = tiles().LANES * tiles().VECTORS
     run_parts(tiles().strip_at, [
-        (a.data_ptr(), depth, b.data_ptr() + i * 4, n, first + i * 4, out.data_ptr() + i * 4, n, m, depth, last - i)
+        (a.data_ptr(), depth, b.data_ptr() + i * 4, n, first + i * 4, 0, out.data_ptr() + i * 4, n, m, depth, last - i)
         for i, last in _columns(m * depth * n, n, panel)
     ])  # fmt: skip
     return out

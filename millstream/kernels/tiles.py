@@ -204,7 +204,7 @@ def tile_rows(left):
 @njit(cache=True, nogil=True, error_model="numpy")
 def few_rows_at(pa, pb, pf, po, m, depth, n):
     """:func:`few_rows` by addresses, which reach a kernel faster than arrays do."""
-    strip_at(pa, depth, pb, n, pf, po, n, m, depth, n)
+    strip_at(pa, depth, pb, n, pf, 0, po, n, m, depth, n)
 
 
 # Rows of the right matrix that are multiplied with all rows on the left before the next ones: a deeper panel of columns
@@ -214,10 +214,11 @@ _DEPTH = 512
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def strip_at(pa, sa, pb, sb, pf, po, so, m, depth, n):
-    """out = a @ b + first for few rows, by addresses; sa, sb, so: distances between rows of a, b and out, in numbers.
+def strip_at(pa, sa, pb, sb, pf, sf, po, so, m, depth, n):
+    """out = a @ b + first for few rows, by addresses; sa, sb, sf, so: distances between rows, in numbers.
 
-    float32 [m, depth], [depth, n], [n], [m, n]; depth >= 1, n >= LANES.
+    float32 [m, depth], [depth, n], [m or 1, n], [m, n]; depth >= 1, n >= LANES. sf: 0 for one row for all. `first` may be
+    the output if n is a multiple of LANES.
     """
     whole = n - n % LANES
     k = 0
@@ -230,7 +231,7 @@ def strip_at(pa, sa, pb, sb, pf, po, so, m, depth, n):
             while i < m:
                 rows = tile_rows(m - i)
                 at_a, at_b, at_out = pa + (i * sa + k) * 4, pb + (k * sb + j) * 4, po + (i * so + j) * 4
-                first, step = (at_out, so) if k else (pf + j * 4, 0)
+                first, step = (at_out, so) if k else (pf + (i * sf + j) * 4, sf)
                 if wide:
                     _wide(rows, at_a, sa, at_b, sb, first, step, at_out, so, deep)
                 else:
@@ -241,7 +242,7 @@ def strip_at(pa, sa, pb, sb, pf, po, so, m, depth, n):
     j, i = n - LANES, 0
     while whole < n and i < m:  # the last columns, with some that are there already: cheaper than one by one
         rows = tile_rows(m - i)
-        _one(rows, pa + i * sa * 4, sa, pb + j * 4, sb, pf + j * 4, 0, po + (i * so + j) * 4, so, depth)
+        _one(rows, pa + i * sa * 4, sa, pb + j * 4, sb, pf + (i * sf + j) * 4, sf, po + (i * so + j) * 4, so, depth)
         i += rows
 
 
@@ -260,7 +261,7 @@ def many_rows_at(pa, sa, pb, sb, pf, po, m, depth, n):
     i = 0
     while i < m:
         rows = min(STRIP, m - i)
-        strip_at(pa + i * sa * 4, sa, pb, sb, pf, po + i * n * 4, n, rows, depth, n)
+        strip_at(pa + i * sa * 4, sa, pb, sb, pf, 0, po + i * n * 4, n, rows, depth, n)
         i += rows
 
 

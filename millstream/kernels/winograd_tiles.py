@@ -6,6 +6,7 @@ beyond a border there is a line of zeros, or one that nobody reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
@@ -169,7 +170,7 @@ def make_apart(matrices: Sequence[Matrix]) -> Any:
 
 
 def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
-    """An intrinsic: y = matrix @ square @ matrix.T + bias (+ others) for every channel, then y or slope * y, the larger one,
+    """An intrinsic: y = matrix @ square @ matrix.T + bias (+ others) for every channel, times slope where it is below 0,
     `most` at most. The numbers of the square stand each in a plane of its own.
 
     Arguments (addresses, distances in bytes): which matrix; where the first number stands; the distance between planes; the
@@ -178,6 +179,7 @@ def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
     """
 
     def emit_one(builder, matrix, first, distance, table, beside, bias, slope, most, channels):
+        floor = builder.select(builder.fcmp_ordered("==", slope, _constant(0)), _constant(0), _constant(-math.inf))
         size, count = len(matrix[0]), len(matrix) ** 2
         results = [_word(builder, table, k) for k in range(count)]
         others = [_word(builder, beside, k) for k in range(count)] if added else []
@@ -191,7 +193,8 @@ def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
                 if added:
                     y = builder.fadd(y, _load(builder, builder.add(others[k], at)))
                 small = builder.fmul(y, slope)
-                y = builder.select(builder.fcmp_ordered("<", y, small), small, y)  # comparisons keep what is no number
+                small = builder.select(builder.fcmp_ordered(">", small, floor), small, floor)  # relu's zeros: 0 * -inf
+                y = builder.select(builder.fcmp_ordered("<", y, _constant(0)), small, y)  # what is no number stays
                 y = builder.select(builder.fcmp_ordered(">", y, most), most, y)
                 _store(builder, y, builder.add(results[k], at))
 

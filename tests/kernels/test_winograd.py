@@ -88,6 +88,13 @@ def test_what_is_no_number_stays_so(squares):
     assert got[0, :, 3:6, 3:6].isnan().all() and not got[0, :, :2, :2].isnan().any()
 
 
+def test_relu_of_what_is_infinitely_small(squares):
+    x, w, bias = _values(1, 16, 16, 8, 8)
+    bias[3] = float("-inf")
+    got = winograd.packed({}, x, w, winograd.After(bias, None, 0.0), [1, 1], [1, 1], [1, 1], 1, False)
+    assert (got[0, 3] == 0).all() and not got.isnan().any()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -144,7 +144,7 @@ def _filters(m: int, task: _Task, w: torch.Tensor, turned: bool) -> Filters:
 
 
 class After(NamedTuple):
-    """What follows a convolution: a bias [k], a map that is added, then max(y, slope * y), at most `most`."""
+    """What follows a convolution: a bias [k], a map that is added, then y times slope where y < 0, at most `most`."""
 
     bias: torch.Tensor | None = None
     beside: torch.Tensor | None = None
