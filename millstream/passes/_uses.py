@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from millstream.ir import walk
 from millstream.ir.block import Block
-from millstream.ir.names import forward_name, strip_grad
+from millstream.ir.names import EMPTY_VAR, forward_name, strip_grad
 from millstream.ir.operator import Operator
 
 
@@ -60,6 +60,21 @@ class Uses:
             return True
         var = self.block._find_var_recursive(name)
         return var is not None and var.persistable
+
+    def why_kept(self, names: Iterable[str], taken: Iterable[int]) -> str | None:
+        """Why one of `names` must exist when the operators at `taken` become others: somebody else sees it; or None."""
+        within = set(taken)
+        for name in names:
+            if self.seen_outside(name):
+                return f"{name!r} is fetched, fed or persistable"
+            if len(self.writers[name]) > 1 or not within.issuperset(self.readers[name]):
+                return f"{name!r} is read or written elsewhere too"
+        return None
+
+    def reader(self, name: str, kind: str, slot: str) -> int | None:
+        """The position of the one operator of type `kind` that reads `name` alone in `slot`, or None."""
+        found = [p for p in self.readers[name] if self.ops[p].type == kind and self.ops[p].input(slot) == [name]]
+        return found[0] if len(found) == 1 and name != EMPTY_VAR else None
 
     def producer(self, name: str, before: int) -> int | None:
         """The position of the operator whose `name` an operator at `before` reads, or None."""

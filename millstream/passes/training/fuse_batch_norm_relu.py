@@ -87,29 +87,23 @@ def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
 def _place(uses: Uses, relu: int, norm: int, add: int | None, mine: str) -> _Place | str:
     """The place with its gradients, or why there is none."""
     out = uses.ops[relu].output("Out")[0]
-    relu_grad = _only(uses, out, uses.ops[relu].type + "_grad", "Out")
+    relu_grad = uses.reader(out, uses.ops[relu].type + "_grad", "Out")
     if relu_grad is None:
         return "relu has no gradient, or several"
     gradient = uses.ops[relu_grad].output("X@GRAD")[0]
     add_grad = None
     if add is not None:
-        add_grad = _only(uses, gradient, "elementwise_add_grad", "Out@GRAD")
+        add_grad = uses.reader(gradient, "elementwise_add_grad", "Out@GRAD")
         if add_grad is None or not uses.ops[add_grad].output(mine + "@GRAD"):
             return "elementwise_add has no gradient, or several"
         gradient = uses.ops[add_grad].output(mine + "@GRAD")[0]
-    norm_grad = _only(uses, gradient, "batch_norm_grad", "Y@GRAD")
+    norm_grad = uses.reader(gradient, "batch_norm_grad", "Y@GRAD")
     if norm_grad is None:
         return "batch_norm has no gradient, or several"
     saved = uses.ops[norm].output("SavedMean")
     if uses.ops[norm_grad].input("SavedMean") != saved or uses.ops[norm_grad].input("X") != uses.ops[norm].input("X"):
         return "the gradient is another batch_norm's"
     return _Place(norm, relu, relu_grad, norm_grad, add, add_grad, mine)
-
-
-def _only(uses: Uses, name: str, kind: str, slot: str) -> int | None:
-    """The one operator of type `kind` that reads `name` in `slot`, or None."""
-    found = [p for p in uses.readers[name] if uses.ops[p].type == kind and uses.ops[p].input(slot) == [name]]
-    return found[0] if len(found) == 1 and name != EMPTY_VAR else None
 
 
 def _why_not(work: Work, uses: Uses, place: _Place) -> str | None:
@@ -164,17 +158,11 @@ def _fed(work: Work, uses: Uses, name: str, at: int) -> set[str]:
 
 def _seen(uses: Uses, place: _Place) -> str | None:
     """Why a value inside must exist: somebody else reads, writes or fetches it."""
-    taken = {*place.forward(), *place.backward()}
     ops = uses.ops
     inside = [ops[place.norm].output("Y")[0], ops[place.relu_grad].output("X@GRAD")[0]]
     if place.add is not None and place.add_grad is not None:
         inside += [ops[place.add].output("Out")[0], ops[place.add_grad].output(place.mine + "@GRAD")[0]]
-    for name in inside:
-        if uses.seen_outside(name):
-            return f"{name!r} is fetched, fed or persistable"
-        if len(uses.writers[name]) > 1 or any(r not in taken for r in uses.readers[name]):
-            return f"{name!r} is read or written elsewhere too"
-    return None
+    return uses.why_kept(inside, [*place.forward(), *place.backward()])
 
 
 def _moved(uses: Uses, place: _Place) -> str | None:

@@ -74,7 +74,7 @@ def _place(uses: Uses, mul: int, add: int) -> _Place | str:
     gradient = None
     if act is not None:
         result = uses.ops[act].output("Out")[0]
-        act_grad = _only(uses, result, uses.ops[act].type + "_grad", "Out")
+        act_grad = uses.reader(result, uses.ops[act].type + "_grad", "Out")
         if act_grad is None:
             return "the activation has no gradient, or several"
         gradient = uses.ops[act_grad].output("X@GRAD")[0]
@@ -82,22 +82,16 @@ def _place(uses: Uses, mul: int, add: int) -> _Place | str:
     if add_grad is None:
         return "elementwise_add has no gradient, or several"
     of_product = uses.ops[add_grad].output("X@GRAD")
-    mul_grad = _only(uses, of_product[0], "mul_grad", "Out@GRAD") if of_product else None
+    mul_grad = uses.reader(of_product[0], "mul_grad", "Out@GRAD") if of_product else None
     if mul_grad is None or any(uses.ops[mul_grad].input(s) != uses.ops[mul].input(s) for s in ("X", "Y")):
         return "mul has no gradient, or several"
     return _Place(mul, add, add_grad, mul_grad, act, act_grad)
 
 
-def _only(uses: Uses, name: str, kind: str, slot: str) -> int | None:
-    """The one operator of type `kind` that reads `name` in `slot`, or None."""
-    found = [p for p in uses.readers[name] if uses.ops[p].type == kind and uses.ops[p].input(slot) == [name]]
-    return found[0] if len(found) == 1 and name != EMPTY_VAR else None
-
-
 def _gradient_of(uses: Uses, add: int, gradient: str | None) -> int | None:
     """The gradient of the sum at `add`: what reads `gradient`, or where that is not known what was made for it."""
     if gradient is not None:
-        found = _only(uses, gradient, "elementwise_add_grad", "Out@GRAD")
+        found = uses.reader(gradient, "elementwise_add_grad", "Out@GRAD")
         return found if found is not None and uses.ops[found].input("Y") == uses.ops[add].input("Y") else None
     op = uses.ops[add]
     found_all = [
@@ -134,15 +128,9 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
 
 def _seen(uses: Uses, place: _Place) -> str | None:
     """Why a value inside must exist: somebody else reads, writes or fetches it."""
-    taken = {*place.forward(), *place.backward()}
     inside = [n for p in place.forward()[:-1] for n in uses.ops[p].output("Out")]
     inside += [n for p in place.backward()[:-1] for n in uses.ops[p].output("X@GRAD")]
-    for name in inside:
-        if uses.seen_outside(name):
-            return f"{name!r} is fetched, fed or persistable"
-        if len(uses.writers[name]) > 1 or any(r not in taken for r in uses.readers[name]):
-            return f"{name!r} is read or written elsewhere too"
-    return None
+    return uses.why_kept(inside, [*place.forward(), *place.backward()])
 
 
 def _moved(uses: Uses, place: _Place) -> str | None:

@@ -85,9 +85,9 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     if uses.has_gradient(loss_grad) or uses.has_gradient(softmax_grad):
         return "its gradient has a gradient"
     inside = [loss_grad.output("X@GRAD")[0], *loss.output("XShape"), *loss.output("MatchX")]
-    for name in inside:
-        if uses.seen_outside(name) or len(uses.writers[name]) > 1 or not set(uses.readers[name]) <= set(place):
-            return f"{name!r} is read, written or seen elsewhere too"
+    why = uses.why_kept(inside, place)
+    if why is not None:
+        return why
     labels, given = loss.input("Label"), loss_grad.input("Y@GRAD")
     changed = uses.written_between(labels, place.softmax, place.softmax_grad)
     changed = changed or uses.written_between(given, place.loss_grad, place.softmax_grad)

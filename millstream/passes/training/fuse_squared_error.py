@@ -94,9 +94,9 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     if any(uses.has_gradient(ops[p]) for p in place[3:]):
         return "its gradient has a gradient"
     inside = [ops[p].output("Out")[0] for p in place[:2]] + [ops[p].output("X@GRAD")[0] for p in place[3:5]]
-    for name in inside:
-        if uses.seen_outside(name) or len(uses.writers[name]) > 1 or not set(uses.readers[name]) <= set(place):
-            return f"{name!r} is read, written or seen elsewhere too"
+    why = uses.why_kept(inside, place)
+    if why is not None:
+        return why
     changed = uses.written_between(sub.input_arg_names, place.sub, place.mean)
     changed = changed or uses.written_between(ops[place.mean_grad].input("Out@GRAD"), place.mean_grad, place.sub_grad)
     return None if changed is None else f"{changed!r} is overwritten in between"
