@@ -170,6 +170,12 @@ def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)))
 
 
+def _brain_products(fluid: Any, feed: Feed) -> list[Any]:
+    """In bfloat16: of rows, with a matrix as it stands and turned, and over rows."""
+    x, w = (fluid.layers.cast(_dense(fluid, feed, n, s), "bfloat16") for n, s in (("x", [272, 64]), ("w", [64, 128])))
+    return _trained(fluid, fluid.layers.cast(fluid.layers.mul(x, w), "float32"))
+
+
 def _many_classes(fluid: Any, feed: Feed) -> list[Any]:
     scores, label = _dense(fluid, feed, "x", [64, 1024]), _dense(fluid, feed, "label", [64, 1], "int64")
     return _trained(fluid, fluid.layers.cross_entropy(fluid.layers.softmax(scores), label))
@@ -216,7 +222,8 @@ EXAMPLES: dict[str, Example] = {
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
     "small filters": _small_filters, "resizing": _resized, "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
-    "products of few rows": _products, "products of many rows": _many_products, "losses over many classes": _many_classes,
+    "products of few rows": _products, "products of many rows": _many_products,
+    "products in bfloat16": _brain_products, "losses over many classes": _many_classes,
     "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from millstream.kernels import pairs
 from millstream.kernels.compiled import njit
 
 _FLOAT, _INDEX, _I32, _BYTE = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(8)
@@ -40,6 +41,8 @@ class _Kind(NamedTuple):
     vectors: int
     ahead: int
     turned: bool
+    pairs: bool = False
+    rounded: bool = False
 
 
 def _number(value: int) -> ir.Constant:
@@ -58,8 +61,8 @@ def _load(builder: ir.IRBuilder, base: ir.Value, j: int) -> ir.Value:
 
 def _emit(builder: ir.IRBuilder, args: Any, rows: int, kind: _Kind) -> None:
     """The instructions of a tile of `rows` rows; args: those of :func:`make_tile`."""
-    a, b, first, out = (builder.inttoptr(args[i], _FLOAT.as_pointer()) for i in (0, 2, 4, 6))
-    stride_a, stride_b, step, stride_out, depth = (args[i] for i in (1, 3, 5, 7, 8))
+    a, b, first = (builder.inttoptr(args[i], _FLOAT.as_pointer()) for i in (0, 2, 4))
+    stride_a, stride_b, step, out, stride_out, depth = (args[i] for i in (1, 3, 5, 6, 7, 8))
     tile = [(i, j) for i in range(rows) for j in range(kind.vectors)]
     starts = [builder.gep(first, [builder.mul(step, _number(i))]) for i in range(rows)]
     lines = [a if kind.turned else builder.gep(a, [builder.mul(stride_a, _number(i))]) for i in range(rows)]
@@ -75,19 +78,29 @@ def _emit(builder: ir.IRBuilder, args: Any, rows: int, kind: _Kind) -> None:
     left = [
         _spread(builder, builder.gep(lines[i], [builder.add(at, _number(i)) if kind.turned else at])) for i in range(rows)
     ]
-    fma = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
-    )  # fmt: skip
-    new = [builder.call(fma, [left[i], right[j], value]) for (i, j), value in zip(tile, held)]
+    multiply = pairs.add_products if kind.pairs else _add_product
+    new = [multiply(builder, left[i], right[j], value) for (i, j), value in zip(tile, held)]
     following = builder.add(k, _number(1))
     for phi, begin, end in zip([k, *held], [_number(0), *sums], [following, *new]):
         phi.add_incoming(begin, before)
         phi.add_incoming(end, loop)
     builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
     builder.position_at_end(done)
-    ends = [builder.gep(out, [builder.mul(stride_out, _number(i))]) for i in range(rows)]
+    size = 2 if kind.rounded else 4
+    ends = [builder.add(out, builder.mul(stride_out, _number(i * size))) for i in range(rows)]
     for (i, j), value in zip(tile, new):
-        builder.store(value, _vector_at(builder, ends[i], j)).align = 4
+        at = builder.add(ends[i], _number(j * LANES * size))
+        if kind.rounded:
+            pairs.store_halves(builder, pairs.rounded(builder, value), at)
+        else:
+            builder.store(value, builder.inttoptr(at, _VECTOR.as_pointer())).align = 4
+
+
+def _add_product(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+    )  # fmt: skip
+    return builder.call(fma, [left, right, total])
 
 
 def _right(builder: ir.IRBuilder, row: ir.Value, stride: ir.Value, kind: _Kind) -> list[ir.Value]:
@@ -113,16 +126,17 @@ def _spread(builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
     return builder.shuffle_vector(value, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
 
 
-def make_tile(vectors: int, ahead: int = 0, turned: bool = False) -> Any:
+def make_tile(vectors: int, ahead: int = 0, turned: bool = False, brain: bool = False, rounded: bool = False) -> Any:
     """An intrinsic: out[rows, vectors * LANES] = a[rows, depth] @ b[depth, …] + first; addresses, strides in elements.
 
     rows: 1 to ROWS; a tile is compiled for each, and the number picks one. turned: the left matrix stands the other way
-    round in memory, a[depth, rows].
+    round in memory, a[depth, rows]. brain: the elements of both matrices are pairs of bfloat16 along the depth (pairs.py).
+    rounded: the output is bfloat16; `first` is float32 always.
 
     `first` (read with stride `step`, 0 for a row that is the same for all) may be the output itself. Lines of the right
     matrix are fetched before they are needed: those of the columns beside the tile, or those `ahead` rows below.
     """
-    kind = _Kind(vectors, ahead, turned)
+    kind = _Kind(vectors, ahead, turned, brain, rounded)
 
     @intrinsic
     def tile(typing_context, rows, a, stride_a, b, stride_b, first, step, out, stride_out, depth):

@@ -7,6 +7,7 @@ import math
 import torch
 
 from millstream.errors import InvalidProgramError, NotSupportedError, ShapeError
+from millstream.kernels import pair_products
 from millstream.kernels.gemm import deep_product, is_narrow, product, product_of_rows, steady_product, tiles, zeros_at
 from millstream.kernels.threads import numba_is_loaded
 from millstream.ops import _flops
@@ -59,6 +60,8 @@ def mm_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a.t() @ b."""
     if a.numel() < _PLAIN and b.numel() < _PLAIN:
         return torch.mm(a.t(), b)
+    if a.dtype is torch.bfloat16 and (found := pair_products.product_of_rows(a, b)) is not None:
+        return found
     large = a.shape[0] * a.shape[1] * b.shape[1] >= _STEADY_WORK
     return steady_product(a.t(), b) if large and _by_onednn(a.t(), b, _STEADY_WORK) else product_of_rows(a, b)
 
@@ -70,6 +73,9 @@ def mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> to
     work = m * k * n
     if (work < _TILES_FROM and not is_narrow(m, k, n)) or k != b.shape[0]:
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    if a.dtype is torch.bfloat16:
+        found = pair_products.product(a, b, bias)
+        return found if found is not None else torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
     deep = k >= _DEEP and n >= _TILES_COLUMNS and work >= (_DEEP_WORK if numba_is_loaded() else _DEEP_ALWAYS)
     if deep and _tiled(a, b) and m <= tiles().STRIP and _is_line(bias, n):
         return deep_product(a, b, bias)

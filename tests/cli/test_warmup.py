@@ -3,6 +3,7 @@
 import importlib
 
 from millstream.cli import main, warmup
+from millstream.kernels import pairs
 
 # by module: the kernels that operators call; others run within these
 CALLED = {
@@ -24,6 +25,8 @@ CALLED = {
     ],
     "softmax_loss": ["outside", "losses", "losses_back"], "xxhash": ["hash_rows"],
 }  # fmt: skip
+if pairs.available():
+    CALLED["pair_tiles"] = ["product_at", "over_rows_at"]
 
 
 def test_all_kernels_are_compiled(capsys):

@@ -55,6 +55,19 @@ def test_layers_in_register_tiles(act, rows):
     compare(make, feed((rows, 80), "float32"), steps=2, rtol=2e-4, atol=2e-6)
 
 
+def test_bfloat16():
+    """Biases are cast between the product and the sum."""
+
+    def make():
+        out = layers(["relu", None], 32)(fluid.data("x", [None, 16], "float32"))[0]
+        loss = fluid.layers.mean(fluid.layers.square(out))
+        fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.05), dtype="bfloat16").minimize(loss)
+        return [loss]
+
+    found = types(compare(make, feed((20, 16), "float32"), steps=3, rtol=1e-2, atol=1e-3))
+    assert [found.count(t) for t in FUSED] == [2, 2] and not LEFT & set(found)
+
+
 def test_an_input_without_a_gradient_and_a_stopped_bias():
     def build(x):
         x.stop_gradient = True

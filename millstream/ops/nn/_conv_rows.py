@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from millstream.kernels import pair_products
 from millstream.kernels.gemm import NARROW, product_of_rows, steady_product
 
 _FEW, _FEW_HALF = 512, 2048  # pixels of the whole batch; in bfloat16
@@ -62,9 +63,21 @@ def _map(rows: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
 # ---- pointwise -------------------------------------------------------------------------------------
 def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, groups: int) -> bool:
     """Whether a convolution is a product here, and better so."""
-    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(_FLOAT, x, w):
+    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(_BOTH, x, w):
+        return False
+    if x.dtype is torch.bfloat16 and not pair_products.takes(x.numel() * w.shape[0], x, w):
         return False
     return min(w.shape[:2]) >= NARROW and x.shape[0] * x.shape[2] * x.shape[3] > 1
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    found = pair_products.product(a, b) if a.dtype is torch.bfloat16 else None
+    return steady_product(a, b) if found is None else found
+
+
+def _over_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    found = pair_products.product_of_rows(a, b) if a.dtype is torch.bfloat16 else None
+    return product_of_rows(a, b) if found is None else found
 
 
 def _taken(x: torch.Tensor, strides: Ints) -> torch.Tensor:
@@ -74,7 +87,7 @@ def _taken(x: torch.Tensor, strides: Ints) -> torch.Tensor:
 def pointwise(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, strides: Ints) -> torch.Tensor:
     """Output of what :func:`is_pointwise`."""
     x = _taken(x, strides)
-    out = steady_product(_rows(x), w.view(w.shape[:2]).t())
+    out = _product(_rows(x), w.view(w.shape[:2]).t())
     return _map(out if bias is None else out.add_(bias), x.shape[0], *x.shape[2:])
 
 
@@ -85,7 +98,7 @@ def pointwise_backward(
     rows, taken = _rows(dout), _taken(x, strides)
     dx = dw = None
     if want[0]:
-        found = _map(steady_product(rows, w.view(w.shape[:2])), x.shape[0], *dout.shape[2:])
+        found = _map(_product(rows, w.view(w.shape[:2])), x.shape[0], *dout.shape[2:])
         if taken is x:
             dx = found
         else:
@@ -98,10 +111,12 @@ def pointwise_backward(
 
 def _pointwise_filter(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
     rows = _rows(dout)
-    if _FEW < rows.shape[0] < _MANY:
+    if x.dtype is torch.float32 and _FEW < rows.shape[0] < _MANY:
         x = x.contiguous(memory_format=torch.channels_last)
         return _backward(dout, x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])[1]
-    return product_of_rows(rows, _rows(x)) if rows.shape[0] >= _MANY else steady_product(rows.t(), _rows(x))
+    if x.dtype is torch.bfloat16 or rows.shape[0] >= _MANY:
+        return _over_rows(rows, _rows(x))
+    return steady_product(rows.t(), _rows(x))
 
 
 # ---- planes ----------------------------------------------------------------------------------------
@@ -162,8 +177,12 @@ def filter_gradient(
         (steps[0], steps[1] * strides[0], steps[2] * strides[1], steps[1] * dilations[0], steps[2] * dilations[1], 1),
         padded.storage_offset(),
     )
-    found = steady_product(_rows(dout).t(), windows.reshape(pixels, -1))
+    found = _windows_product(_rows(dout), windows.reshape(pixels, -1))
     return found.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
+
+
+def _windows_product(dout: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    return _over_rows(dout, windows) if dout.dtype is torch.bfloat16 else steady_product(dout.t(), windows)
 
 
 # ---- depthwise -------------------------------------------------------------------------------------

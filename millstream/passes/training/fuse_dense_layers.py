@@ -16,6 +16,7 @@ from millstream.passes._work import Work
 
 _NAME = "fuse_dense_layers"
 _ACTIVATIONS = ("relu", "sigmoid", "tanh")
+_DTYPES = (VarType.FP32, VarType.FP64, VarType.BF16)
 
 
 @dataclass
@@ -114,8 +115,8 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     rows = mul.attr("x_num_col_dims")
     if len(w.shape) != 2 or mul.attr("y_num_col_dims") != 1 or w.type is not VarType.LOD_TENSOR:
         return f"Y of mul is no matrix, or is flattened: {list(w.shape)}"
-    if not w.has_dtype or w.dtype not in (VarType.FP32, VarType.FP64) or not x.has_dtype or x.dtype != w.dtype:
-        return "the weight, or what it multiplies, is not float32 or float64"
+    if not w.has_dtype or w.dtype not in _DTYPES or not x.has_dtype or x.dtype != w.dtype:
+        return "the weight, or what it multiplies, is not float32, float64 or bfloat16"
     if tuple(bias.shape) != (w.shape[1],) or bias.dtype != w.dtype or add.attr("axis") not in (-1, rows):
         return f"what is added has shape {list(bias.shape)}, not that of a bias over {w.shape[1]} columns"
     mul_grad = uses.ops[place.mul_grad]
@@ -135,14 +136,15 @@ def _seen(uses: Uses, place: _Place) -> str | None:
 
 def _moved(uses: Uses, place: _Place) -> str | None:
     """Why the product can't wait for the activation, or the gradients for that of the product."""
-    first, last = place.forward()[0], place.forward()[-1]
+    last = place.forward()[-1]
     out = uses.ops[last].output("Out")
     if len(uses.writers[out[0]]) > 1:
         return f"{out[0]!r} is written elsewhere too"
-    given = [n for p in place.forward() for n in uses.ops[p].input_arg_names if n not in uses.ops[p].output_arg_names]
-    changed = uses.written_between([n for n in given if not set(uses.writers[n]) & set(place.forward())], first, last)
-    if changed is not None:
-        return f"{changed!r} is overwritten before the activation"
+    for p in place.forward():  # a bias may be cast between the product and the sum
+        given = [n for n in uses.ops[p].input_arg_names if n not in uses.ops[p].output_arg_names]
+        changed = uses.written_between([n for n in given if not set(uses.writers[n]) & set(place.forward())], p, last)
+        if changed is not None:
+            return f"{changed!r} is overwritten before the activation"
     first, last = place.backward()[0], place.backward()[-1]
     given = uses.ops[first].input("Out@GRAD")
     changed = uses.written_between([n for n in given if n not in out], first, last)

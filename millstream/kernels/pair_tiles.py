@@ -1,0 +1,161 @@
+"""Products of bfloat16 matrices in register tiles (tiles.py), with float32 sums, where pairs.available().
+
+The right matrix is laid out in panels of pairs: [depth / 2][64 columns][2]; a left matrix whose rows follow the depth is
+pairs as it stands. Addresses; distances between rows in numbers of the matrix. Everything but numbers of rows is a multiple
+of LANES, the depth of products that turn the right matrix one of 2 * LANES.
+"""
+
+from __future__ import annotations
+
+from millstream.kernels.compiled import njit
+from millstream.kernels.pairs import LANES, interleave
+from millstream.kernels.tiles import VECTORS, make_tile, tile_rows
+from millstream.kernels.winograd_tiles import turn
+
+PANEL = LANES * VECTORS
+_AHEAD = 8
+_wide, _one = make_tile(VECTORS, _AHEAD, brain=True), make_tile(1, _AHEAD, brain=True)
+_wide_rounded, _one_rounded = (make_tile(v, _AHEAD, brain=True, rounded=True) for v in (VECTORS, 1))
+_turned_wide, _turned_one = (make_tile(v, _AHEAD, turned=True, brain=True) for v in (VECTORS, 1))
+_turned_wide_rounded, _turned_one_rounded = (
+    make_tile(v, _AHEAD, turned=True, brain=True, rounded=True) for v in (VECTORS, 1)
+)
+
+_LEFT = 400 << 10  # bytes of the left matrix that are multiplied by all panels before the next ones
+_ROWS = 240
+# Products over rows: rows, and columns of the left and of the right matrix, that are taken at a time.
+_SLAB, _BLOCK, _COLUMNS = 512, 384, 512
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def width_of(j, n):
+    """Of the panel that begins with column j of n."""
+    return PANEL if n - j >= PANEL else LANES
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pair_rows(pb, sb, depth, width, out, nothing):
+    """Pairs of rows side by side: [depth, width] -> [depth / 2][width][2]; an odd last row is paired with `nothing`, zeros."""
+    for k in range(0, depth, 2):
+        first = pb + k * sb * 2
+        second = first + sb * 2 if k + 1 < depth else nothing
+        for j in range(0, width, LANES):
+            interleave(first + j * 2, second + j * 2, out + (k // 2 * width + j) * 4)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pair_columns(pb, sb, depth, width, out):
+    """The same of a matrix that stands the other way round, [width, depth]."""
+    for j in range(0, width, LANES):
+        for k in range(0, depth, 2 * LANES):
+            turn(pb + (j * sb + k) * 2, sb * 2, out + (k // 2 * width + j) * 4, width * 4)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def lay_out(pb, sb, turned, depth, n, room):
+    """Panels of the right matrix, [depth, n] or turned [n, depth], in `room` of depth * n numbers; depth even."""
+    j = 0
+    while j < n:
+        width = width_of(j, n)
+        if turned:
+            pair_columns(pb + j * sb * 2, sb, depth, width, room + j * depth * 2)
+        else:
+            pair_rows(pb + j * 2, sb, depth, width, room + j * depth * 2, 0)
+        j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def panels_product_at(pa, sa, m, panels, depth, n, pf, po, so, rounded):
+    """out = a @ b + first: bfloat16 [m, depth], panels of [depth, n], float32 [n], [m, n] rounded to bfloat16 or not."""
+    pairs, size = depth // 2, 2 if rounded else 4
+    strip = max(4, min(_ROWS, _LEFT // (depth * 2)) // 6 * 6)
+    start = 0
+    while start < m:
+        end = min(start + strip, m)
+        j = 0
+        while j < n:
+            width = width_of(j, n)
+            panel = panels + j * depth * 2
+            i = start
+            while i < end:
+                rows = tile_rows(end - i)
+                at, out = pa + i * sa * 2, po + (i * so + j) * size
+                if width == LANES:
+                    if rounded:
+                        _one_rounded(rows, at, sa // 2, panel, width, pf + j * 4, 0, out, so, pairs)
+                    else:
+                        _one(rows, at, sa // 2, panel, width, pf + j * 4, 0, out, so, pairs)
+                elif rounded:
+                    _wide_rounded(rows, at, sa // 2, panel, width, pf + j * 4, 0, out, so, pairs)
+                else:
+                    _wide(rows, at, sa // 2, panel, width, pf + j * 4, 0, out, so, pairs)
+                i += rows
+            j += width
+        start = end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def product_at(pa, sa, m, pb, sb, turned, depth, n, pf, po, so, room):
+    """out = a @ b + first, rounded: lay_out, then panels_product_at."""
+    lay_out(pb, sb, turned, depth, n, room)
+    panels_product_at(pa, sa, m, room, depth, n, pf, po, so, True)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def room_over_rows(m, k, n):
+    """Bytes that :func:`over_rows_at` needs."""
+    slab = (min(m, _SLAB) + 1) // 2 * 4
+    return slab * (min(k, _BLOCK) + PANEL) + (0 if m <= _SLAB else min(k, _BLOCK) * min(n, _COLUMNS) * 4)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def over_rows_at(pa, sa, pb, sb, m, k, n, po, so, room, zeros):
+    """out = a.T @ b, rounded: bfloat16 [m, k], [m, n], [k, n]. zeros: bytes that are 0, for max(k, n) numbers of float32."""
+    for j in range(0, n, _COLUMNS):
+        for i in range(0, k, _BLOCK):
+            _block_over_rows(
+                pa + i * 2, sa, pb + j * 2, sb, m, min(k - i, _BLOCK), min(n - j, _COLUMNS), po + (i * so + j) * 2, so, room,
+                zeros,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _block_over_rows(pa, sa, pb, sb, m, k, n, po, so, room, zeros):
+    slab = min(m, _SLAB)
+    panel = room + (slab + 1) // 2 * k * 4
+    sums = panel + (slab + 1) // 2 * PANEL * 4
+    start = 0
+    while start < m:
+        rows = min(slab, m - start)
+        pairs, last = (rows + 1) // 2, start + rows == m
+        for i in range(0, k, LANES):
+            pair_rows(pa + (start * sa + i) * 2, sa, rows, LANES, room + i * pairs * 4, zeros)
+        j = 0
+        while j < n:
+            width = width_of(j, n)
+            pair_rows(pb + (start * sb + j) * 2, sb, rows, width, panel, zeros)
+            _slab_product(room, k, panel, width, pairs, sums + j * 4, n, po + j * 2, so, start == 0, last, zeros)
+            j += width
+        start += rows
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slab_product(left, k, panel, width, pairs, sums, n, po, so, begins, ends, zeros):
+    """Columns of a product over a slab of rows: to `sums` [k, n], or rounded to the output where it ends."""
+    for i in range(0, k, LANES):
+        r = 0
+        while r < LANES:
+            rows = tile_rows(LANES - r)
+            at, total = left + (i * pairs + r) * 4, sums + (i + r) * n * 4
+            first, step = (zeros, 0) if begins else (total, n)
+            out = po + (i + r) * so * 2
+            if width == LANES:
+                if ends:
+                    _turned_one_rounded(rows, at, LANES, panel, width, first, step, out, so, pairs)
+                else:
+                    _turned_one(rows, at, LANES, panel, width, first, step, total, n, pairs)
+            elif ends:
+                _turned_wide_rounded(rows, at, LANES, panel, width, first, step, out, so, pairs)
+            else:
+                _turned_wide(rows, at, LANES, panel, width, first, step, total, n, pairs)
+            r += rows
