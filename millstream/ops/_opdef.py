@@ -259,7 +259,8 @@ def op(
             kernel that whole-step capture compiles in place of this one (same call form, tensors only, changes nothing in
             place); `draws=True`: `ctx` is
             asked for generators only; `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
-            reads as much as it gives out, both for profiles.
+            reads as much as it gives out, both for profiles; `shares=True`: an output may lie in the memory of an input (a
+            view, or the input itself), which matters where that is updated in place later.
     """
 
     def declare(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -46,7 +46,7 @@ def _numbers(t, count):
     return "".join((f"{v:g}" if isinstance(v, float) else str(v)) + "," for v in flat.tolist())
 
 
-@op("print", slots="In# -> Out#", infer="Out=In", grad=_print_grad, side_effect=True)
+@op("print", slots="In# -> Out#", shares=True, infer="Out=In", grad=_print_grad, side_effect=True)
 def print_(
     x,
     *,

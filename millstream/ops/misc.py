@@ -175,7 +175,7 @@ def _cvm_spec(x, cvm, *, use_cvm):
     return x if use_cvm else x.like(shape=(x.shape[0], x.shape[1] - 2))
 
 
-@op("cvm", slots="X, CVM -> Y", infer=_cvm_spec, lod="X", grad_lod="X", nodiff="CVM")
+@op("cvm", slots="X, CVM -> Y", shares=True, infer=_cvm_spec, lod="X", grad_lod="X", nodiff="CVM")
 def cvm(x, cvm, *, use_cvm: bool = True):
     """Rows [show, click, …] with log(show + 1) and log(click + 1) - log(show + 1) first, or without those two."""
     if not use_cvm:
@@ -307,7 +307,7 @@ def merge_ids(ids, rows, xs):
     return outs
 
 
-@op("ref_by_trainer_id", slots="X*, TrainerId -> Out", infer=False, grad=False)
+@op("ref_by_trainer_id", slots="X*, TrainerId -> Out", shares=True, infer=False, grad=False)
 def ref_by_trainer_id(xs, trainer):
     """The X of this trainer."""
     which = int(trainer.reshape(-1)[0])

@@ -37,7 +37,8 @@ def _keep_mask(x, p, rng):
 
 
 @op(
-    "dropout", slots="X, Seed? -> Out, Mask~", infer=_dropout_spec, lod="X", grad_lod="X=Out@GRAD", nodiff="Seed",
+    "dropout", slots="X, Seed? -> Out, Mask~", shares=True, infer=_dropout_spec, lod="X", grad_lod="X=Out@GRAD",
+    nodiff="Seed",
     amp="gray", draws=True,
 )  # fmt: skip
 def dropout(

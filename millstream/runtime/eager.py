@@ -338,7 +338,8 @@ class VarBase:
 
     def detach(self) -> VarBase:
         """The same value, cut from the graph."""
-        return VarBase(self.tensor.detach(), stop_gradient=True, lod=self._lod)
+        value = self.tensor.detach()  # optimizers update what persists in place
+        return VarBase(value.clone() if self.persistable else value, stop_gradient=True, lod=self._lod)
 
     # ---- python --------------------------------------------------------------------------------
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from millstream.errors import UninitializedError
 from millstream.ir import walk
 from millstream.ir.block import Block
 from millstream.ir.names import EMPTY_VAR, forward_name, strip_grad
@@ -150,6 +151,61 @@ def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str
                 key = f"{name}#{j}{'a' if made_here else 'b'}"
                 (result.save_after if made_here else result.save_before)[j][name] = key
                 result.use[i][f"{slot}/{name}"] = key
+
+
+def copied_operands(ops: list[Operator], last_use: dict[str, int], keep: set[str]) -> dict[int, set[str]]:
+    """Position -> variables that the operator there takes a copy of.
+
+    Optimizers update in place. What lies in the memory of a parameter (`old = p * 1.0`, see `shares` in ops/_opdef.py)
+    and is read after the update would change with it.
+
+    Args:
+        last_use: variable -> position of the last operator that reads or writes it.
+        keep: variables that are read after all operators.
+    """
+    updates: defaultdict[str, list[int]] = defaultdict(list)
+    for i, op in enumerate(ops):
+        for name in _updated_in_place(op):
+            updates[name].append(i)
+    copied: defaultdict[int, set[str]] = defaultdict(set)
+    until: dict[str, int] = {}  # the last position at which a variable's memory is read, by whichever name
+
+    def end_of(name: str) -> int:
+        return max(until.get(name, -1), len(ops) if name in keep else last_use.get(name, -1))
+
+    for i in reversed(range(len(ops)) if updates else ()):
+        op = ops[i]
+        if not (definition_of(op).extra.get("shares") or op.sub_blocks()):
+            continue
+        end = max((end_of(n) for n in walk.writes_of(op) if n != EMPTY_VAR), default=-1)
+        for name in walk.reads_of(op):
+            if any(i < u < end for u in updates.get(name, ())):
+                copied[i].add(name)
+            else:
+                until[name] = max(until.get(name, -1), end)
+    return copied
+
+
+def _updated_in_place(op: Operator) -> set[str]:
+    definition = REGISTRY.find(op.type)
+    if definition is not None and "Param" in definition.in_slots:
+        return set(op.input_arg_names).intersection(op.output_arg_names)
+    return {name for block in op.sub_blocks() for inner in block.ops for name in _updated_in_place(inner)}
+
+
+def missing_value(block: Block, name: str, op: Operator, fed: tuple[str, ...]) -> UninitializedError:
+    """The error about a variable that has no value when `op` reads it; `fed` are those that have one from the user."""
+    var = block._find_var_recursive(name)
+    what = var.describe() if var is not None else name
+    if var is not None and var.is_data:
+        given = f"fed are {', '.join(map(repr, fed))}" if fed else "feed names no variable of the program"
+        text = f"variable {what} is not fed: operator {op.type} needs it; {given}"
+    else:
+        text = f"variable {what} has no value when operator {op.type} reads it: nothing before it writes it, "
+        text += "and it is not fed"
+    if op.site is not None:
+        text += f"\n    at {op.site}"
+    return UninitializedError(text)
 
 
 def definition_of(op: Operator) -> OpDef:

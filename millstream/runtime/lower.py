@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from millstream.errors import InvalidProgramError, UninitializedError
+from millstream.errors import InvalidProgramError
 from millstream.ir import walk
 from millstream.ir.block import Block
 from millstream.ir.names import EMPTY_VAR
@@ -24,7 +24,14 @@ from millstream.ops._infer import lod_sources
 from millstream.ops._opdef import OpDef, Slot
 from millstream.ops._values import BlockFrame, Ragged
 from millstream.passes.pipelines import PLAN as PLAN_PASSES
-from millstream.runtime.liveness import Pairing, definition_of, live_ops, pair_gradients
+from millstream.runtime.liveness import (
+    Pairing,
+    copied_operands,
+    definition_of,
+    live_ops,
+    missing_value,
+    pair_gradients,
+)  # fmt: skip
 
 
 @dataclass
@@ -92,6 +99,7 @@ class Emitter:
         self.scope: Any = None
         self.pairing = Pairing()
         self.last_use: dict[str, int] = {}
+        self.copied: dict[int, set[str]] = {}
         self.keep: set[str] = set()
 
     # ---- locals and constants ----------------------------------------------------------------
@@ -134,7 +142,7 @@ class Emitter:
         holder = self.scope.find_var(name) if self.scope is not None else None
         if (var is None or not var.persistable) and holder is None:
             if var is None or var.type is not VarType.LOD_TENSOR_ARRAY:
-                raise _missing(self.block, name, op, self.fed)
+                raise missing_value(self.block, name, op, self.fed)
             self.line(f"{self.v(name)} = None", op)  # an array that nothing was written to has no elements
             self.defined.add(name)
             return
@@ -198,6 +206,7 @@ class Emitter:
             for name in op.output_arg_names:
                 self.last_use.setdefault(name, i)
                 self.last_use[name] = max(self.last_use[name], i)
+        self.copied = copied_operands(ops, self.last_use, keep)
 
     def _one(self, i: int, op: Operator) -> None:
         self._save(self.pairing.save_before.get(i), op)
@@ -233,6 +242,8 @@ class Emitter:
             name = swaps.get(f"{slot.name}/{name}", name)
             # an optional state that the operator itself writes (random_crop's seed) is unset before the first run
             value = self.read(name, op, slot.optional and name in op.output_arg_names)
+            if name in self.copied.get(i, ()):
+                value = f"ctx.copy({value})"
             parts.append(f"Ragged({value}, {self.lod(name)})" if slot.ragged and value != "None" else value)
         if slot.many:
             return "[" + ", ".join(parts) + "]"
@@ -388,7 +399,8 @@ class Emitter:
         present = [n for n in reads if self._available(n)]
         for name in present:
             self.read(name, op)
-        env = "{" + ", ".join(f"{n!r}: {self.v(n)}" for n in present) + "}"
+        copied = self.copied.get(i, ())
+        env = ", ".join(f"{n!r}: ctx.copy({self.v(n)})" if n in copied else f"{n!r}: {self.v(n)}" for n in present)
         lods = "{" + ", ".join(f"{n!r}: {self.lod(n)}" for n in present if n in self.has_lod) + "}"
         writes = [n for n in walk.writes_of(op) if n != EMPTY_VAR] if not is_grad else op.output_arg_names
         tape = i in self.pairing.taped
@@ -398,7 +410,7 @@ class Emitter:
             exports = definition.extra["exports"](op) if "exports" in definition.extra else []
             body = self.make_body(op.sub_blocks()[0], known, tape or self.options.tape, exports)
             known |= body.may_have_lod
-        frame = f"BlockFrame({env}, {lods}, {self.const('i', op.inputs)}, {self.const('o', op.outputs)}, "
+        frame = f"BlockFrame({{{env}}}, {lods}, {self.const('i', op.inputs)}, {self.const('o', op.outputs)}, "
         frame += f"{self.const('b', body.run) if body else None}, ctx)"
         attrs = definition.kernel_attrs(op.attrs)
         if "sub_block" in attrs:
@@ -491,20 +503,6 @@ class Emitter:
     def run_ops(self, ops: list[Operator], keep: set[str]) -> None:
         self._ops = ops
         self.emit(ops, keep)
-
-
-def _missing(block: Block, name: str, op: Operator, fed: tuple[str, ...]) -> UninitializedError:
-    var = block._find_var_recursive(name)
-    what = var.describe() if var is not None else name
-    if var is not None and var.is_data:
-        given = f"fed are {', '.join(map(repr, fed))}" if fed else "feed names no variable of the program"
-        text = f"variable {what} is not fed: operator {op.type} needs it; {given}"
-    else:
-        text = f"variable {what} has no value when operator {op.type} reads it: nothing before it writes it, "
-        text += "and it is not fed"
-    if op.site is not None:
-        text += f"\n    at {op.site}"
-    return UninitializedError(text)
 
 
 def lower_global(

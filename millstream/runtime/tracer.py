@@ -51,6 +51,7 @@ class _CallPlan:
         self.specs = {
             n: (s, None if s.is_dtype else _AS_IT_IS.get(s.type)) for n, s in definition.attrs.items()
         }
+        self.shares = bool(definition.extra.get("shares"))
         self.reserved = definition.reserved & {"rng", "device", "counts", "want", "ctx", "aliased", "names", "state"}
 
 
@@ -158,6 +159,8 @@ class EagerTracer:
                 raise _not_eager(type, ins) from None
         try:
             args = _arguments(plan, ins, outs)
+            if plan.shares:
+                args = _apart(plan, ins, args, wants_grad)
             kernel = plan.kernel
             if wants_grad:
                 kernel = plan.sparse_bridge if plan.sparse_bridge and kwargs.get("is_sparse") else plan.bridge
@@ -258,6 +261,22 @@ def _arguments(plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, l
     for name in plan.inouts:
         variables = outs.get(name)
         args.append(variables[0]._ivar if variables else None)
+    return args
+
+
+def _apart(plan: _CallPlan, ins: dict[str, list[VarBase]], args: list[Any], wants_grad: bool) -> list[Any]:
+    """`args` with copies of parameters and other persistable variables: optimizers update these in place, and what a
+    sharing operator makes of them must not change with them."""
+    for k, (name, many, _) in enumerate(plan.inputs):
+        for j, var in enumerate(ins.get(name) or ()):
+            if var.persistable and isinstance(var._ivar, torch.Tensor):
+                own = (var._ivar if wants_grad else var._ivar.detach()).clone()
+                old = args[k][j] if many else args[k]
+                new = Ragged(own, old.lod) if isinstance(old, Ragged) else own
+                if many:
+                    args[k][j] = new
+                else:
+                    args[k] = new
     return args
 
 

@@ -33,7 +33,7 @@ def _write_spec(x, i):
     return x.like(type=VarType.LOD_TENSOR_ARRAY)
 
 
-@op("write_to_array", slots="X#, I -> Out!", infer=_write_spec, grad=_write_grad, nodiff="I")
+@op("write_to_array", slots="X#, I -> Out!", shares=True, infer=_write_spec, grad=_write_grad, nodiff="I")
 def write_to_array(x, i, array):
     """Array with element I set to X (the array grows as needed)."""
     k = _index(i)
@@ -55,7 +55,7 @@ def _read_spec(x, i, x_w):
     return x.like(type=VarType.LOD_TENSOR)
 
 
-@op("read_from_array", slots="X, I, X_W? -> Out#", infer=_read_spec, grad=_read_grad, nodiff="I, X_W")
+@op("read_from_array", slots="X, I, X_W? -> Out#", shares=True, infer=_read_spec, grad=_read_grad, nodiff="I, X_W")
 def read_from_array(array, i, x_w):
     """Element I of an array; zeros like X_W where a gradient array has none."""
     k = _index(i)
@@ -86,7 +86,7 @@ def _to_tensor_spec(x, *, axis, use_stack):
     return Spec(tuple(shape), x.dtype), Spec((), VarType.INT32)
 
 
-@op("tensor_array_to_tensor", slots="X -> Out, OutIndex", infer=_to_tensor_spec)
+@op("tensor_array_to_tensor", slots="X -> Out, OutIndex", shares=True, infer=_to_tensor_spec)
 def tensor_array_to_tensor(array, *, axis: int = 0, use_stack: bool = False):
     """Concatenate (or stack) the elements along `axis`; OutIndex holds each one's size there."""
     values = [v.values for v in array if v is not None]
@@ -152,7 +152,7 @@ def _array_spec(x, table):
     return Spec((-1, *x.shape[1:]), x.dtype, max(0, x.lod_level - 1), VarType.LOD_TENSOR_ARRAY)
 
 
-@op("lod_tensor_to_array", slots="X#, RankTable -> Out", infer=_array_spec, nodiff="RankTable")
+@op("lod_tensor_to_array", slots="X#, RankTable -> Out", shares=True, infer=_array_spec, nodiff="RankTable")
 def lod_tensor_to_array(x, table):
     """One element a time step: step t of every sequence that is long enough, longest sequence first."""
     level = len(table.coarse)
@@ -177,7 +177,7 @@ def _from_array_spec(x, table):
     return Spec((-1, *x.shape[1:]), x.dtype, x.lod_level + 1)
 
 
-@op("array_to_lod_tensor", slots="X, RankTable -> Out#", infer=_from_array_spec, nodiff="RankTable")
+@op("array_to_lod_tensor", slots="X, RankTable -> Out#", shares=True, infer=_from_array_spec, nodiff="RankTable")
 def array_to_lod_tensor(array, table):
     """The inverse of lod_tensor_to_array."""
     elements = [v for v in array if v is not None] if array is not None else []
@@ -210,7 +210,7 @@ def _reorder_spec(x, table):
     return x
 
 
-@op("reorder_lod_tensor_by_rank", slots="X#, RankTable -> Out#", infer=_reorder_spec, nodiff="RankTable")
+@op("reorder_lod_tensor_by_rank", slots="X#, RankTable -> Out#", shares=True, infer=_reorder_spec, nodiff="RankTable")
 def reorder_lod_tensor_by_rank(x, table):
     """Sequences of X (rows, without LoD) in the order of the rank table."""
     if not x.lod:
@@ -223,7 +223,7 @@ def _shrink_spec(x, table, i):
     return x
 
 
-@op("shrink_rnn_memory", slots="X#, RankTable, I -> Out#", infer=_shrink_spec, nodiff="RankTable, I")
+@op("shrink_rnn_memory", slots="X#, RankTable, I -> Out#", shares=True, infer=_shrink_spec, nodiff="RankTable, I")
 def shrink_rnn_memory(x, table, i):
     """The first rows (sequences) of X, as many as sequences of the table are still active at step I."""
     n = int(np.count_nonzero(table.lengths > _index(i)))
@@ -236,7 +236,7 @@ def shrink_rnn_memory(x, table, i):
     return Ragged(x.values[:n], tuple(lod))
 
 
-@op("rnn_memory_helper", slots="X -> Out", infer="X", lod="X")
+@op("rnn_memory_helper", slots="X -> Out", shares=True, infer="X", lod="X")
 def rnn_memory_helper(x, *, dtype: int = 5):
     """Identity: the value of a state inside a step."""
     return x

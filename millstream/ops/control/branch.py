@@ -44,7 +44,10 @@ def _split_grad(operator, out_grads, wanted):
     return [*specs, merge]
 
 
-@op("split_lod_tensor", slots="X#, Mask -> OutTrue#, OutFalse#", infer=_split_spec, grad=_split_grad, nodiff="Mask")
+@op(
+    "split_lod_tensor", slots="X#, Mask -> OutTrue#, OutFalse#", shares=True, infer=_split_spec, grad=_split_grad,
+    nodiff="Mask",
+)  # fmt: skip
 def split_lod_tensor(x, mask, *, level: int = 0):
     """Rows (sequences of `level`) of X where Mask is true, and the others."""
     chosen = _mask(mask)
@@ -100,7 +103,7 @@ def _merge(x: Ragged, mask: torch.Tensor, in_true: Ragged, in_false: Ragged, lev
 
 @op(
     "merge_lod_tensor",
-    slots="X#, Mask, InTrue#, InFalse# -> Out#",
+    slots="X#, Mask, InTrue#, InFalse# -> Out#", shares=True,
     infer=_merge_spec,
     grad=_merge_grad,
     nodiff="X, Mask",
@@ -122,7 +125,7 @@ def _select_grad(operator, out_grads, wanted):
     return [("select_output", inputs, outputs, {})]
 
 
-@op("select_input", slots="X*#, Mask -> Out#", infer=False, grad=_select_grad, nodiff="Mask")
+@op("select_input", slots="X*#, Mask -> Out#", shares=True, infer=False, grad=_select_grad, nodiff="Mask")
 def select_input(xs, mask):
     """X[Mask]."""
     k = int(mask)
@@ -143,7 +146,7 @@ def _select_output_grad(operator, out_grads, wanted):
     return [*specs, select] if wanted(x) else []
 
 
-@op("select_output", slots="X#, Mask -> Out*#", infer=False, grad=_select_output_grad, nodiff="Mask")
+@op("select_output", slots="X#, Mask -> Out*#", shares=True, infer=False, grad=_select_output_grad, nodiff="Mask")
 def select_output(x, mask, *, counts):
     """X in output number Mask; the others stay empty."""
     k = int(mask)

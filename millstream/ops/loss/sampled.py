@@ -166,7 +166,7 @@ def _sample_logits_spec(logits, labels, samples, probabilities, *, use_customize
 @op(
     "sample_logits",
     slots="Logits, Labels, CustomizedSamples?, CustomizedProbabilities? -> "
-    "Samples~, Probabilities~, LogitsDim~, LabelsDim~, SampledLogits~, SampledLabels",
+    "Samples~, Probabilities~, LogitsDim~, LabelsDim~, SampledLogits~, SampledLabels", shares=True,
     infer=_sample_logits_spec,
     nodiff="Labels, CustomizedSamples, CustomizedProbabilities",
 )

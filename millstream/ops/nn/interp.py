@@ -292,7 +292,7 @@ def _declare(name: str, rank: int, doc: str) -> None:
 
     forward.__doc__ = doc
     nodiff = "OutSize, SizeTensor, Scale"
-    op(name, slots=_SLOTS, infer=_infer(rank), lod=_lod, nodiff=nodiff)(forward)
+    op(name, slots=_SLOTS, shares=True, infer=_infer(rank), lod=_lod, nodiff=nodiff)(forward)
     op(name + "_grad", slots=_GRAD_SLOTS)(backward)
 
 

@@ -39,7 +39,7 @@ def _divided(grad, n):
     return grad / n
 
 
-@op("dgc_clip_by_norm", slots="current_step, X -> Out", infer="Out=X", lod="X", grad=False)
+@op("dgc_clip_by_norm", slots="current_step, X -> Out", shares=True, infer="Out=X", lod="X", grad=False)
 def dgc_clip_by_norm(step, x, *, rampup_begin_step: float = -1.0, max_norm: float):
     """X * max_norm / max(||X||, max_norm) from step `rampup_begin_step` on; X before it."""
     if int(scalar(step)) < int(rampup_begin_step) or rampup_begin_step < 0:

@@ -28,7 +28,7 @@ def _positions(lengths: np.ndarray, time: int) -> np.ndarray:
     return np.arange(int(offsets[-1])) + np.repeat(np.arange(len(lengths)) * time - offsets[:-1], lengths)
 
 
-@op("sequence_pad", slots="X#, PadValue -> Out, Length", infer=_pad_spec, nodiff="PadValue")
+@op("sequence_pad", slots="X#, PadValue -> Out, Length", shares=True, infer=_pad_spec, nodiff="PadValue")
 def sequence_pad(x, pad, *, padded_length: int = -1):
     """Sequences padded with PadValue to `padded_length` (-1: the longest), and their lengths.
 
@@ -71,7 +71,7 @@ def _lengths(x: torch.Tensor, length: torch.Tensor) -> np.ndarray:
     return lengths
 
 
-@op("sequence_unpad", slots="X, Length -> Out#", infer=_unpad_spec, grad_lod="X", nodiff="Length")
+@op("sequence_unpad", slots="X, Length -> Out#", shares=True, infer=_unpad_spec, grad_lod="X", nodiff="Length")
 def sequence_unpad(x, length):
     """The first Length[i] steps of each padded sequence, end to end.
 

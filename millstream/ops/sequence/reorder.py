@@ -112,7 +112,7 @@ def _reshape_spec(x, *, new_dim):
     return x.like(shape=(-1, new_dim), lod_level=max(x.lod_level, 1))
 
 
-@op("sequence_reshape", slots="X# -> Out#", infer=_reshape_spec, traceable=True)
+@op("sequence_reshape", slots="X# -> Out#", shares=True, infer=_reshape_spec, traceable=True)
 def sequence_reshape(x, *, new_dim: int):
     """Each sequence [n, D] as [n * D / new_dim, new_dim]; n * D must divide. X: [rows, D] with one LoD level."""
     offsets = one_level(x, "X")

@@ -12,7 +12,7 @@ from millstream.ops._values import Ragged, SelectedRows, Spec, TensorArray, torc
 from millstream.ops.tensor._dims import fit, unary_grad
 
 
-@op("assign", slots="X? -> Out", infer="X", lod="X", grad=unary_grad("assign", "X", "Out"))
+@op("assign", slots="X? -> Out", shares=True, infer="X", lod="X", grad=unary_grad("assign", "X", "Out"))
 def assign(x):
     """X itself; a tensor, SelectedRows or a TensorArray."""
     return TensorArray(x) if isinstance(x, TensorArray) else x
@@ -26,7 +26,10 @@ def _cast_spec(x, *, in_dtype, out_dtype):
     return x.like(dtype=to_var_type(out_dtype))
 
 
-@op("cast", slots="X -> Out", infer=_cast_spec, lod="X", grad=unary_grad("cast", "X", "Out", _cast_attrs), amp="gray")
+@op(
+    "cast", slots="X -> Out", shares=True, infer=_cast_spec, lod="X", grad=unary_grad("cast", "X", "Out", _cast_attrs),
+    amp="gray",
+)  # fmt: skip
 def cast(x, *, in_dtype: DType, out_dtype: DType):
     """X as `out_dtype`; floats are cut toward zero when they become integers."""
     return x.to(torch_dtype(out_dtype))
@@ -49,7 +52,7 @@ def _scaled(x, scale, bias, bias_after_scale):
 
 @op(
     "scale",
-    slots="X, ScaleTensor? -> Out",
+    slots="X, ScaleTensor? -> Out", shares=True,
     infer="X",
     lod="X",
     nodiff="ScaleTensor",
@@ -125,7 +128,7 @@ def _sum_sparse(rows):
     )
 
 
-@op("sum", amp_bfloat16="gray", slots="X* -> Out", infer=_sum_spec, lod="X", grad=_sum_grad, amp="black")
+@op("sum", amp_bfloat16="gray", slots="X* -> Out", shares=True, infer=_sum_spec, lod="X", grad=_sum_grad, amp="black")
 def sum_(xs):
     """Sum of all inputs.
 

@@ -52,8 +52,8 @@ def _concat_lod(lods, attrs, ins):
 
 
 @op(
-    "concat", slots="X*, AxisTensor? -> Out", infer=_concat_spec, lod=_concat_lod, grad_lod="X", nodiff="AxisTensor",
-    traceable=True,
+    "concat", slots="X*, AxisTensor? -> Out", shares=True, infer=_concat_spec, lod=_concat_lod, grad_lod="X",
+    nodiff="AxisTensor", traceable=True,
 )  # fmt: skip
 def concat(xs, axis_tensor, *, axis: int = 0):
     """Tensors laid one after another on `axis` (AxisTensor goes before the attribute); on axis 0 their LoDs join."""
@@ -128,7 +128,7 @@ def _concat_attrs(op):
 
 @op(
     "split",
-    slots="X, AxisTensor?, SectionsTensorList* -> Out*",
+    slots="X, AxisTensor?, SectionsTensorList* -> Out*", shares=True,
     infer=_split_spec,
     lod=_split_lod,
     nodiff="AxisTensor, SectionsTensorList",
@@ -145,7 +145,7 @@ def split(x, axis_tensor, section_tensors, *, sections: list[int] = [], num: int
 
 @op(
     "split_byref",
-    slots="X -> Out*",
+    slots="X -> Out*", shares=True,
     infer=lambda x, *, sections, num: _split_spec(x, None, [], sections=sections, num=num, axis=0),
     grad=unary_grad("concat", "X", "Out", lambda o: {"axis": 0}),
 )
@@ -188,7 +188,7 @@ def _unstack_spec(x, *, axis, num):
     return [part] * num
 
 
-@op("unstack", slots="X -> Y*", infer=_unstack_spec, traceable=True, amp="gray")
+@op("unstack", slots="X -> Y*", shares=True, infer=_unstack_spec, traceable=True, amp="gray")
 def unstack(x, *, axis: int = 0, num: int):
     """X taken apart along `axis`."""
     return list(x.unbind(axis))
@@ -205,7 +205,7 @@ def _unbind_spec(x, *, axis):
 
 @op(
     "unbind",
-    slots="X -> Out*",
+    slots="X -> Out*", shares=True,
     infer=_unbind_spec,
     lod="X",
     grad=unary_grad("stack", "X", "Out", lambda o: {"axis": o.attrs.get("axis", 0)}),
@@ -264,7 +264,7 @@ def _meshgrid_spec(xs):
     return [Spec(tuple(x.shape[0] for x in xs), xs[0].dtype)] * len(xs)
 
 
-@op("meshgrid", slots="X* -> Out*", infer=_meshgrid_spec)
+@op("meshgrid", slots="X* -> Out*", shares=True, infer=_meshgrid_spec)
 def meshgrid(xs):
     """Vectors of n_1 … n_k numbers as k grids of shape [n_1, …, n_k]; grid i varies along axis i."""
     return [g.contiguous() for g in torch.meshgrid(*xs, indexing="ij")]

@@ -26,7 +26,7 @@ def _offsets(numbers, rows, what):
     return level
 
 
-@op("lod_reset", slots="X#, Y?# -> Out#", infer=_reset_spec, nodiff="Y")
+@op("lod_reset", slots="X#, Y?# -> Out#", shares=True, infer=_reset_spec, nodiff="Y")
 def lod_reset(x, y, *, target_lod: list[int] = [], append: bool = False):
     """X with another LoD: Y's if it has one, else Y's numbers, else `target_lod` (offsets).
 

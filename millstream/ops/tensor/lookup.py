@@ -141,7 +141,7 @@ def _values_spec(x):
     return Spec(x.shape, x.dtype)
 
 
-@op("get_tensor_from_selected_rows", slots="X -> Out", infer=_values_spec, grad=False, amp="gray")
+@op("get_tensor_from_selected_rows", slots="X -> Out", shares=True, infer=_values_spec, grad=False, amp="gray")
 def get_tensor_from_selected_rows(x):
     """The values of SelectedRows as they are, [number of rows, …]."""
     return x.values

@@ -143,7 +143,7 @@ def _pixel_spec(x, *, upscale_factor):
     return Spec((n, c // (r * r), h if h < 0 else h * r, w if w < 0 else w * r), x.dtype)
 
 
-@op("pixel_shuffle", slots="X -> Out", infer=_pixel_spec)
+@op("pixel_shuffle", slots="X -> Out", shares=True, infer=_pixel_spec)
 def pixel_shuffle(x, *, upscale_factor: int = 1):
     """[n, c r², h, w] to [n, c, h r, w r] (Shi et al. 2016)."""
     return torch.pixel_shuffle(x, upscale_factor)
@@ -167,7 +167,7 @@ def _depth_spec(x, *, blocksize):
     return Spec((n, c if c < 0 else c * blocksize * blocksize, *cut), x.dtype)
 
 
-@op("space_to_depth", slots="X -> Out", infer=_depth_spec, lod="X")
+@op("space_to_depth", slots="X -> Out", shares=True, infer=_depth_spec, lod="X")
 def space_to_depth(x, *, blocksize: Long = 2):
     """Darknet's reorg as Fluid does it: X read as [n, b, b, c/b², h, w], its b x b entries become pixels.
 
@@ -191,7 +191,7 @@ def _shuffled(x, group):
     return x.reshape(n, group, c // group, h, w).transpose(1, 2).reshape(x.shape)
 
 
-@op("shuffle_channel", slots="X -> Out", infer=_channel_spec)
+@op("shuffle_channel", slots="X -> Out", shares=True, infer=_channel_spec)
 def shuffle_channel(x, *, group: int = 1):
     """Channels dealt out: [group, c/group] transposed (Zhang et al., ShuffleNet, 2018)."""
     return _shuffled(x, group)

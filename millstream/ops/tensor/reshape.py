@@ -83,7 +83,7 @@ def _reshaped(x, shape_in, shape_tensors, shape):
 
 @op(
     "reshape2",
-    slots="X, Shape?, ShapeTensor* -> Out, XShape~",
+    slots="X, Shape?, ShapeTensor* -> Out, XShape~", shares=True,
     infer=_reshape2_spec,
     lod=keep_lod_if(_reshape_stays), grad_lod="X",
     nodiff="Shape, ShapeTensor",
@@ -105,7 +105,7 @@ def reshape2_grad(xs, dout):
 
 @op(
     "reshape",
-    slots="X, Shape?, ShapeTensor* -> Out",
+    slots="X, Shape?, ShapeTensor* -> Out", shares=True,
     infer=_reshape_spec,
     lod=keep_lod_if(_reshape_stays),
     nodiff="Shape, ShapeTensor",
@@ -153,7 +153,7 @@ def _squeeze_stays(x_shape, attrs, ins):
 
 
 @op(
-    "squeeze2", slots="X -> Out, XShape~", infer=_squeeze2_spec, lod=keep_lod_if(_squeeze_stays), grad_lod="X",
+    "squeeze2", slots="X -> Out, XShape~", shares=True, infer=_squeeze2_spec, lod=keep_lod_if(_squeeze_stays), grad_lod="X",
     traceable=True,
 )  # fmt: skip
 def squeeze2(x, *, axes: list[int] = []):
@@ -166,7 +166,10 @@ def squeeze2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
 
-@op("squeeze", slots="X -> Out", infer=_squeeze_spec, lod=keep_lod_if(_squeeze_stays), grad_lod="X", traceable=True)
+@op(
+    "squeeze", slots="X -> Out", shares=True, infer=_squeeze_spec, lod=keep_lod_if(_squeeze_stays), grad_lod="X",
+    traceable=True,
+)  # fmt: skip
 def squeeze(x, *, axes: list[int] = []):
     """Like squeeze2, without XShape."""
     return x.reshape(_squeezed(x.shape, axes))
@@ -219,6 +222,7 @@ _UNSQUEEZE = "X, AxesTensor?, AxesTensorList* -> Out"
 @op(
     "unsqueeze2",
     slots=_UNSQUEEZE + ", XShape~",
+    shares=True,
     infer=_unsqueeze2_spec,
     lod=keep_lod_if(_unsqueeze_stays), grad_lod="X",
     nodiff="AxesTensor, AxesTensorList",
@@ -237,6 +241,7 @@ def unsqueeze2_grad(xs, dout):
 @op(
     "unsqueeze",
     slots=_UNSQUEEZE,
+    shares=True,
     infer=_unsqueeze_spec,
     lod=keep_lod_if(_unsqueeze_stays), grad_lod="X",
     nodiff="AxesTensor, AxesTensorList",
@@ -273,7 +278,7 @@ def _flatten_stays(x_shape, attrs, ins):
 
 
 @op(
-    "flatten2", slots="X -> Out, XShape~", infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), grad_lod="X",
+    "flatten2", slots="X -> Out, XShape~", shares=True, infer=_flatten2_spec, lod=keep_lod_if(_flatten_stays), grad_lod="X",
     traceable=True, amp="gray",
 )  # fmt: skip
 def flatten2(x, *, axis: int = 1):
@@ -286,7 +291,10 @@ def flatten2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
 
-@op("flatten", slots="X -> Out", infer=_flatten_spec, lod=keep_lod_if(_flatten_stays), grad_lod="X", traceable=True)
+@op(
+    "flatten", slots="X -> Out", shares=True, infer=_flatten_spec, lod=keep_lod_if(_flatten_stays), grad_lod="X",
+    traceable=True,
+)  # fmt: skip
 def flatten(x, *, axis: int = 1):
     """Like flatten2, without XShape."""
     return x.reshape(_flat(x.shape, axis))
@@ -317,7 +325,7 @@ def _inverse(axis):
     return tuple(inverse)
 
 
-@op("transpose2", slots="X -> Out, XShape~", infer=_transpose2_spec, grad_lod="X", traceable=True, amp="gray")
+@op("transpose2", slots="X -> Out, XShape~", shares=True, infer=_transpose2_spec, grad_lod="X", traceable=True, amp="gray")
 def transpose2(x, *, axis: list[int]):
     """Out's dim i is X's dim axis[i]."""
     return x.permute(axis), xshape(x)
@@ -328,7 +336,7 @@ def transpose2_grad(xs, dout, *, axis: list[int]):
     return dout.permute(_inverse(tuple(axis)))
 
 
-@op("transpose", slots="X -> Out", infer=_transpose_spec, traceable=True)
+@op("transpose", slots="X -> Out", shares=True, infer=_transpose_spec, traceable=True)
 def transpose(x, *, axis: list[int]):
     """Like transpose2, without XShape."""
     return x.permute(axis)
@@ -384,6 +392,7 @@ _EXPAND = "X, ExpandTimes?, expand_times_tensor*"
 @op(
     "expand",
     slots=_EXPAND + " -> Out",
+    shares=True,
     infer=_expand_spec,
     lod=keep_lod_if(_expand_stays),
     nodiff="ExpandTimes, expand_times_tensor",
@@ -414,7 +423,7 @@ def _expand_as_spec(x, target):
     return Spec((0,) * len(x.shape), x.dtype)  # as Fluid's: the sizes are only known when it runs
 
 
-@op("expand_as", slots="X, target_tensor -> Out", infer=_expand_as_spec, nodiff="target_tensor")
+@op("expand_as", slots="X, target_tensor -> Out", shares=True, infer=_expand_as_spec, nodiff="target_tensor")
 def expand_as(x, target):
     """X repeated until it has the shape of target_tensor, whose dims are multiples of X's."""
     return tile(x, _as_times(x.shape, target.shape))

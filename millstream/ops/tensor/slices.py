@@ -77,6 +77,7 @@ def _axis0_stays(shape, attrs, ins):
 @op(
     "slice",
     slots=_SLICE + " -> Out",
+    shares=True,
     infer=_slice_spec,
     lod=keep_lod_if(_axis0_stays, "Input"),
     nodiff=_SLICE_NODIFF,
@@ -192,6 +193,7 @@ def _strided_parts(x, st, et, rt, sts, ets, rts, axes, starts, ends, strides):
 @op(
     "strided_slice",
     slots=_STRIDED + " -> Out",
+    shares=True,
     infer=_strided_spec,
     lod="Input",
     nodiff=_STRIDED_NODIFF,
@@ -275,7 +277,7 @@ def _crop_grad(x, dout, offsets):
     return F.pad(dout, pads)
 
 
-@op("crop", slots="X, Y?, Offsets? -> Out", infer=_crop_spec, lod=None, nodiff="Y, Offsets")
+@op("crop", slots="X, Y?, Offsets? -> Out", shares=True, infer=_crop_spec, lod=None, nodiff="Y, Offsets")
 def crop(x, y, offsets_tensor, *, offsets: list[int] = [], shape: list[int] = []):
     """The block of X at `offsets` with Y's shape, or `shape`."""
     offsets = ints(offsets_tensor) if offsets_tensor is not None else offsets or [0] * x.dim()
@@ -316,6 +318,7 @@ def _crop_offsets(x, offsets_in, offset_tensors, offsets):
 @op(
     "crop_tensor",
     slots=_CROP_TENSOR + " -> Out",
+    shares=True,
     infer=_crop_tensor_spec,
     lod=lambda lods, attrs, ins: {"Out": lods.get("X", ())} if ins.get("Shape") is not None else {},
     nodiff="Shape, Offsets, ShapeTensor, OffsetsTensor",
