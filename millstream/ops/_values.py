@@ -95,6 +95,12 @@ class SelectedRows:
         out = torch.zeros((rows.numel(), *self.values.shape[1:]), dtype=self.values.dtype, device=self.values.device)
         return SelectedRows(rows, out.index_add_(0, inverse, self.values), self.height, True)
 
+    def once(self) -> SelectedRows:
+        """The same matrix with each row at most once, in Fluid 1.8.5's order: rows that repeat come out merged and sorted,
+        others as they are (momentum and rmsprop tell the difference: they look rows up by bisection)."""
+        merged = self.merged()
+        return merged if merged.rows.numel() < self.rows.numel() else self
+
 
 class TensorArray(list[Any]):
     """LoDTensorArray: a list of :class:`Ragged` (or None where nothing was written yet)."""

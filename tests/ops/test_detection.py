@@ -123,6 +123,16 @@ def test_regions_may_be_absent_from_an_image():
         run_op("roi_align", ins, POOLED, lods={"ROIs": [[2]]})
 
 
+def test_an_image_without_an_anchor_inside_it_teaches_nothing():
+    ins = {"Anchor": boxes(5, 9.0) - 20, "GtBoxes": boxes(2, 9.0), "IsCrowd": np.zeros((2, 1), "int32")}
+    ins = {name: array.astype("float32") if array.dtype == float else array for name, array in ins.items()}
+    ins["ImInfo"] = np.array([[10, 10, 1]], "float32")
+    outs = ("LocationIndex", "ScoreIndex", "TargetBBox", "TargetLabel", "BBoxInsideWeight")
+    lods = {"GtBoxes": [[2]], "IsCrowd": [[2]]}
+    got = run_op("rpn_target_assign", ins, {"rpn_straddle_thresh": 0.0}, outs, lods=lods)
+    assert all(got[slot].size == 0 for slot in outs)
+
+
 def test_yolo_loss_gradient_where_no_two_boxes_meet():
     ins = {
         "X": RNG.randn(1, 14, 3, 3) * 0.3,

@@ -134,6 +134,17 @@ def test_rows_that_a_bisection_finds(rows):
     assert got == want
 
 
+@pytest.mark.parametrize("name, attrs", [("clip", {"min": -9.0, "max": 9.0}), ("clip_by_norm", {"max_norm": 99.0})])
+@pytest.mark.parametrize("rows, want", [([4, 0, 2], [4, 0, 2]), ([4, 0, 4], [0, 4])])
+def test_rows_without_repeats_keep_their_order(name, attrs, rows, want):
+    grad = SelectedRows(torch.tensor(rows), torch.ones(3, 1), 6)
+    assert REGISTRY.get("merge_selected_rows").kernel(grad).rows.tolist() == want
+    bounds = (None, None) if name == "clip" else ()
+    found = REGISTRY.get(name).kernel(grad, *bounds, **attrs)
+    assert found.rows.tolist() == want
+    assert torch.equal(found.to_dense(), grad.to_dense())
+
+
 def bisect(rows, wanted):
     low, high = 0, len(rows) - 1
     while low <= high:

@@ -58,11 +58,10 @@ def _assign(overlaps: np.ndarray, above: float, below: float, batch: int, fracti
     A positive that is also drawn as a negative is lost: a location of weight 0 (the first positive) stands in for it.
     """
     anchors = len(overlaps)
-    most = overlaps.max(1) if overlaps.shape[1] else np.zeros(anchors, overlaps.dtype)
-    truth = overlaps.argmax(1) if overlaps.shape[1] else np.zeros(anchors, np.int64)
-    best = (
-        (np.abs(overlaps - overlaps.max(0, keepdims=True)) < 1e-5).any(1) if overlaps.shape[1] else np.zeros(anchors, bool)
-    )
+    some = overlaps.size > 0  # an image may have no boxes, and no anchor that lies inside it
+    most = overlaps.max(1) if some else np.zeros(anchors, overlaps.dtype)
+    truth = overlaps.argmax(1) if some else np.zeros(anchors, np.int64)
+    best = (np.abs(overlaps - overlaps.max(0, keepdims=True)) < 1e-5).any(1) if some else np.zeros(anchors, bool)
     positive = np.flatnonzero(best | (most >= np.float32(above)))
     if batch > 0:
         positive = choose(positive, int(fraction * batch), rng)

@@ -122,9 +122,9 @@ def _sum_arrays(arrays):
 
 def _sum_sparse(rows):
     return (
-        SelectedRows(torch.cat([r.rows for r in rows]), torch.cat([r.values for r in rows]), rows[0].height).merged()
+        SelectedRows(torch.cat([r.rows for r in rows]), torch.cat([r.values for r in rows]), rows[0].height).once()
         if len(rows) > 1
-        else rows[0].merged()
+        else rows[0].once()
     )
 
 
@@ -183,10 +183,10 @@ def _bounds(lo, hi, low, high):
 
 @op("clip", slots="X, Min?, Max? -> Out", infer="X", lod="X", grad_lod="", nodiff="Min, Max")
 def clip(x, lo, hi, *, min: float, max: float):
-    """X limited to [min, max]; X may be SelectedRows (its rows are merged first)."""
+    """X limited to [min, max]; X may be SelectedRows (repeated rows are added first)."""
     low, high = _bounds(lo, hi, min, max)
     if isinstance(x, SelectedRows):
-        merged = x.merged()
+        merged = x.once()
         return SelectedRows(merged.rows, merged.values.clamp(low, high), x.height)
     return x.clamp(low, high)
 
@@ -199,9 +199,9 @@ def clip_grad(x, lo, hi, dout, *, min: float, max: float):
 
 @op("clip_by_norm", slots="X -> Out", infer="X", lod="X", grad=None)
 def clip_by_norm(x, *, max_norm: float):
-    """X * max_norm / max(||X||, max_norm), the norm over all elements; SelectedRows are merged first."""
+    """X * max_norm / max(||X||, max_norm), the norm over all elements; repeated rows of SelectedRows are added first."""
     if isinstance(x, SelectedRows):
-        merged = x.merged()
+        merged = x.once()
         return SelectedRows(merged.rows, _by_norm(merged.values, max_norm), x.height)
     return _by_norm(x, max_norm)
 

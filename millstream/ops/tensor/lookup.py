@@ -133,8 +133,8 @@ def lookup_sparse_table(w, ids, *, padding_idx: Long = -1, auto_grown_table: boo
 # ---- SelectedRows --------------------------------------------------------------------------------
 @op("merge_selected_rows", slots="X -> Out", infer="X", grad=False)
 def merge_selected_rows(x):
-    """The same matrix with each row once, in increasing order; repeats are added."""
-    return x.merged()
+    """The same matrix with each row once: repeats are added and come out sorted, rows without repeats stay as they are."""
+    return x.once()
 
 
 def _values_spec(x):
