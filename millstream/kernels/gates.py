@@ -33,7 +33,7 @@ _SMALL = np.float32(0.05)
 
 
 @intrinsic
-def _nearest(typing_context, x):
+def nearest(typing_context, x):
     """x rounded to an integer, as float32."""
     del typing_context, x
 
@@ -62,7 +62,7 @@ def exp32(x):
     # NaN fails both comparisons and so stays
     x = _LOW if x < _LOW else x
     x = _HIGH if x > _HIGH else x
-    n = _nearest(x * _LOG2E)
+    n = nearest(x * _LOG2E)
     r = x - n * _LN2_A - n * _LN2_B
     p = _C6 + r * _C7
     p = _C5 + r * p

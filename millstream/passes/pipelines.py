@@ -35,6 +35,6 @@ INFER = (
     "fold_dequantize", *CLEAN, "simplify_arithmetic", "fuse_quantize_pairs", "fuse_activations", "fuse_attention_lstm",
     *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM,
     "fuse_projected_gru", "fuse_bigru", *_SEQUENCE, "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise",
-    "pack_conv", "remove_dead", "reuse_memory",
+    "pack_bigru", "pack_conv", "remove_dead", "reuse_memory",
 )  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

@@ -18,7 +18,7 @@ CALLED = {
     "segment": [
         "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
     ],
-    "bigru": ["from_rows", "from_ids", "batch_from_rows", "batch_from_ids"],
+    "bigru": ["from_rows", "from_ids", "batch_from_rows", "batch_from_ids", "outside"],
     "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
     "winograd": [
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
