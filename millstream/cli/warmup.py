@@ -143,9 +143,11 @@ def _metrics(fluid: Any, feed: Feed) -> list[Any]:
 
 def _rows(fluid: Any, feed: Feed) -> list[Any]:
     ids = _dense(fluid, feed, "ids", [8, 1], "int64")
-    loss = fluid.layers.mean(fluid.layers.embedding(ids, [10, WIDTH], is_sparse=True))
-    fluid.optimizer.Adagrad(0.1).minimize(loss)
-    return [loss]
+    updates = fluid.optimizer.Adagrad(0.1), fluid.optimizer.Adam(0.1, lazy_mode=True), fluid.optimizer.Momentum(0.1, 0.9)
+    losses = [fluid.layers.mean(fluid.layers.embedding(ids, [10, WIDTH], is_sparse=True)) for _ in updates]
+    for update, loss in zip(updates, losses):
+        update.minimize(loss)
+    return losses
 
 
 def _many_rows(fluid: Any, feed: Feed) -> list[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from millstream.kernels.compiled import njit
 
+_FAST = {"reassoc", "contract", "nsz", "arcp"}  # NaN and Inf keep their meaning
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hashing: 2**64 over the golden ratio
 
 
@@ -53,6 +56,22 @@ def merge(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return distinct[order], out
 
 
+def _gathered(rows: np.ndarray, values: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """As merge, in the order in which the rows first come; IndexError when a matrix of `height` rows lacks one."""
+    wrong = _outside(rows, height)
+    if wrong >= 0:
+        raise IndexError(f"row {rows[wrong]} of a matrix of {height} rows")
+    n = len(rows)
+    distinct, which = np.empty(n, np.int64), np.empty(n, np.int64)
+    table = np.full(1 << max(int(n).bit_length() + 1, 2), -1, np.int64)
+    count = _number(rows, table, distinct, which)
+    if count == n:
+        return rows, values
+    out = np.zeros((count, values.shape[1]), values.dtype)
+    _add(values, which, np.arange(count), out)
+    return distinct[:count], out
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _outside(rows, height):
     """The position of a row number that a matrix of `height` rows does not have, or -1."""
@@ -80,6 +99,50 @@ def add_rows(out: np.ndarray, rows: np.ndarray, values: np.ndarray, alpha: float
     if wrong >= 0:
         raise IndexError(f"row {rows[wrong]} of a matrix of {len(out)} rows")
     _add_scaled(out, rows, values, out.dtype.type(alpha))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _adagrad(param, moment, rows, values, rate, epsilon):
+    width = values.shape[1]
+    for i in range(len(rows)):
+        p, m, g = param[rows[i]], moment[rows[i]], values[i]
+        for j in range(width):
+            m[j] += g[j] * g[j]
+            p[j] -= rate * g[j] / (math.sqrt(m[j]) + epsilon)
+
+
+def adagrad(
+    param: np.ndarray, moment: np.ndarray, rows: np.ndarray, values: np.ndarray, rate: float, epsilon: float
+) -> None:
+    """m += g^2, p -= rate * g / (sqrt(m) + epsilon) in the named rows, in place; g is the sum of the values of a row.
+
+    Raises IndexError, before anything changes, when there is no such row.
+    """
+    rows, values = _gathered(rows, values, len(param))
+    real = param.dtype.type
+    _adagrad(param, moment, rows, values, real(rate), real(epsilon))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _adam(param, moment1, moment2, rows, values, rate, keep1, keep2, new1, new2, epsilon):
+    width = values.shape[1]
+    for i in range(len(rows)):
+        p, m, v, g = param[rows[i]], moment1[rows[i]], moment2[rows[i]], values[i]
+        for j in range(width):
+            m[j] = keep1 * m[j] + new1 * g[j]
+            v[j] = keep2 * v[j] + new2 * g[j] * g[j]
+            p[j] -= rate * m[j] / (math.sqrt(v[j]) + epsilon)
+
+
+def adam(
+    param: np.ndarray, moments: tuple[np.ndarray, np.ndarray], rows: np.ndarray, values: np.ndarray, rate: float,
+    betas: tuple[float, float], epsilon: float,
+) -> None:  # fmt: skip
+    """m = b1 * m + (1 - b1) * g, v = b2 * v + (1 - b2) * g^2, p -= rate * m / (sqrt(v) + epsilon), likewise."""
+    rows, values = _gathered(rows, values, len(param))
+    real = param.dtype.type
+    keep, new = [real(b) for b in betas], [real(1.0 - b) for b in betas]
+    _adam(param, *moments, rows, values, real(rate), *keep, *new, real(epsilon))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -35,7 +35,8 @@ class Ragged(NamedTuple):
 
 
 @cache
-def _rows_kernels() -> ModuleType:
+def rows_kernels() -> ModuleType:
+    """kernels.rows, which brings numba: loaded when rows are first worked on."""
     from millstream.kernels import rows as module
 
     return module
@@ -74,19 +75,23 @@ class SelectedRows:
     def add_to(self, out: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
         """`out` += alpha * this matrix, in place. Raises IndexError when `out` has too few rows."""
         values = self.values
-        plain = values.dim() == 2 and values.is_cpu and values.dtype in (torch.float32, torch.float64)
         # torch takes about 60 ns a row more; below, loading numba's code would cost a program more than it ever saves
-        if plain and values.numel() >= 4096 and out.dtype is values.dtype and out.is_contiguous():
-            _rows_kernels().add_rows(array(out), array(self.rows.long()), array(values), alpha)
+        if self.is_plain() and values.numel() >= 4096 and out.dtype is values.dtype and out.is_contiguous():
+            rows_kernels().add_rows(array(out), array(self.rows.long()), array(values), alpha)
             return out
         return out.index_add_(0, self.rows, values, alpha=alpha)
+
+    def is_plain(self) -> bool:
+        """Whether loops of our own take it: a matrix of float32 or float64 on the CPU."""
+        values = self.values
+        return values.dim() == 2 and values.is_cpu and values.dtype in (torch.float32, torch.float64)
 
     def merged(self) -> SelectedRows:
         """The same matrix with each row at most once, in increasing order."""
         if self.distinct:
             return self
-        if self.values.dim() == 2 and self.values.is_cpu and self.values.dtype in (torch.float32, torch.float64):
-            found = _rows_kernels().merge(array(self.rows.long()), array(self.values))
+        if self.is_plain():
+            found = rows_kernels().merge(array(self.rows.long()), array(self.values))
             return SelectedRows(torch.from_numpy(found[0]), torch.from_numpy(found[1]), self.height, True)
         rows, inverse = torch.unique(self.rows, return_inverse=True)
         if rows.numel() == self.rows.numel():

@@ -10,6 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from millstream.kernels.arrays import array
+from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 from millstream.ops._opdef import op
 
 _aten = torch.ops.aten
@@ -17,6 +19,7 @@ _SLOTS = "X -> Out"
 _BY_X = "X, Out@GRAD -> X@GRAD"
 _BY_OUT = "Out, Out@GRAD -> X@GRAD"
 _BY_DOUT = "Out@GRAD -> X@GRAD"
+_MANY = 32768  # numbers
 
 
 @op("relu", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray", onnx="Relu")
@@ -34,7 +37,24 @@ def relu_grad(out, dout):
 @op("tanh", slots=_SLOTS, infer="X", lod="X", traceable=True, amp="gray", onnx="Tanh")
 def tanh(x):
     """Hyperbolic tangent."""
-    return torch.tanh(x)
+    return tanh_(x.clone()) if _in_our_loop(x) else torch.tanh(x)
+
+
+def _in_our_loop(x: torch.Tensor) -> bool:
+    """Whether the loop of the recurrent kernels, 2.6 -> 0.7 ns a number, takes the tanh of `x`."""
+    large = type(x) is torch.Tensor and x.numel() >= _MANY and numba_is_loaded()
+    return large and x.dtype is torch.float32 and x.is_cpu and x.is_contiguous() and not x.requires_grad
+
+
+def tanh_(x: torch.Tensor) -> torch.Tensor:
+    """Hyperbolic tangent in place."""
+    if not _in_our_loop(x):
+        return torch.tanh_(x)
+    from millstream.kernels.gates import TANH, activate
+
+    numbers = array(x).reshape(-1)
+    run_parts(activate, [(numbers[first:last], TANH) for first, last in cuts(len(numbers) * 10, len(numbers))])
+    return x
 
 
 @op("tanh_grad", slots=_BY_OUT)

@@ -119,8 +119,8 @@ def _why_not(work: Work, uses: Uses, op: Operator, kind: _Kind) -> str | None:
             return f"{slot} is not updated in place"
     known = (*kind.names(), *kind.unused, "Grad", _RATE)
     extra = [s for s, names in op.inputs.items() if names and s not in known]
-    if extra or op.attrs.get("lazy_mode"):
-        return f"it has {', '.join(extra) or 'lazy_mode'}"
+    if extra:
+        return f"it has {', '.join(extra)}"
     grad = work.block._find_var_recursive(op.input("Grad")[0])
     if grad is None or grad.type is not VarType.LOD_TENSOR:
         return "its gradient is not dense"

@@ -14,7 +14,7 @@ CALLED = {
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
     "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],
-    "rows": ["_number", "_add", "_outside", "_add_scaled", "_gather_sums", "spread"],
+    "rows": ["_number", "_add", "_outside", "_add_scaled", "_gather_sums", "spread", "_adagrad", "_adam"],
     "segment": [
         "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
     ],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from millstream.kernels.rows import add_rows, merge
+from millstream.kernels.rows import adagrad, adam, add_rows, merge
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -41,3 +41,25 @@ def test_a_row_that_is_not_there_changes_nothing(wrong):
     with pytest.raises(IndexError, match=f"row {wrong} of a matrix of 7 rows"):
         add_rows(out, np.array([0, 1, wrong]), np.ones((3, 3), "float32"), 1.0)
     assert not out.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_updates_of_rows(dtype):
+    rng = np.random.RandomState(2)
+    rows, values = rng.randint(0, 9, 30), rng.standard_normal((30, 5)).astype(dtype)
+    param, first, second = (rng.rand(9, 5).astype(dtype) for _ in range(3))
+    named = np.unique(rows)
+    g = np.zeros((9, 5))
+    np.add.at(g, rows, values)
+    g = g[named]
+    m = first[named] + g * g
+    moved = param[named] - 0.1 * g / (np.sqrt(m) + 1e-6)
+    p, moment = param.copy(), first.copy()
+    adagrad(p, moment, rows, values, 0.1, 1e-6)
+    np.testing.assert_allclose((p[named], moment[named]), (moved, m), 1e-4, 1e-5)
+    rest = np.setdiff1d(np.arange(9), named)
+    assert np.array_equal(p[rest], param[rest])
+    m, v = 0.9 * first[named] + 0.1 * g, 0.99 * second[named] + 0.01 * g * g
+    moved = param[named] - 0.1 * m / (np.sqrt(v) + 1e-6)
+    adam(param, (first, second), rows, values, 0.1, (0.9, 0.99), 1e-6)
+    np.testing.assert_allclose((param[named], first[named], second[named]), (moved, m, v), 1e-4, 1e-5)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_op import numeric_grad_check, run_op
@@ -140,3 +141,14 @@ def test_batch_of_none_and_lod():
     assert run_op("relu", {"X": np.zeros((0, 3))})["Out"].size == 0
     ran = run_op("gelu", {"X": np.ones((3, 2))}, lods={"X": [[1, 2]]})
     assert ran.lods["Out"] == [[1, 2]]
+
+
+def test_tanh_of_many_numbers():
+    """Where numba is there, a loop of our own takes them."""
+    import millstream.kernels.gates  # noqa: F401
+    from millstream.ops.activation import tanh
+
+    x = torch.linspace(-20, 20, 40_001)
+    x[:5] = torch.tensor([float("nan"), float("inf"), float("-inf"), 0.0, 1e-30])
+    np.testing.assert_allclose(tanh(x).numpy(), np.tanh(x.numpy().astype("float64")), 3e-6, 0)
+    assert x[1] == float("inf")

@@ -10,11 +10,11 @@ from millstream.kernels.gemm import activated_product
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.activation import relu_grad, sigmoid_grad, tanh_grad
+from millstream.ops.activation import relu_grad, sigmoid_grad, tanh_, tanh_grad
 from millstream.ops.matmul import as_matrix, mm, mm_of_rows
 
 _IN_PLACE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": torch.relu_, "sigmoid": torch.sigmoid_, "tanh": torch.tanh_,
+    "relu": torch.relu_, "sigmoid": torch.sigmoid_, "tanh": tanh_,
 }  # fmt: skip
 _BACK: dict[str, Callable[..., torch.Tensor]] = {"relu": relu_grad, "sigmoid": sigmoid_grad, "tanh": tanh_grad}
 ACTIVATIONS = tuple(_IN_PLACE)

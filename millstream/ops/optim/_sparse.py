@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from millstream.kernels.arrays import array
 from millstream.ops._values import SelectedRows
 
 
@@ -44,11 +45,13 @@ def _bisected(rows: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def moved_in_place(grad: SelectedRows, *tensors: torch.Tensor) -> list[Any] | None:
+    """Arrays of the tensors, of the gradient's rows and of its values, for a loop over rows; None where torch must do it."""
+    if not grad.is_plain() or not all(t.dtype is grad.dtype and t.dim() == 2 and t.is_contiguous() for t in tensors):
+        return None
+    return [*map(array, tensors), array(grad.rows.long()), array(grad.values)]
+
+
 def scalar(value: torch.Tensor) -> float:
     """The number in a one-element tensor (learning rates, powers of beta)."""
     return value.item() if value.numel() == 1 else value.reshape(-1)[0].item()
-
-
-def put_rows(whole: torch.Tensor, rows: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """`whole` with `rows` replaced by `part`."""
-    return whole.index_copy(0, rows, part)

@@ -7,17 +7,15 @@ import math
 import torch
 
 from millstream.ops._opdef import Long, op
-from millstream.ops._values import SelectedRows
+from millstream.ops._values import SelectedRows, rows_kernels
 from millstream.ops.optim import _lists, captured
 from millstream.ops.optim._lists import own
-from millstream.ops.optim._sparse import dense, put_rows, scalar
-
-_IN_PLACE = frozenset({"ParamOut", "Moment1Out", "Moment2Out"})
+from millstream.ops.optim._sparse import dense, moved_in_place, scalar
 
 
-def _moments(m1, m2, grad, beta1, beta2, in_place=False):
-    m1 = (m1.mul_(beta1) if in_place else torch.mul(m1, beta1)).add_(grad, alpha=1.0 - beta1)
-    m2 = (m2.mul_(beta2) if in_place else torch.mul(m2, beta2)).addcmul_(grad, grad, value=1.0 - beta2)
+def _moments(m1, m2, grad, beta1, beta2):
+    m1 = torch.mul(m1, beta1).add_(grad, alpha=1.0 - beta1)
+    m2 = torch.mul(m2, beta2).addcmul_(grad, grad, value=1.0 - beta2)
     return m1, m2
 
 
@@ -52,18 +50,25 @@ def adam(
     pows = beta1_pow * beta1, beta2_pow * beta2
     at = pows if isinstance(grad, SelectedRows) else (beta1_pow, beta2_pow)  # Fluid's sparse path has them advanced
     rate = adam_rate(scalar(lr), scalar(at[0]), scalar(at[1]))
-    if lazy_mode and isinstance(grad, SelectedRows):
-        grad = grad.merged()
-        rows = grad.rows
-        m1, m2 = _moments(moment1[rows], moment2[rows], grad.values, beta1, beta2)
-        part = torch.addcdiv(param[rows], m1, m2.sqrt().add_(epsilon), value=-rate)
-        if aliased >= _IN_PLACE:
-            moments = moment1.index_copy_(0, rows, m1), moment2.index_copy_(0, rows, m2)
-            return param.index_copy_(0, rows, part), *moments, *pows
-        return put_rows(param, rows, part), put_rows(moment1, rows, m1), put_rows(moment2, rows, m2), *pows
     param, m1, m2 = own(aliased, ParamOut=param, Moment1Out=moment1, Moment2Out=moment2)
-    _lists.adam([param], [grad], [m1], [m2], rate, beta1, beta2, epsilon)
+    if lazy_mode and isinstance(grad, SelectedRows):
+        _adam_of_rows(param, grad, m1, m2, rate, (beta1, beta2), epsilon)
+    else:
+        _lists.adam([param], [grad], [m1], [m2], rate, beta1, beta2, epsilon)
     return param, m1, m2, *pows
+
+
+def _adam_of_rows(param, grad, m1, m2, rate, betas, epsilon):
+    arrays = moved_in_place(grad, param, m1, m2)
+    if arrays is not None:
+        rows_kernels().adam(arrays[0], arrays[1:3], *arrays[3:], rate, betas, epsilon)
+        return
+    grad = grad.merged()
+    rows = grad.rows
+    first, second = _moments(m1[rows], m2[rows], grad.values, *betas)
+    m1.index_copy_(0, rows, first)
+    m2.index_copy_(0, rows, second)
+    param.index_copy_(0, rows, torch.addcdiv(param[rows], first, second.sqrt().add_(epsilon), value=-rate))
 
 
 @op(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 
 from millstream.ops._opdef import op
-from millstream.ops._values import SelectedRows
+from millstream.ops._values import SelectedRows, rows_kernels
 from millstream.ops.optim import _lists, captured
 from millstream.ops.optim._lists import own
-from millstream.ops.optim._sparse import put_rows, scalar, searched
-
-_BOTH = frozenset({"ParamOut", "MomentOut"})
+from millstream.ops.optim._sparse import moved_in_place, scalar, searched
 
 
 @op(
@@ -24,13 +22,16 @@ def adagrad(param, grad, moment, lr, *, epsilon: float = 1e-6, aliased=frozenset
     """
     rate = scalar(lr)
     if isinstance(grad, SelectedRows):
+        param, moment = own(aliased, ParamOut=param, MomentOut=moment)
+        arrays = moved_in_place(grad, param, moment)
+        if arrays is not None:
+            rows_kernels().adagrad(*arrays, rate, epsilon)
+            return param, moment
         grad = grad.merged()
         rows, g = grad.rows, grad.values
         m = torch.addcmul(moment.index_select(0, rows), g, g)
         p = torch.addcdiv(param.index_select(0, rows), g, m.sqrt().add_(epsilon), value=-rate)
-        if aliased >= _BOTH:
-            return param.index_copy_(0, rows, p), moment.index_copy_(0, rows, m)
-        return put_rows(param, rows, p), put_rows(moment, rows, m)
+        return param.index_copy_(0, rows, p), moment.index_copy_(0, rows, m)
     param, moment = own(aliased, ParamOut=param, MomentOut=moment)
     _lists.adagrad([param], [grad], [moment], rate, epsilon)
     return param, moment
