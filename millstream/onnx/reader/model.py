@@ -16,6 +16,7 @@ from millstream.onnx.reader.checks import check_model, node_title
 from millstream.onnx.reader.families.control import steps as recurrence
 from millstream.onnx.reader.families.sequence import overwrites, sequence_replace
 from millstream.onnx.reader.file import Source, open_model
+from millstream.onnx.reader.functions import bound, definition
 from millstream.onnx.reader.node import TRANSLATORS, Node, UntranslatableError, Values
 from millstream.onnx.reader.values import Tensor, constant
 from millstream.runtime import stored
@@ -105,7 +106,8 @@ class Walker:
                 raise UntranslatableError(f"operators of domain {proto.domain!r} are not known here")
             translator = known or TRANSLATORS.get(proto.op_type)
             if translator is None:
-                raise UntranslatableError("no composition of Fluid operators is known for this ONNX operator")
+                self._defined(proto, values)
+                return
             node = Node(proto, self.builder, values, self.source, self.opset, self)
             if not self._folded(node):
                 translator(node)
@@ -119,6 +121,22 @@ class Walker:
             raise FileFormatError(
                 f"{self.source.name}: {title} does not fit its inputs ({type(e).__name__}: {str(e)[:200]})"
             ) from e
+
+    def _defined(self, proto: Any, values: Values) -> None:
+        """An operator without a translator, by ONNX's own definition in other operators."""
+        inputs = [values.find(name) if name else None for name in proto.input]
+        function = definition(proto, self.opset, inputs)
+        if function is None:
+            raise UntranslatableError("no composition of Fluid operators is known for this ONNX operator")
+        inside = Values()
+        inside.table = {name: t for name, t in zip(function.input, inputs) if t is not None}
+        versions = {entry.domain: entry.version for entry in function.opset_import}
+        walker = Walker(self.source, self.builder, versions.get("", self.opset))
+        for node in bound(function, proto):
+            walker.node(node, inside)
+        for inner, outer in zip(function.output, proto.output):
+            if outer:
+                values.table[outer] = inside.find(inner)
 
     def _folded(self, node: Node) -> bool:
         """Evaluate a node of one output over constants."""

@@ -185,9 +185,10 @@ def scan(n: Node) -> None:
     inputs = n.xs()
     states, xs = inputs[: len(inputs) - count], inputs[len(inputs) - count :]
     outs = len(graph.output) - len(states)
-    for name in ("scan_input_axes", "scan_output_axes"):
-        if any(n.attr(name, [])):
-            n.fail(f"{name} other than 0")
+    for k, axis in enumerate(n.attr("scan_input_axes", [])):
+        at = int(axis) % xs[k].rank
+        xs[k] = n.b.transpose(xs[k], [at, *(i for i in range(xs[k].rank) if i != at)]) if at else xs[k]
+    ends = [int(a) for a in n.attr("scan_output_axes", [0] * outs)]
     back_in = n.attr("scan_input_directions", [0] * count)
     back_out = n.attr("scan_output_directions", [0] * outs)
     if not xs:
@@ -229,6 +230,8 @@ def scan(n: Node) -> None:
         made = stacked(n, array, like)
         if back:
             made = n.b.op("flip", {"X": made}, {"dims": [0]})
+        at = ends[k] % made.rank
+        made = n.b.transpose(made, [*range(1, at + 1), 0, *range(at + 1, made.rank)]) if at else made
         n.set(made, len(carried) + k)
 
 

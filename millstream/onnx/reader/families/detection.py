@@ -15,9 +15,10 @@ def non_max_suppression(n: Node) -> None:
     most = n.const(2, "max_output_boxes_per_class").reshape(-1) if n.has(2) else np.array([0])
     least = float(n.const(4, "score_threshold").reshape(-1)[0]) if n.has(4) else -3.0e38
     overlap = float(n.const(3, "iou_threshold").reshape(-1)[0]) if n.has(3) else 0.0
-    if n.attr("center_point_box", 0):
-        n.fail("boxes by their centres")
     sides = [b.op("slice", {"Input": boxes}, {"axes": [2], "starts": [k], "ends": [k + 2]}) for k in (0, 2)]
+    if n.attr("center_point_box", 0):  # centre and size
+        half = b.scale(sides[1], 0.5)
+        sides = [b.binary(kind, sides[0], half) for kind in ("elementwise_sub", "elementwise_add")]
     ordered = [b.binary(kind, *sides) for kind in ("elementwise_min", "elementwise_max")]
     attrs = {
         "background_label": -1, "score_threshold": least, "nms_top_k": -1, "nms_threshold": overlap, "nms_eta": 1.0,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from millstream.ir.types import to_var_type
 from millstream.onnx.reader.node import Node, reads
 from millstream.onnx.reader.values import Dim, Element, Tensor, constant
 
@@ -29,6 +30,46 @@ def unary(n: Node) -> None:
     n.set(like(n.op(_UNARY[n.type], {"X": x}), x))
 
 
+def _sinh(n: Node, x: Tensor) -> Tensor:
+    return n.b.scale(n.b.binary("elementwise_sub", n.b.op("exp", {"X": x}), n.b.op("exp", {"X": n.b.scale(x, -1.0)})), 0.5)
+
+
+def _cosh(n: Node, x: Tensor) -> Tensor:
+    return n.b.scale(n.b.binary("elementwise_add", n.b.op("exp", {"X": x}), n.b.op("exp", {"X": n.b.scale(x, -1.0)})), 0.5)
+
+
+def _tan(n: Node, x: Tensor) -> Tensor:
+    return n.b.binary("elementwise_div", n.b.op("sin", {"X": x}), n.b.op("cos", {"X": x}))
+
+
+def _log_of_sum(n: Node, x: Tensor, more: float) -> Tensor:
+    """log(x + sqrt(x^2 + more))."""
+    root = n.b.op("sqrt", {"X": n.b.scale(n.b.op("square", {"X": x}), 1.0, more)})
+    return n.b.op("log", {"X": n.b.binary("elementwise_add", x, root)})
+
+
+def _asinh(n: Node, x: Tensor) -> Tensor:
+    """Of the magnitude, for below zero the sum would cancel."""
+    return n.b.binary("elementwise_mul", n.b.op("sign", {"X": x}), _log_of_sum(n, n.b.op("abs", {"X": x}), 1.0))
+
+
+def _acosh(n: Node, x: Tensor) -> Tensor:
+    return _log_of_sum(n, x, -1.0)
+
+
+def _atanh(n: Node, x: Tensor) -> Tensor:
+    ratio = n.b.binary("elementwise_div", n.b.scale(x, 1.0, 1.0), n.b.scale(x, -1.0, 1.0))
+    return n.b.scale(n.b.op("log", {"X": ratio}), 0.5)
+
+
+_COMPOSED = {"Sinh": _sinh, "Cosh": _cosh, "Tan": _tan, "Asinh": _asinh, "Acosh": _acosh, "Atanh": _atanh}
+
+
+@reads(*_COMPOSED)
+def composed(n: Node) -> None:
+    n.set(like(_COMPOSED[n.type](n, n.x()), n.x()))
+
+
 @reads("Identity")
 def identity(n: Node) -> None:
     n.set(n.values.find(n.node.input[0]))
@@ -42,9 +83,10 @@ def dropout(n: Node) -> None:
     if n.has(1) and n.x(1).const is not None:
         ratio = float(n.const(1, "ratio").reshape(-1)[0])
     attrs = {"dropout_prob": ratio, "is_test": True, "dropout_implementation": "upscale_in_train"}
-    outs = n.b.ops("dropout", {"X": x}, attrs, ["Out", "Mask"], n.hint)
+    outs = n.b.ops("dropout", {"X": x}, attrs, ["Out"], n.hint)
     n.set(like(outs[0], x))
-    n.set(like(n.b.cast(outs[1], np.bool_), x), 1)
+    if n.wants(1):  # nothing is dropped in tests
+        n.set(like(n.b.cast(n.b.scale(n.b.op("fill_zeros_like", {"X": x}), 1.0, 1.0), np.bool_), x), 1)
 
 
 @reads("Round")
@@ -269,7 +311,14 @@ def clip(n: Node) -> None:
             n.fail(f"{name} must be a constant")
         else:
             bounds.append(float(given.const.reshape(-1)[0]))
-    if bounds[0] == 0.0 and bounds[1] == 6.0 and x.dtype.kind == "f":
+    if x.dtype.kind != "f":  # Fluid's clip makes floats of integers
+        made = x
+        for kind, i, bound in (("elementwise_max", 1, bounds[0]), ("elementwise_min", 2, bounds[1])):
+            if n.has(i):
+                made = n.b.binary(kind, made, constant(np.array([bound]).astype(x.dtype)))
+        n.set(like(made, x))
+        return
+    if bounds[0] == 0.0 and bounds[1] == 6.0:
         n.set(like(n.op("relu6", {"X": x}, {"threshold": 6.0}), x))
         return
     n.set(like(n.op("clip", {"X": x}, {"min": bounds[0], "max": bounds[1]}), x))
@@ -329,9 +378,10 @@ def prelu(n: Node) -> None:
 @reads("Softmax", "LogSoftmax", "Hardmax")
 def softmax(n: Node) -> None:
     x = n.x()
-    if n.type == "Hardmax":
-        n.fail("Hardmax")
     axis = n.axis(1 if n.opset < 13 else -1, x.rank)
+    if n.type == "Hardmax":
+        n.set(_hardmax(n, x, axis))
+        return
     if n.opset < 13 and axis != x.rank - 1:  # over all dims from the axis on
         flat = n.b.op("flatten2", {"X": x}, {"axis": axis})
         made = n.b.op("softmax", {"X": flat}, {"axis": -1})
@@ -340,3 +390,16 @@ def softmax(n: Node) -> None:
     else:
         made = n.op("softmax", {"X": x}, {"axis": axis})
     n.set(like(n.b.op("log", {"X": made}) if n.type == "LogSoftmax" else made, x))
+
+
+def _hardmax(n: Node, x: Tensor, axis: int) -> Tensor:
+    """1 where the first largest value along the axis stands."""
+    if n.opset < 13 and axis != x.rank - 1:
+        n.fail("Hardmax over several dims")
+    if x.shape[axis] < 0:
+        n.fail("Hardmax over a dim of unknown size")
+    at = n.b.op("arg_max", {"X": x}, {"axis": axis, "keepdims": False})
+    attrs = {"depth": x.shape[axis], "dtype": int(to_var_type("float32")), "allow_out_of_range": False}
+    hot = n.b.cast(n.b.op("one_hot_v2", {"X": at}, attrs), x.dtype)
+    last = x.rank - 1
+    return hot if axis == last else n.b.transpose(hot, [*range(axis), last, *range(axis, last)])

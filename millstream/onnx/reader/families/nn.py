@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from millstream.onnx.fold import LARGEST
@@ -96,15 +94,17 @@ def _lifted_filter(n: Node, w: Tensor) -> Tensor:
 
 @reads("ConvTranspose")
 def conv_transpose(n: Node) -> None:
-    x, w, rank = n.x(0), n.x(1), _spatial(n, 2)
+    x, w, rank = n.x(0), n.x(1), _spatial(n)
     kernel = list(w.shape[2:])
-    if n.attr("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
-        n.fail("auto_pad")
+    if len(kernel) != rank or min(kernel, default=0) <= 0:
+        n.fail(f"a filter of shape {list(w.shape)} over an input of {x.rank} dims")
     strides, dilations = _ints(n, "strides", [1] * rank), _ints(n, "dilations", [1] * rank)
-    pads = [int(p) for p in n.attr("pads", [0] * (2 * rank))]
-    extra, shape = [int(v) for v in n.attr("output_padding", [0] * rank)], n.attr("output_shape")
-    if shape:
-        n.fail("output_shape")
+    extra = _ints(n, "output_padding", [0] * rank)
+    pads = _transposed_pads(n, rank, [d * (k - 1) + 1 for d, k in zip(dilations, kernel)], strides, extra)
+    if rank == 1:
+        x, w = _lifted(n, x), _lifted_filter(n, w)
+        strides, dilations, extra, pads = [1, *strides], [1, *dilations], [0, *extra], [0, pads[0], 0, pads[1]]
+        rank = 2
     ends = [b - e for b, e in zip(pads[rank:], extra)]
     attrs = {"strides": strides, "dilations": dilations, "groups": int(n.attr("group", 1)), "output_size": []}
     paddings = [p for a, b in zip(pads[:rank], ends) for p in (a, b)]
@@ -116,8 +116,28 @@ def conv_transpose(n: Node) -> None:
         if max(ends) > 0:
             n.fail("output_padding that exceeds the padding in one dim and not in another")
         out = n.b.op("pad", {"X": out}, {"paddings": [0] * 4 + [p for e in ends for p in (0, -e)], "pad_value": 0.0})
-    assert kernel
-    n.set(add_bias(n, out, n.x(2)) if n.has(2) else out)
+    out = add_bias(n, out, n.x(2)) if n.has(2) else out
+    n.set(_lowered(n, out) if n.x().rank == 3 else out)
+
+
+def _transposed_pads(n: Node, rank: int, spans: list[int], strides: list[int], extra: list[int]) -> list[int]:
+    """Pads before and after each dim: given, or what makes the result as large as is asked for."""
+    auto, shape = n.attr("auto_pad", "NOTSET"), n.attr("output_shape")
+    if not shape and auto in ("NOTSET", ""):
+        return _ints(n, "pads", [0] * (2 * rank))
+    if not shape and auto == "VALID":
+        return [0] * (2 * rank)
+    if shape:
+        sizes, wanted = n.x().shape[2:], [int(v) for v in shape][-rank:]
+        if min(sizes) < 0 or len(wanted) != rank:
+            n.fail(f"output_shape {shape} for an image of shape {list(sizes)}")
+        total = [s * (i - 1) + e + span - w for s, i, e, span, w in zip(strides, sizes, extra, spans, wanted)]
+    else:  # as many pixels as strides fit
+        total = [span - s + e for span, s, e in zip(spans, strides, extra)]
+    if min(total) < 0:
+        n.fail(f"a result that is larger than the windows reach (auto_pad {auto}, output_shape {shape})")
+    less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+    return [*less, *more] if auto == "SAME_UPPER" else [*more, *less]
 
 
 @reads("MaxPool", "AveragePool")
@@ -135,9 +155,14 @@ def pool(n: Node) -> None:
     pads, algorithm = _pads(n, rank, kernel, strides, dilations)
     if rank == 1:
         x, kernel, strides, pads = _lifted(n, x), [1, *kernel], [1, *strides], [0, 0, *pads]
+    counted = n.type == "AveragePool" and bool(n.attr("count_include_pad", 0))
+    if counted and n.attr("ceil_mode", 0) and algorithm == "EXPLICIT":
+        # what lies beyond the padding does not count, which Fluid knows of images without padding only
+        x = n.b.op("pad", {"X": x}, {"paddings": [0] * 4 + pads, "pad_value": 0.0})
+        pads, counted = [0] * len(pads), False
     attrs = {
         "pooling_type": "max" if n.type == "MaxPool" else "avg", "ksize": kernel, "strides": strides,
-        "paddings": _plain(pads), "exclusive": not n.attr("count_include_pad", 0), "adaptive": False,
+        "paddings": _plain(pads), "exclusive": not counted, "adaptive": False,
         "global_pooling": False, "ceil_mode": bool(n.attr("ceil_mode", 0)), "padding_algorithm": algorithm,
     }  # fmt: skip
     out = n.op("pool3d" if rank == 3 else "pool2d", {"X": x}, attrs)
@@ -321,88 +346,6 @@ def gemm(n: Node) -> None:
 
 
 # ---- images ------------------------------------------------------------------------------------------------
-@reads("Resize", "Upsample")
-def resize(n: Node) -> None:
-    x, rank = n.x(), _spatial(n)
-    mode, where = n.attr("mode", "nearest"), n.attr("coordinate_transformation_mode", "half_pixel")
-    if n.type == "Upsample" or n.opset < 11:
-        where = "asymmetric"
-    if n.attr("antialias", 0) or n.attr("axes") or n.attr("exclude_outside", 0):
-        n.fail("antialias, axes or exclude_outside")
-    method, attrs = _method(n, mode, where, rank)
-    inputs, size_attrs = _resize_target(n, rank)
-    made = n.op(method, {"X": x, **inputs}, {**attrs, **size_attrs, "data_layout": "NCHW"})
-    made.shape = (*x.shape[:2], *made.shape[2:])
-    n.set(made)
-
-
-def _method(n: Node, mode: str, where: str, rank: int) -> tuple[str, dict[str, Any]]:
-    if rank not in (2, 3) or (rank == 3 and mode != "linear"):
-        n.fail(f"mode {mode} of {rank} spatial dims")
-    if mode == "nearest":
-        rounding = n.attr("nearest_mode", "round_prefer_floor")
-        old = n.type == "Upsample" or n.opset < 11
-        if where == "align_corners" and rounding in ("round_prefer_ceil", "round_prefer_floor"):
-            return "nearest_interp", {"interp_method": "nearest", "align_corners": True}
-        whole = _whole_scales(n)
-        # a whole factor reads the same pixel whether half pixels are rounded or whole ones cut
-        if (where == "asymmetric" and (rounding == "floor" or old)) or (
-            whole and where == "half_pixel" and rounding.startswith("round")
-        ):
-            return "nearest_interp", {"interp_method": "nearest", "align_corners": False}
-        n.fail(f"nearest with coordinate_transformation_mode {where} and nearest_mode {rounding}")
-    name = {"linear": "trilinear" if rank == 3 else "bilinear", "cubic": "bicubic"}.get(mode)
-    if name is None:
-        n.fail(f"mode {mode}")
-    if mode == "cubic" and abs(float(n.attr("cubic_coeff_a", -0.75)) + 0.75) > 1e-6:
-        n.fail("cubic_coeff_a other than -0.75")
-    modes = {"align_corners": (True, 1), "half_pixel": (False, 0), "pytorch_half_pixel": (False, 0),
-             "asymmetric": (False, 1)}  # fmt: skip
-    if where not in modes or (mode == "cubic" and where == "asymmetric"):
-        n.fail(f"{mode} with coordinate_transformation_mode {where}")
-    corners, align = modes[where]
-    return f"{name}_interp", {"interp_method": name, "align_corners": corners, "align_mode": align}
-
-
-def _whole_scales(n: Node) -> bool:
-    at = 1 if n.type == "Upsample" or n.opset < 11 else 2
-    scales = n.maybe(at)
-    if scales is None or scales.const is None or scales.const.size == 0:
-        return False
-    return all(float(s) == int(s) and s >= 1 for s in scales.const.reshape(-1))
-
-
-def _resize_target(n: Node, rank: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(inputs, attributes) that say the output size."""
-    old = n.type == "Upsample" or n.opset < 11
-    names = ["out_d", "out_h", "out_w"][3 - rank :]
-    sizes = None if old else n.maybe(3)
-    if sizes is not None and sizes.shape != (0,):
-        known = sizes.parts()
-        if known is not None and all(isinstance(v, int) for v in known[2:]):
-            return {}, dict(zip(names, [int(v) for v in known[2:]]))  # type: ignore[arg-type]
-        tail = n.b.op("slice", {"Input": sizes}, {"axes": [0], "starts": [2], "ends": [2 + rank]})
-        return {"OutSize": n.b.cast(tail, np.int32)}, dict.fromkeys(names, -1)
-    scales = n.maybe(1 if old else 2)
-    if scales is None and old and n.attr("scales"):
-        scales = n.constant(n.attr("scales"), np.float32)
-    if scales is None or scales.const is None:
-        n.fail("scales must be constants (or sizes be given)")
-    factors = [float(s) for s in scales.const.reshape(-1)]
-    if len(factors) != rank + 2 or factors[:2] != [1.0, 1.0]:
-        n.fail(f"scales {factors} for an input of {rank + 2} dims")
-    x = n.x()
-    if min(x.shape[2:]) > 0:
-        return {}, {k: int(np.floor(s * f)) for k, s, f in zip(names, x.shape[2:], factors[2:])}
-    if len(set(factors[2:])) == 1:
-        return {}, {"scale": factors[2]}
-    parts = []
-    for i, f in enumerate(factors[2:]):
-        size = n.b.cast(n.b.dim(x, i + 2), np.float32)
-        parts.append(n.b.cast(n.b.op("floor", {"X": n.b.scale(size, f)}), np.int32))
-    return {"SizeTensor": parts}, dict.fromkeys(names, -1)
-
-
 @reads("GridSample")
 def grid_sample(n: Node) -> None:
     mode = n.attr("mode", "bilinear")

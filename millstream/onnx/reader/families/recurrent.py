@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from millstream.ir.types import VarType, to_var_type
 from millstream.onnx.reader.node import Node, reads
 from millstream.onnx.reader.values import Tensor, constant
 
+Step = Callable[[Tensor, Tensor], Tensor]
 _ACTIVATIONS = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "affine": "identity"}
 
 
@@ -207,15 +209,7 @@ def gru(n: Node) -> None:
 def _stepwise(n: Node, seq: Sequences, side: Side, k: int, sides: int) -> Tensor:
     """A GRU that applies the recurrent weight before the reset gate (torch's): step by step, by a recurrent operator."""
     b, d = n.b, side.r.shape[1]
-    if n.has(4):
-        n.fail("linear_before_reset with sequence_lens")
-    x = n.x(0)
-    flipped = b.op("flip", {"X": x}, {"dims": [0]}) if side.reverse else x
-    w = _weight(n, side.w.T, "w")
     bias = np.concatenate([side.b[0] + np.concatenate([side.b[1][: 2 * d], np.zeros(d, side.b.dtype)])])
-    gates = b.op("mul", {"X": flipped, "Y": w}, {"x_num_col_dims": 2, "y_num_col_dims": 1})
-    gates = b.op("elementwise_add", {"X": gates, "Y": _weight(n, bias, "b")}, {"axis": -1})
-    h0 = _state(n, 5, k, sides) or _zeros(n, seq, d)
     r, rb = _weight(n, side.r.T, "r"), _weight(n, side.b[1][2 * d :], "rb")
 
     def step(now: Tensor, h: Tensor) -> Tensor:
@@ -229,7 +223,34 @@ def _stepwise(n: Node, seq: Sequences, side: Side, k: int, sides: int) -> Tensor
         c = b.op(side.names[1], {"X": b.binary("elementwise_add", xh, b.binary("elementwise_mul", reset, inner))})
         return b.binary("elementwise_add", c, b.binary("elementwise_mul", z, b.binary("elementwise_sub", h, c)))
 
+    return _by_steps(n, seq, side, _state(n, 5, k, sides) or _zeros(n, seq, d), bias, step)
+
+
+def _by_steps(n: Node, seq: Sequences, side: Side, h0: Tensor, bias: np.ndarray[Any, Any], step: Step) -> Tensor:
+    """The states of a recurrence over W x + bias by a recurrent operator; what comes after a sequence's end is not kept."""
+    b, x = n.b, n.x(0)
+    if side.reverse:  # each sequence from its own end
+        x = _padded(n, b.op("sequence_reverse", {"X": seq.rows}), seq)
+    gates = b.op("mul", {"X": x, "Y": _weight(n, side.w.T, "w")}, {"x_num_col_dims": 2, "y_num_col_dims": 1})
+    gates = b.op("elementwise_add", {"X": gates, "Y": _weight(n, bias, "b")}, {"axis": -1})
     hidden = n.walker.steps(n, gates, h0, step)
-    if side.reverse:
-        hidden = b.op("flip", {"X": hidden}, {"dims": [0]})
-    return b.op("sequence_unpad", {"X": b.transpose(hidden, [1, 0, 2]), "Length": seq.lengths})
+    rows = b.op("sequence_unpad", {"X": b.transpose(hidden, [1, 0, 2]), "Length": seq.lengths})
+    return b.op("sequence_reverse", {"X": rows}) if side.reverse else rows
+
+
+@reads("RNN")
+def rnn(n: Node) -> None:
+    """h = activation(W x + R h + b)."""
+    b, sides, seq = n.b, _sides(n, 1, ["tanh"]), _sequences(n)
+    hiddens = []
+    for k, side in enumerate(sides):
+        r = _weight(n, side.r.T, "r")
+
+        def step(now: Tensor, h: Tensor, r: Tensor = r, kind: str = side.names[0]) -> Tensor:
+            back = b.op("mul", {"X": h, "Y": r}, {"x_num_col_dims": 1, "y_num_col_dims": 1})
+            made = b.binary("elementwise_add", now, back)
+            return made if kind == "identity" else b.op(kind, {"X": made})
+
+        h0 = _state(n, 5, k, len(sides)) or _zeros(n, seq, side.r.shape[1])
+        hiddens.append(_by_steps(n, seq, side, h0, side.b.sum(0), step))
+    _results(n, hiddens, sides, seq, None)

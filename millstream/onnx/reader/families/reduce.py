@@ -18,8 +18,11 @@ _AFTER = {"ReduceL2": "sqrt", "ReduceLogSum": "log", "ReduceLogSumExp": "log"}
 def reduce(n: Node) -> None:
     x, axes, keep = n.x(), n.axes(), bool(n.attr("keepdims", 1))
     if (axes is not None and not axes) or (axes is None and n.attr("noop_with_empty_axes", 0)):
-        if n.attr("noop_with_empty_axes", 0):
-            n.set(x)
+        if n.attr("noop_with_empty_axes", 0):  # sums of one
+            y = n.b.op(_BEFORE[n.type], {"X": x}) if n.type in _BEFORE else x
+            made = n.b.op(_AFTER[n.type], {"X": y}) if n.type in _AFTER else y
+            made.shape = x.shape
+            n.set(made)
             return
         axes = None
     wanted = sorted({a % max(x.rank, 1) for a in axes}) if axes is not None else list(range(x.rank))

@@ -223,84 +223,6 @@ def split(n: Node) -> None:
         n.set(part, i)
 
 
-@reads("Slice")
-def slice_(n: Node) -> None:
-    x = n.x()
-    if n.opset < 10:
-        starts, ends = n.need("starts"), n.need("ends")
-        axes, steps = n.attr("axes", list(range(len(starts)))), [1] * len(starts)
-    else:
-        known = [n.maybe(i) for i in range(1, 5)]
-        if known[0] is None or known[1] is None:
-            n.fail("starts and ends are missing")
-        if any(t is not None and t.const is None for t in known):
-            n.set(_dynamic_slice(n, x, known))
-            return
-        starts, ends = n.ints(1, "starts"), n.ints(2, "ends")
-        axes = n.ints(3, "axes") if n.has(3) else list(range(len(starts)))
-        steps = n.ints(4, "steps") if n.has(4) else [1] * len(starts)
-    n.set(sliced(n, x, [int(a) % max(x.rank, 1) for a in axes], starts, ends, steps))
-
-
-def known_numbers(parts: list[Element], dtype: Any) -> Tensor | None:
-    """A constant, where every number of an integer vector is known."""
-    if any(not isinstance(p, int) or isinstance(p, Dim) for p in parts):
-        return None
-    return constant(np.array(parts, dtype))
-
-
-def _short(v: Any) -> int:
-    return int(max(min(int(v), _END), -_END))
-
-
-def sliced(n: Node, x: Tensor, axes: list[int], starts: Any, ends: Any, steps: Any) -> Tensor:
-    """A slice by numbers."""
-    starts, ends = [_short(v) for v in starts], [_short(v) for v in ends]
-    if not len(axes) == len(starts) == len(ends) == len(steps):
-        n.fail("starts, ends, axes and steps are not as many")
-    parts = x.parts() if x.rank == 1 and axes == [0] else None
-    if parts is not None:
-        known = known_numbers(parts[starts[0] : ends[0] : int(steps[0])], x.dtype)
-        if known is not None:
-            return known
-    if all(s == 1 for s in steps):
-        made = n.op("slice", {"Input": x}, {"axes": axes, "starts": starts, "ends": ends})
-    else:
-        made = x
-        for a, s, e, step in zip(axes, starts, ends, steps):
-            if step < 0 and s in (-1, _END) and e <= -_END and step == -1:
-                made = n.b.op("flip", {"X": made}, {"dims": [a]}, hint=n.hint)
-            elif step > 0:
-                attrs = {"axes": [a], "starts": [s], "ends": [e], "strides": [int(step)]}
-                made = n.b.op("strided_slice", {"Input": made}, attrs, hint=n.hint)
-            else:
-                n.fail(f"a slice from {s} to {e} in steps of {step}")
-    if parts is not None:
-        made.elements = parts[starts[0] : ends[0] : int(steps[0])]
-    return made
-
-
-def _dynamic_slice(n: Node, x: Tensor, known: list[Tensor | None]) -> Tensor:
-    starts, ends, axes, steps = known
-    assert starts is not None and ends is not None
-    if steps is not None and (steps.const is None or (steps.const != 1).any()):
-        n.fail("a slice with steps between bounds that are computed")
-    count = starts.shape[0]
-    if count < 0:
-        n.fail("the number of sliced axes is not known")
-    where = list(range(count)) if axes is None else [int(a) % x.rank for a in n.ints(3, "axes")]
-
-    def listed(t: Tensor) -> list[Tensor]:
-        return [n.b.cast(n.b.op("slice", {"Input": t}, {"axes": [0], "starts": [i], "ends": [i + 1]}), np.int32)
-                for i in range(count)]  # fmt: skip
-
-    inputs = {"Input": x, "StartsTensorList": listed(starts), "EndsTensorList": listed(ends)}
-    attrs = {"axes": where, "starts": [0] * count, "ends": [0] * count, "infer_flags": [-1] * count}
-    made = n.op("slice", inputs, attrs)
-    made.shape = tuple(-1 if i in where else d for i, d in enumerate(x.shape))
-    return made
-
-
 @reads("Gather")
 def gather(n: Node) -> None:
     x, index = n.x(0), n.x(1)
@@ -354,18 +276,39 @@ def _as_dims(n: Node, x: Tensor, shape: Sequence[int], dims: list[Tensor]) -> Te
     return made
 
 
+def _counted_from_front(n: Node, index: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Positions, of which negative ones count from the end of the dims at `axes` ([…, axes] where there are several)."""
+    sizes = [n.b.dim(x, a) for a in axes]
+    known = [d.const for d in sizes]
+    if index.const is not None and not (index.const < 0).any():
+        return index
+    if index.const is not None and all(k is not None for k in known):
+        whole = np.concatenate([k for k in known if k is not None])
+        return constant(np.where(index.const < 0, index.const + whole, index.const))
+    index = n.b.cast(index, np.int64)
+    zero = constant(np.array([0], np.int64))
+    below = n.b.cast(n.b.op("less_than", {"X": index, "Y": zero}, {"axis": -1}), np.int64)
+    whole = n.b.op("concat", {"X": sizes}, {"axis": 0}) if len(sizes) > 1 else sizes[0]
+    made = n.b.binary("elementwise_add", index, n.b.binary("elementwise_mul", below, whole))
+    made.shape = index.shape
+    return made
+
+
 @reads("GatherND")
 def gather_nd(n: Node) -> None:
     if n.attr("batch_dims", 0):
         n.fail("batch_dims")
-    n.set(n.op("gather_nd", {"X": n.x(0), "Index": n.x(1)}, {}))
+    x, index = n.x(0), n.x(1)
+    if not 0 < index.shape[-1] <= x.rank:
+        n.fail(f"positions of shape {list(index.shape)} in a tensor of {x.rank} dims")
+    n.set(n.op("gather_nd", {"X": x, "Index": _counted_from_front(n, index, x, range(index.shape[-1]))}, {}))
 
 
 @reads("GatherElements")
 def gather_elements(n: Node) -> None:
     """Along one axis: the other positions are spelled out, then it is a gather_nd."""
-    x, index = n.x(0), n.b.cast(n.x(1), np.int64)
-    axis = n.axis(0, x.rank)
+    x, axis = n.x(0), n.axis(0, n.x(0).rank)
+    index = _counted_from_front(n, n.b.cast(n.x(1), np.int64), x, [axis])
     if x.rank == 2 and axis == 1:
         n.set(n.op("index_sample", {"X": x, "Index": index}, {}))
         return
@@ -397,8 +340,8 @@ def _range(n: Node, count: Tensor) -> Tensor:
 
 @reads("ScatterElements", "Scatter")
 def scatter_elements(n: Node) -> None:
-    x, index, updates = n.x(0), n.b.cast(n.x(1), np.int64), n.x(2)
-    axis = n.axis(0, x.rank)
+    x, updates, axis = n.x(0), n.x(2), n.axis(0, n.x(0).rank)
+    index = _counted_from_front(n, n.b.cast(n.x(1), np.int64), x, [axis])
     places = element_places(n, index, axis)
     kind = n.attr("reduction", "none")
     n.set(scattered(n, x, places, updates, kind))
@@ -406,7 +349,11 @@ def scatter_elements(n: Node) -> None:
 
 @reads("ScatterND")
 def scatter_nd(n: Node) -> None:
-    n.set(scattered(n, n.x(0), n.b.cast(n.x(1), np.int64), n.x(2), n.attr("reduction", "none")))
+    x, places = n.x(0), n.b.cast(n.x(1), np.int64)
+    if not 0 < places.shape[-1] <= x.rank:
+        n.fail(f"positions of shape {list(places.shape)} in a tensor of {x.rank} dims")
+    places = _counted_from_front(n, places, x, range(places.shape[-1]))
+    n.set(scattered(n, x, places, n.x(2), n.attr("reduction", "none")))
 
 
 def scattered(n: Node, x: Tensor, places: Tensor, updates: Tensor, kind: str) -> Tensor:
@@ -480,35 +427,6 @@ def tile(n: Node) -> None:
     n.set(made)
 
 
-@reads("Pad")
-def pad(n: Node) -> None:
-    x, mode = n.x(), n.attr("mode", "constant")
-    pads = n.ints(1, "pads") if n.has(1) else [int(p) for p in n.attr("pads", [])]
-    if n.has(3):
-        axes = [a % x.rank for a in n.ints(3, "axes")]
-        whole = [0] * (2 * x.rank)
-        for i, a in enumerate(axes):
-            whole[a], whole[x.rank + a] = pads[i], pads[len(axes) + i]
-        pads = whole
-    if len(pads) != 2 * x.rank:
-        n.fail(f"pads must have {2 * x.rank} numbers, received {pads}")
-    value = float(n.const(2, "the padding value").reshape(-1)[0]) if n.has(2) else float(n.attr("value", 0.0))
-    before, after = pads[: x.rank], pads[x.rank :]
-    if min(pads) < 0:
-        ends = [_END if a >= 0 else a for a in after]
-        axes = [i for i in range(x.rank) if before[i] < 0 or after[i] < 0]
-        x = sliced(n, x, axes, [max(-before[i], 0) for i in axes], [ends[i] for i in axes], [1] * len(axes))
-        before, after = [max(p, 0) for p in before], [max(p, 0) for p in after]
-    if mode == "constant":
-        paddings = [p for pair in zip(before, after) for p in pair]
-        n.set(n.op("pad", {"X": x}, {"paddings": paddings, "pad_value": value}))
-        return
-    if mode not in ("reflect", "edge") or x.rank != 4 or any(before[:2]) or any(after[:2]):
-        n.fail(f"mode {mode} for a tensor of {x.rank} dims with pads {pads}")
-    attrs = {"paddings": [before[2], after[2], before[3], after[3]], "mode": mode, "data_format": "NCHW"}
-    n.set(n.op("pad2d", {"X": x}, attrs))
-
-
 @reads("Range")
 def range_(n: Node) -> None:
     ends = [n.b.reshape(t, [1]) if t.scalar and t.const is not None else t for t in n.xs()]
@@ -562,7 +480,10 @@ def one_hot(n: Node) -> None:
     depth = int(n.const(1, "depth").reshape(-1)[0])
     axis = n.axis(-1, index.rank + 1)
     attrs = {"depth": depth, "dtype": int(to_var_type("float32")), "allow_out_of_range": True}
-    hot = n.b.op("one_hot_v2", {"X": n.b.cast(index, np.int64)}, attrs)
+    index = n.b.cast(index, np.int64)
+    zero = constant(np.array([0], np.int64))
+    below = n.b.scale(n.b.cast(n.b.op("less_than", {"X": index, "Y": zero}, {"axis": -1}), np.int64), depth)
+    hot = n.b.op("one_hot_v2", {"X": n.b.binary("elementwise_add", index, below)}, attrs)
     hot.shape = (*index.shape, depth)
     off, on = (float(v) for v in values)
     out = n.b.cast(n.b.scale(hot, on - off, off), values.dtype)
@@ -592,9 +513,9 @@ def space_to_depth(n: Node) -> None:
 @reads("EyeLike")
 def eye_like(n: Node) -> None:
     x = n.x()
-    if x.rank != 2 or min(x.shape) <= 0 or x.shape[0] * x.shape[1] > LARGEST or n.attr("k", 0):
+    if x.rank != 2 or min(x.shape) <= 0 or x.shape[0] * x.shape[1] > LARGEST:
         n.fail(f"an input of shape {list(x.shape)}")
     kind = n.source.dtype(int(n.attr("dtype", 0)), "dtype") if n.attr("dtype") else x.dtype
-    n.set(constant(np.eye(*x.shape, dtype=kind)))
+    n.set(constant(np.eye(x.shape[0], x.shape[1], k=int(n.attr("k", 0)), dtype=kind)))
 
 
