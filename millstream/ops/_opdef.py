@@ -258,7 +258,8 @@ def op(
             `amp_slots`: the only slots that it may touch, `amp_bfloat16=`: the same for bfloat16 alone; `captured=`: the
             kernel that whole-step capture compiles in place of this one (same call form, tensors only, changes nothing in
             place); `draws=True`: `ctx` is
-            asked for generators only; `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
+            asked for generators only; `part_of=`: the input slot of which the result is a part (ops/_parts.py);
+            `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
             reads as much as it gives out, both for profiles; `shares=True`: an output may lie in the memory of an input (a
             view, or the input itself), which matters where that is updated in place later.
     """

@@ -87,6 +87,7 @@ class VarBase:
     _cleared = False  # clear_gradient() was called on a dense gradient: it reads as zeros
     _lod: LoD = NO_LOD
     _ivar: Any = None
+    _whole: Any = None  # the value as one that parts were taken of (ops/_parts.py)
     persistable = False
     error_clip: Any = None
     trainable = True

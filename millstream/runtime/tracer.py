@@ -21,6 +21,7 @@ from millstream.ir.types import AttrType
 from millstream.ops._grad import differentiable
 from millstream.ops._infer import coerce_value, lod_sources
 from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef
+from millstream.ops._parts import WORTH, Whole
 from millstream.ops._values import NO_LOD, LoD, Ragged, SelectedRows
 from millstream.runtime.eager import RESULTS, ParamBase, VarBase
 from millstream.runtime.place import CPUPlace, Place
@@ -52,6 +53,7 @@ class _CallPlan:
             n: (s, None if s.is_dtype else _AS_IT_IS.get(s.type)) for n, s in definition.attrs.items()
         }
         self.shares = bool(definition.extra.get("shares"))
+        self.part_of = definition.extra.get("part_of")
         self.reserved = definition.reserved & {"rng", "device", "counts", "want", "ctx", "aliased", "names", "state"}
 
 
@@ -164,6 +166,8 @@ class EagerTracer:
             kernel = plan.kernel
             if wants_grad:
                 kernel = plan.sparse_bridge if plan.sparse_bridge and kwargs.get("is_sparse") else plan.bridge
+                if plan.part_of is not None:
+                    kernel = _of_whole(kernel, ins[plan.part_of][0])
             if torch.is_grad_enabled() is wants_grad or not (wants_grad or stop_gradient or not self.has_grad):
                 result = kernel(*args, **kwargs)
             else:
@@ -278,6 +282,17 @@ def _apart(plan: _CallPlan, ins: dict[str, list[VarBase]], args: list[Any], want
                 else:
                     args[k] = new
     return args
+
+
+def _of_whole(kernel: Any, var: VarBase) -> Any:
+    """`kernel` as one that takes a part of `var`; itself where autograd's own way is no worse."""
+    t = var._ivar
+    if not isinstance(t, torch.Tensor) or t.numel() < WORTH or not t.requires_grad or not torch.is_grad_enabled():
+        return kernel
+    if var._whole is None or var._whole.tensor is not t:
+        var._whole = Whole(t)
+    whole = var._whole
+    return lambda _, *args, **kwargs: whole.part(kernel, args, kwargs)
 
 
 def _fill(

@@ -82,6 +82,7 @@ def _axis0_stays(shape, attrs, ins):
     lod=keep_lod_if(_axis0_stays, "Input"),
     nodiff=_SLICE_NODIFF,
     traceable=True,
+    part_of="Input",
     amp="gray",
 )
 def slice_(
