@@ -84,7 +84,7 @@ class Emitter:
         self.options = options
         self.make_body = make_body
         self.lines: list[str] = []
-        self.constants: dict[str, Any] = {"Ragged": Ragged, "BlockFrame": BlockFrame}
+        self.constants: dict[str, Any] = {"Ragged": Ragged, "BlockFrame": BlockFrame, "copy": torch.Tensor.clone}
         self.op_of_line: dict[int, Operator] = {}
         self.local: dict[str, str] = {}  # variable name -> number of its local, once it has a value
         self.has_lod: set[str] = set()
@@ -243,7 +243,7 @@ class Emitter:
             # an optional state that the operator itself writes (random_crop's seed) is unset before the first run
             value = self.read(name, op, slot.optional and name in op.output_arg_names)
             if name in self.copied.get(i, ()):
-                value = f"ctx.copy({value})"
+                value = f"copy({value})"
             parts.append(f"Ragged({value}, {self.lod(name)})" if slot.ragged and value != "None" else value)
         if slot.many:
             return "[" + ", ".join(parts) + "]"
@@ -400,7 +400,7 @@ class Emitter:
         for name in present:
             self.read(name, op)
         copied = self.copied.get(i, ())
-        env = ", ".join(f"{n!r}: ctx.copy({self.v(n)})" if n in copied else f"{n!r}: {self.v(n)}" for n in present)
+        env = ", ".join(f"{n!r}: copy({self.v(n)})" if n in copied else f"{n!r}: {self.v(n)}" for n in present)
         lods = "{" + ", ".join(f"{n!r}: {self.lod(n)}" for n in present if n in self.has_lod) + "}"
         writes = [n for n in walk.writes_of(op) if n != EMPTY_VAR] if not is_grad else op.output_arg_names
         tape = i in self.pairing.taped

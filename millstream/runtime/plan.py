@@ -64,10 +64,6 @@ class Context:
         return value if value is held or not isinstance(value, torch.Tensor) else value.clone()
 
     @staticmethod
-    def copy(value: Any) -> Any:
-        return rebuild(value, torch.Tensor.clone)
-
-    @staticmethod
     def detach(value: Any) -> Any:
         return rebuild(value, torch.Tensor.detach)
 
