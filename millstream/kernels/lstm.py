@@ -84,7 +84,7 @@ def forward(x, bias, w, starts, lengths, reverse, gates, cell, cell_act, hidden,
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def row_back(dh_here, dh_late, g, c, before, ca, dc, dg, dx, peep, dpeep, clip, codes):
+def row_back(dh_here, dh_late, g, c, before, ca, dc, dg, dx, peep, dpeep, clip, lanes, codes):
     """One row backwards.
 
     Args:
@@ -92,6 +92,7 @@ def row_back(dh_here, dh_late, g, c, before, ca, dc, dg, dx, peep, dpeep, clip, 
         dc: the cell's gradient from the step after; becomes that for the step before.
         before: the cell of the step before.
         clip: cells at +-clip get no gradient when it is positive.
+        lanes: the first of so many cells decides that for all of them.
         dg, dx: receive the gradients of the pre-activations.
     """
     d = len(c)
@@ -113,7 +114,7 @@ def row_back(dh_here, dh_late, g, c, before, ca, dc, dg, dx, peep, dpeep, clip, 
             dc[j] += dcandidate[j]
     if clip > 0:
         for j in range(d):
-            dc[j] = dc[j] if -clip < c[j] < clip else dc[j] * 0
+            dc[j] = dc[j] if -clip < c[j - j % lanes] < clip else dc[j] * 0
     for j in range(d):
         v = dc[j]
         dcandidate[j] = v * gi[j]
@@ -173,7 +174,7 @@ def backward(
                 before = cell[i + back] if t else c_first[r]
                 row_back(
                     dhidden[i], dh_now[r], gates[i], cell[i], before, cell_act[i], dc_now[r], dgates[r], dx[i], peep, dpeep,
-                    clip, codes,
+                    clip, 1, codes,
                 )  # fmt: skip
             else:
                 go, dxo = gates[i, 3 * d :], dx[i, 3 * d :]

@@ -70,7 +70,7 @@ def _linear_back(d_here, d_late, y, clip, code, kept, out):
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def backward(
     dprojection, w, proj, starts, lengths, reverse, gates, cell, cell_act, projection, c_first, dr_now, dc_now, dh_now,
-    dgates, dlinear, dx, peep, dpeep, clip, proj_clip, codes, whole,
+    dgates, dlinear, dx, peep, dpeep, clip, lanes, proj_clip, codes, whole,
 ):  # fmt: skip
     """All steps backwards.
 
@@ -79,6 +79,7 @@ def backward(
         proj: panels of the transposed projection, [P, D].
         dr_now: [sequences + 1, padded P], zeros; dc_now: [sequences, D], zeros; become the initial states' gradients.
         dh_now: [sequences + 1, padded D], zeros.
+        lanes: see lstm.row_back.
         dgates: room, [sequences, padded 4D or D]; dlinear: receives the projection's pre-activation gradients, [rows, P].
     """
     d, p = cell.shape[1], projection.shape[1]
@@ -98,7 +99,7 @@ def backward(
                 before = cell[i + back] if t else c_first[r]
                 row_back(
                     zeros, dh_now[r], gates[i], cell[i], before, cell_act[i], dc_now[r], dgates[r], dx[i], peep, dpeep, clip,
-                    codes,
+                    lanes, codes,
                 )  # fmt: skip
             else:
                 go, dxo = gates[i, 3 * d :], dx[i, 3 * d :]

@@ -160,6 +160,25 @@ def test_lstmp_clips_cells_and_projections():
     assert np.abs(np.asarray(found["Projection"])).max() <= 0.125
 
 
+@pytest.mark.parametrize("clip", [0.0, 5.0, 0.15])
+def test_lstmp_first_of_eight_cells_decides_whether_a_limit_cuts_the_gradient(clip):
+    """As PaddlePaddle 1.8.5 does on CPUs with AVX; without a limit it cuts all."""
+    width = 16
+    x = fluid.data("x", [None, 4 * width], lod_level=1)
+    x.stop_gradient = False
+    kept, cells = fluid.layers.dynamic_lstmp(x, 4 * width, 3, use_peepholes=False, cell_clip=clip or None)
+    gradient = fluid.gradients([fluid.layers.reduce_sum(kept)], [x])[0]
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    data = np.random.RandomState(1).randn(12, 4 * width).astype("float32")
+    feed = {"x": fluid.create_lod_tensor(data, [[1] * 12], fluid.CPUPlace())}
+    found, cell = (np.array(t) for t in exe.run(feed=feed, fetch_list=[gradient, cells], return_numpy=False))
+    blocks = np.abs(found[:, :width].reshape(12, 2, 8)).max(2) > 0
+    first = np.abs(cell.reshape(12, 2, 8)[:, :, 0])
+    np.testing.assert_array_equal(blocks, first < clip)
+    assert {0.0: 0, 5.0: 24}.get(clip, blocks.sum()) == blocks.sum()
+
+
 @pytest.mark.parametrize("origin", [False, True])
 @pytest.mark.parametrize("activation", [0, 1, 2])
 def test_gru_unit_gradient(origin, activation):

@@ -117,10 +117,15 @@ def lstmp_grad(
     is_reverse: bool = False, cell_clip: float = 0.0, proj_clip: float = 0.0, gate_activation: str = "sigmoid",
     cell_activation: str = "tanh", candidate_activation: str = "tanh", proj_activation: str = "tanh", want,
 ):
-    """Backpropagation through time; clipped values get no gradient, and like Fluid it ignores Cell's gradient."""
+    """Backpropagation through time; clipped values get no gradient, and like Fluid it ignores Cell's gradient.
+
+    Fluid's vectorised kernels (see drops_state_gradient) compare the first of 8 cells with cell_clip and drop the gradient
+    of all: of none where it lies inside, and, as they don't ask whether there is a limit, of every one without.
+    """
     offsets = x.lod[-1]
     d, p = proj.shape
-    whole = not drops_state_gradient(hidden, d)
+    as_vectors = drops_state_gradient(hidden, d)
+    whole = cell_clip > 0 or not as_vectors
     start = 0 if whole else 3 * d  # the first column of gates that a gradient reaches
     dx = torch.empty_like(gates) if whole else torch.zeros_like(gates)
     dlinear = torch.empty_like(projection, memory_format=torch.contiguous_format)
@@ -130,7 +135,7 @@ def lstmp_grad(
     given = array(gates), array(cell), array(cell_act), array(projection)
     dprojection_, dlinear_, dx_ = array(dprojection), dlinear.numpy(), dx.numpy()
     dtype = dx_.dtype
-    settings = dtype.type(cell_clip), dtype.type(proj_clip)
+    settings = dtype.type(cell_clip), 8 if as_vectors else 1, dtype.type(proj_clip)
     acts = _codes(gate_activation, cell_activation, candidate_activation, proj_activation)
     shares = batches(offsets, d * p + (4 * d - start) * p)
     calls = []
