@@ -278,10 +278,10 @@ def _as_dims(n: Node, x: Tensor, shape: Sequence[int], dims: list[Tensor]) -> Te
 
 def _counted_from_front(n: Node, index: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
     """Positions, of which negative ones count from the end of the dims at `axes` ([…, axes] where there are several)."""
-    sizes = [n.b.dim(x, a) for a in axes]
-    known = [d.const for d in sizes]
     if index.const is not None and not (index.const < 0).any():
         return index
+    sizes = [_size(n, x, a) for a in axes]
+    known = [d.const for d in sizes]
     if index.const is not None and all(k is not None for k in known):
         whole = np.concatenate([k for k in known if k is not None])
         return constant(np.where(index.const < 0, index.const + whole, index.const))
@@ -292,6 +292,13 @@ def _counted_from_front(n: Node, index: Tensor, x: Tensor, axes: Sequence[int]) 
     made = n.b.binary("elementwise_add", index, n.b.binary("elementwise_mul", below, whole))
     made.shape = index.shape
     return made
+
+
+def _size(n: Node, x: Tensor, axis: int) -> Tensor:
+    """One dim, [1]; also of a value of which not even the rank is known (made of a shape that is computed)."""
+    if axis < x.rank:
+        return n.b.dim(x, axis)
+    return n.b.op("slice", {"Input": n.b.dims(x)}, {"axes": [0], "starts": [axis], "ends": [axis + 1]})
 
 
 @reads("GatherND")
