@@ -95,6 +95,19 @@ def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.elementwise_add(layers.mean(first), layers.mean(many)))
 
 
+def _brain_filters(fluid: Any, feed: Feed) -> list[Any]:
+    """The same in bfloat16."""
+    layers, means = fluid.layers, []
+    for name, width, size in (("x", WIDTH, 64), ("y", 128, 16)):
+        out = layers.cast(_dense(fluid, feed, name, [1, width, size, size]), "bfloat16")
+        filters = layers.cast(_dense(fluid, feed, f"{name}_filters", [width, width, 3, 3]), "bfloat16")
+        result = out.block.create_var(name=f"{name}_out", dtype="bfloat16")
+        attrs = {"strides": [1, 1], "paddings": [1, 1], "dilations": [1, 1], "groups": 1}
+        out.block.append_op("conv2d", {"Input": out, "Filter": filters}, {"Output": result}, attrs)
+        means.append(layers.mean(layers.cast(result, "float32")))
+    return _trained(fluid, layers.elementwise_add(*means))
+
+
 def _resized(fluid: Any, feed: Feed) -> list[Any]:
     x = fluid.layers.fc(_dense(fluid, feed, "x", [1, 4, 9, 9]), 4 * 81)
     return _trained(fluid, fluid.layers.resize_bilinear(fluid.layers.reshape(x, [1, 4, 9, 9]), [129, 129]))
@@ -222,7 +235,8 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
-    "small filters": _small_filters, "resizing": _resized, "sequences": _sequences, "metrics, top-k, hash": _metrics,
+    "small filters": _small_filters, "small filters in bfloat16": _brain_filters, "resizing": _resized,
+    "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
     "products of few rows": _products, "products of many rows": _many_products,
     "products in bfloat16": _brain_products, "losses over many classes": _many_classes,

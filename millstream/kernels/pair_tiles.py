@@ -34,11 +34,11 @@ def width_of(j, n):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pair_rows(pb, sb, depth, width, out, nothing):
-    """Pairs of rows side by side: [depth, width] -> [depth / 2][width][2]; an odd last row is paired with `nothing`, zeros."""
+def pair_rows(pb, sb, depth, width, out, zeros):
+    """Pairs of rows side by side: [depth, width] -> [depth / 2][width][2]; an odd last row is paired with zeros."""
     for k in range(0, depth, 2):
         first = pb + k * sb * 2
-        second = first + sb * 2 if k + 1 < depth else nothing
+        second = first + sb * 2 if k + 1 < depth else zeros
         for j in range(0, width, LANES):
             interleave(first + j * 2, second + j * 2, out + (k // 2 * width + j) * 4)
 
@@ -127,20 +127,30 @@ def _block_over_rows(pa, sa, pb, sb, m, k, n, po, so, room, zeros):
     start = 0
     while start < m:
         rows = min(slab, m - start)
-        pairs, last = (rows + 1) // 2, start + rows == m
-        for i in range(0, k, LANES):
-            pair_rows(pa + (start * sa + i) * 2, sa, rows, LANES, room + i * pairs * 4, zeros)
-        j = 0
-        while j < n:
-            width = width_of(j, n)
-            pair_rows(pb + (start * sb + j) * 2, sb, rows, width, panel, zeros)
-            _slab_product(room, k, panel, width, pairs, sums + j * 4, n, po + j * 2, so, start == 0, last, zeros)
-            j += width
+        slab_over_rows(
+            pa + start * sa * 2, sa, pb + start * sb * 2, sb, rows, k, n, room, panel, sums, po, so, start == 0,
+            start + rows == m, zeros,
+        )  # fmt: skip
         start += rows
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _slab_product(left, k, panel, width, pairs, sums, n, po, so, begins, ends, zeros):
+def slab_over_rows(pa, sa, pb, sb, m, k, n, left, panel, sums, po, so, begins, ends, zeros):
+    """a.T @ b of few rows: into `sums`, float32 [k, n], unless it `begins` added to what stands there; where it `ends` the
+    result is rounded into the output instead. left, panel: room for pairs of rows of a, and of a panel of b."""
+    pairs = (m + 1) // 2
+    for i in range(0, k, LANES):
+        pair_rows(pa + i * 2, sa, m, LANES, left + i * pairs * 4, zeros)
+    j = 0
+    while j < n:
+        width = width_of(j, n)
+        pair_rows(pb + j * 2, sb, m, width, panel, zeros)
+        slab_product(left, k, panel, width, pairs, sums + j * 4, n, po + j * 2, so, begins, ends, zeros)
+        j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def slab_product(left, k, panel, width, pairs, sums, n, po, so, begins, ends, zeros):
     """Columns of a product over a slab of rows: to `sums` [k, n], or rounded to the output where it ends."""
     for i in range(0, k, LANES):
         r = 0

@@ -98,3 +98,21 @@ def interleave(typing_context: Any, first: Any, second: Any, out: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), emit
+
+
+@intrinsic
+def interleave_rounded(typing_context: Any, first: Any, second: Any, out: Any) -> Any:
+    """out[i] = (first[i], second[i]) for 16 pairs, of float32 numbers; addresses."""
+    del typing_context
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        halves = []
+        for at in args[:2]:
+            value = builder.load(builder.inttoptr(at, _SINGLE.as_pointer()))
+            value.align = 4
+            halves.append(builder.zext(rounded(builder, value), _WORDS))
+        words = builder.or_(halves[0], builder.shl(halves[1], _shift()))
+        builder.store(words, builder.inttoptr(args[2], _WORDS.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), emit

@@ -48,10 +48,12 @@ def _turned(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix))
 
 
-_spread = make_apart((_PIXELS_2, _PIXELS_4, _turned(_RESULT_2), _turned(_RESULT_4), _TAPS_2, _TAPS_4))
-_BACK, _FILTERS = 2, 4  # from which on the matrices are those of a gradient, of filters
+APART = _PIXELS_2, _PIXELS_4, _turned(_RESULT_2), _turned(_RESULT_4)
+_spread = make_apart((*APART, _TAPS_2, _TAPS_4))
+BACK, _FILTERS = 2, 4  # from which on the matrices are those of a gradient, of filters
 _gather = make_together((_RESULT_2, _RESULT_4, _turned(_TAPS_2), _turned(_TAPS_4)), False)
-_gather_sum = make_together((_RESULT_2, _RESULT_4), True)
+RESULTS = _RESULT_2, _RESULT_4
+_gather_sum = make_together(RESULTS, True)
 _GRADIENT = 2
 PANEL = LANES * VECTORS
 _ONE, _NO_LIMIT = np.float32(1), np.float32(np.inf)
@@ -70,11 +72,14 @@ def room_of(m, block, c, k):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _addresses(table, size, start, shape, corner, outside):
-    """Fill in the addresses of a square: `corner` is (picture, row, column) of its first pixel, perhaps outside."""
+def addresses(table, size, start, shape, corner, outside, wide=4):
+    """Fill in the addresses of a square: `corner` is (picture, row, column) of its first pixel, perhaps outside.
+
+    wide: bytes of a number.
+    """
     height, width, channels = shape
     n, top, left = corner
-    step = channels * 4
+    step = channels * wide
     if top >= 0 and left >= 0 and top + size <= height and left + size <= width:
         for a in range(size):
             row = start + ((n * height + top + a) * width + left) * step
@@ -91,19 +96,19 @@ def _addresses(table, size, start, shape, corner, outside):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _combine(which, m, px, shape, channels, pads, squares, t, rows, out, distance, plane, zeros):
-    """Combinations of the first `channels` of pixels (`which` < _BACK) or gradients of squares t .. t + rows.
+    """Combinations of the first `channels` of pixels (`which` < BACK) or gradients of squares t .. t + rows.
 
     They go to `out` [(m + 2)^2 planes][rows][distance].
     """
     down, across = squares
     top, left = pads
-    size = m + 2 if which < _BACK else m
+    size = m + 2 if which < BACK else m
     table = np.empty(36, np.int64)
     at = table.ctypes.data
     for r in range(rows):
         n, rest = divmod(t + r, down * across)
         i, j = divmod(rest, across)
-        _addresses(table, size, px, shape, (n, i * m - top, j * m - left), zeros)
+        addresses(table, size, px, shape, (n, i * m - top, j * m - left), zeros)
         _spread(which, at, out + r * distance * 4, plane, channels)
 
 
@@ -118,9 +123,9 @@ def _results(m, first, distance, plane, po, shape, channels, squares, t, rows, b
         n, rest = divmod(t + r, down * across)
         i, j = divmod(rest, across)
         corner = (n, i * m, j * m)
-        _addresses(table, m, po, shape, corner, nobody)
+        addresses(table, m, po, shape, corner, nobody)
         if beside:
-            _addresses(others, m, beside, shape, corner, nobody)
+            addresses(others, m, beside, shape, corner, nobody)
             _gather_sum(which, first + r * distance * 4, plane, at, at_others, bias, slope, most, channels)
         else:
             _gather(which, first + r * distance * 4, plane, at, at, bias, slope, most, channels)
@@ -158,8 +163,10 @@ def _width(j, k):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _combined(m, pw, turned, out, plane, c, k, j, width):
-    """Combinations of filters from c inputs to outputs j .. j + width of k, `out` [(m + 2)^2 planes][c][width].
+def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
+    """Combinations of filters from inputs first .. last of c to outputs j .. j + width of k.
+
+    They go to `out` [(m + 2)^2 planes][last - first][width].
 
     pw: all filters, [k][c][9]; turned: [c][k][9], of which the last tap counts as the first.
     """
@@ -168,36 +175,36 @@ def _combined(m, pw, turned, out, plane, c, k, j, width):
     if turned:
         for i in range(9):
             table[8 - i] = at + i * line
-        for d in range(c):
+        for d in range(first, last):
             for n in range(0, width, LANES):
                 apart_taps(pw + (d * k + j + n) * 36, at)
-                _spread(which, at_table, out + (d * width + n) * 4, plane, LANES)
+                _spread(which, at_table, out + ((d - first) * width + n) * 4, plane, LANES)
         return
     for n in range(0, width, LANES):
-        for d in range(0, c, LANES):
+        for d in range(first, last, LANES):
             for i in range(9):
                 turn(pw + ((j + n) * c + d) * 36 + i * line, c * 36, at + i * LANES * line, line)
             for r in range(LANES):
                 for i in range(9):
                     table[i] = at + (r * 9 + i) * line
-                _spread(which, at_table, out + ((d + r) * width + n) * 4, plane, LANES)
+                _spread(which, at_table, out + ((d - first + r) * width + n) * 4, plane, LANES)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def filters(m, pw, turned, pu, c, k, share):
     """Combinations of filters as panels (panels.py), `pu` [(m + 2)^2][c * k], for outputs share[0] .. share[1].
 
-    The share begins where a panel does; pw, turned: see _combined.
+    The share begins where a panel does; pw, turned: see combined.
     """
     j = share[0]
     while j < share[1]:
         width = _width(j, k)
-        _combined(m, pw, turned, pu + j * c * 4, c * k * 4, c, k, j, width)
+        combined(m, pw, turned, pu + j * c * 4, c * k * 4, c, k, j, width, 0, c)
         j += width
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _taps_gradient(m, pdu, plane, line, pdw, c, j, width, zeros):
+def taps_gradient_of(m, pdu, plane, line, pdw, c, j, width, zeros):
     """The gradient of the filters [k][c][9] to outputs j .. j + width from that of their combinations, [planes][c][line]."""
     taps, table = np.empty(9 * LANES * LANES, np.float32), np.empty(9, np.int64)
     at, at_table, row, which = taps.ctypes.data, table.ctypes.data, LANES * 4, _GRADIENT + m // 4
@@ -225,7 +232,7 @@ def filter_gradient(m, px, shape, pads, pdy, sizes, share, block, room, pdu, zer
     while t < last:
         rows = min(block, last - t)
         _combine(m // 4, m, px, shape, c, pads, squares, t, rows, room, near, plane, zeros)
-        _combine(_BACK + m // 4, m, pdy, sizes, k, (0, 0), squares, t, rows, gradients, far, plane_out, zeros)
+        _combine(BACK + m // 4, m, pdy, sizes, k, (0, 0), squares, t, rows, gradients, far, plane_out, zeros)
         for p in range(combinations):
             out = pdu + p * c * k * 4
             begin, step = (zeros, 0) if t == share[0] else (out, k)
@@ -237,7 +244,7 @@ def filter_gradient(m, px, shape, pads, pdy, sizes, share, block, room, pdu, zer
 def taps_gradient(m, pdu, pdw, c, k, zeros, share):
     """The gradient of the filters [k][c][9] to outputs share[0] .. share[1] from what :func:`filter_gradient` sums up."""
     first, last = share
-    _taps_gradient(m, pdu + first * 4, c * k * 4, k, pdw, c, first, last - first, zeros)
+    taps_gradient_of(m, pdu + first * 4, c * k * 4, k, pdw, c, first, last - first, zeros)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -253,7 +260,7 @@ def forward_by_panels(
     """:func:`forward` where squares are few: all `count` squares, outputs share[0] .. share[1].
 
     pu: what :func:`filters` made; or 0, and panels of filters are combined, and used while the caches hold them. pw, turned:
-    see _combined.
+    see combined.
     """
     c, k = shape[2], sizes[2]
     squares = (sizes[0] + m - 1) // m, (sizes[1] + m - 1) // m
@@ -269,7 +276,7 @@ def forward_by_panels(
         width = _width(j, k)
         panel = pu + j * c * 4 if pu else own
         if not pu:
-            _combined(m, pw, turned, panel, plane_u, c, k, j, width)
+            combined(m, pw, turned, panel, plane_u, c, k, j, width, 0, c)
         for p in range(combinations):
             product_at(
                 room + p * plane, near, count, panel + p * plane_u, c, width, zeros, 0, products + p * plane_out, PANEL
@@ -296,11 +303,11 @@ def filter_gradient_by_panels(m, px, shape, pads, pdy, sizes, count, share, room
     while j < share[1]:
         width = _width(j, k)
         _combine(
-            _BACK + m // 4, m, pdy + j * 4, sizes, width, (0, 0), squares, 0, count, gradients, PANEL, plane_out, zeros
+            BACK + m // 4, m, pdy + j * 4, sizes, width, (0, 0), squares, 0, count, gradients, PANEL, plane_out, zeros
         )  # fmt: skip
         for p in range(combinations):
             turned_at(
                 room + p * plane, near, gradients + p * plane_out, PANEL, zeros, 0, panel + p * plane_u, count, c, width
             )  # fmt: skip
-        _taps_gradient(m, panel, plane_u, width, pdw, c, j, width, zeros)
+        taps_gradient_of(m, panel, plane_u, width, pdw, c, j, width, zeros)
         j += width

@@ -17,6 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from millstream.kernels import pairs
 from millstream.kernels.tiles import LANES
 
 _FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
@@ -133,27 +134,37 @@ def _choose(builder: ir.IRBuilder, which: ir.Value, emits: Sequence[Callable[[],
     builder.position_at_end(end)
 
 
-def _channels(builder: ir.IRBuilder, channels: ir.Value) -> Any:
-    """A loop over vectors of channels; gives (the distance in bytes from the first, _)."""
-    return cgutils.for_range_slice(builder, _number(0), builder.mul(channels, _number(4)), _number(_BYTES), inc=True)
+def _channels(builder: ir.IRBuilder, channels: ir.Value, size: int = 4) -> Any:
+    """A loop over vectors of channels, `size` bytes a number; gives (the distance in bytes from the first, _)."""
+    end = builder.mul(channels, _number(size))
+    return cgutils.for_range_slice(builder, _number(0), end, _number(size * LANES), inc=True)
 
 
-def make_apart(matrices: Sequence[Matrix]) -> Any:
+def _load_brain(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return pairs.widened(builder, pairs.load_halves(builder, address))
+
+
+def _store_brain(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    pairs.store_halves(builder, pairs.rounded(builder, value), address)
+
+
+def make_apart(matrices: Sequence[Matrix], brain: bool = False) -> Any:
     """An intrinsic: matrix @ square @ matrix.T for every channel, each number of the result in a plane of its own.
 
     Arguments (addresses, distances in bytes): which matrix; the table of the square's addresses, row by row; where the first
-    number of the result goes; the distance between planes; channels, a multiple of LANES.
+    number of the result goes; the distance between planes; channels, a multiple of LANES. brain: numbers are bfloat16.
     """
+    load, store = (_load_brain, _store_brain) if brain else (_load, _store)
 
     def emit_one(builder, matrix, table, out, distance, channels):
         size = len(matrix[0])
         given = [_word(builder, table, k) for k in range(size * size)]
         results = [builder.add(out, builder.mul(distance, _number(k))) for k in range(len(matrix) ** 2)]
-        with _channels(builder, channels) as (at, _):
-            pixels = [_load(builder, builder.add(address, at)) for address in given]
+        with _channels(builder, channels, 2 if brain else 4) as (at, _):
+            pixels = [load(builder, builder.add(address, at)) for address in given]
             flat = _square(builder, matrix, [pixels[k * size : (k + 1) * size] for k in range(size)])
             for address, value in zip(results, flat):
-                _store(builder, value, builder.add(address, at))
+                store(builder, value, builder.add(address, at))
 
     @intrinsic
     def apart(typing_context, which, table, out, distance, channels):
@@ -210,6 +221,37 @@ def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 6, types.float32, types.float32, types.intp), emit
+
+    return together
+
+
+def make_together_rounded(matrices: Sequence[Matrix]) -> Any:
+    """An intrinsic: bfloat16 of matrix @ square @ matrix.T for every channel, of float32 numbers each in a plane of its own.
+
+    Arguments (addresses, distances in bytes): which matrix; where the first number stands; the distance between planes; the
+    table of the results' addresses; channels, a multiple of LANES.
+    """
+
+    def emit_one(builder, matrix, first, distance, table, channels):
+        size = len(matrix[0])
+        results = [_word(builder, table, k) for k in range(len(matrix) ** 2)]
+        planes = [builder.add(first, builder.mul(distance, _number(k))) for k in range(size * size)]
+        with _channels(builder, channels, 2) as (at, _):
+            numbers = [_load(builder, builder.add(address, builder.mul(at, _number(2)))) for address in planes]
+            flat = _square(builder, matrix, [numbers[k * size : (k + 1) * size] for k in range(size)])
+            for address, value in zip(results, flat):
+                _store_brain(builder, value, builder.add(address, at))
+
+    @intrinsic
+    def together(typing_context, which, first, distance, table, channels):
+        del typing_context
+
+        def emit(context, builder, signature, args):
+            rest = [*args[1:3], _table(builder, args[3]), args[4]]
+            _choose(builder, args[0], [partial(emit_one, builder, matrix, *rest) for matrix in matrices])
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), emit
 
     return together
 

@@ -27,6 +27,7 @@ CALLED = {
 }  # fmt: skip
 if pairs.available():
     CALLED["pair_tiles"] = ["product_at", "over_rows_at"]
+    CALLED["winograd_pairs"] = ["forward", "filters", "filter_gradient", "pixels_in_pairs", "filter_gradient_by_panels"]
 
 
 def test_all_kernels_are_compiled(capsys):

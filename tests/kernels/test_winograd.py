@@ -20,7 +20,7 @@ _SHAPES = [  # pictures, channels in and out, height, width, paddings
 def squares(request, monkeypatch):
     monkeypatch.setattr(winograd, "_LEAST", 0)
     monkeypatch.setattr(winograd, "_MANY", 8192)
-    monkeypatch.setattr(winograd._Task, "best", lambda task, kept, sizes=None: request.param)
+    monkeypatch.setattr(winograd.Task, "best", lambda task, kept, sizes=None: request.param)
     with torch.no_grad():
         yield request.param
 

@@ -48,7 +48,7 @@ def _kernels() -> ModuleType:
     return module
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """A convolution: pictures, channels in and out, sizes of the input and the output, zeros above and to the left."""
 
     n: int
@@ -85,10 +85,13 @@ class _Task(NamedTuple):
         return m if costs[m] < direct else 0
 
 
-def _task(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int) -> _Task | None:
-    """The convolution of these values, if the kernels can compute it."""
+def task_of(
+    x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int,
+    dtype: torch.dtype = torch.float32,
+) -> Task | None:  # fmt: skip
+    """The convolution of these values, if kernels for `dtype` can compute it."""
     if (
-        x.dtype is not torch.float32 or w.dtype is not torch.float32 or x.dim() != 4 or tuple(w.shape[2:]) != (3, 3)
+        x.dtype is not dtype or w.dtype is not dtype or x.dim() != 4 or tuple(w.shape[2:]) != (3, 3)
         or groups != 1 or not len(strides) == len(paddings) == len(dilations) == 2 or max(*strides, *dilations) != 1
         or not (x.is_cpu and w.is_cpu) or torch.is_grad_enabled()
         or type(x) is not torch.Tensor or not 0 <= min(paddings) <= max(paddings) <= 2
@@ -100,18 +103,18 @@ def _task(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilat
         return None
     if c % tiles().LANES or k % tiles().LANES:
         return None
-    return _Task(n, c, k, (height, width), out, (paddings[0], paddings[1]))
+    return Task(n, c, k, (height, width), out, (paddings[0], paddings[1]))
 
 
-def _last(x: torch.Tensor) -> torch.Tensor:
+def last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _map(task: _Task) -> torch.Tensor:
+def _map(task: Task) -> torch.Tensor:
     return torch.empty(task.n, *task.out, task.k).permute(0, 3, 1, 2)
 
 
-def _rooms(needed: int, count: int) -> tuple[torch.Tensor, list[int]]:
+def rooms_of(needed: int, count: int) -> tuple[torch.Tensor, list[int]]:
     """`needed` bytes for each of `count` threads, and where they begin."""
     size = -(-needed // 64) * 16
     room = torch.empty(count * size)
@@ -125,7 +128,7 @@ class Filters(NamedTuple):
     values: torch.Tensor
 
 
-def _shares(work: int, k: int) -> list[tuple[int, int]]:
+def shares_of(work: int, k: int) -> list[tuple[int, int]]:
     """(first, last) channel of the output of each thread; they begin with panels."""
     width = _kernels().PANEL
     count = parts(work, -(-k // width))
@@ -133,12 +136,13 @@ def _shares(work: int, k: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _filters(m: int, task: _Task, w: torch.Tensor, turned: bool) -> Filters:
+def _filters(m: int, task: Task, w: torch.Tensor, turned: bool) -> Filters:
     """turned: of the gradient of the input, from channels of the output to those of the input."""
     values = torch.empty((m + 2) ** 2, task.c, task.k)
     w = w.contiguous()
     run_parts(_kernels().filters, [
-        (m, w.data_ptr(), turned, values.data_ptr(), task.c, task.k, share) for share in _shares(values.numel() * 4, task.k)
+        (m, w.data_ptr(), turned, values.data_ptr(), task.c, task.k, share)
+        for share in shares_of(values.numel() * 4, task.k)
     ])  # fmt: skip
     return Filters(m, values)
 
@@ -166,10 +170,10 @@ def _after_at(after: After, zeros: int) -> tuple[int, int, np.float32, np.float3
     return bias, beside, np.float32(after.slope), np.float32(after.most)
 
 
-def _by_panels(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
+def _by_panels(m: int, task: Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
     squares, zeros = task.squares(m), zeros_at(max(task.c, task.k))
-    shares = _shares(squares * (m + 2) ** 2 * task.c * task.k, task.k)
-    _room, begins = _rooms(_kernels().room_of_panels(m, squares, task.c), len(shares))
+    shares = shares_of(squares * (m + 2) ** 2 * task.c * task.k, task.k)
+    _room, begins = rooms_of(_kernels().room_of_panels(m, squares, task.c), len(shares))
     w, kept = given.w.contiguous(), 0 if given.kept is None else given.kept.values.data_ptr()
     left = (m, x.data_ptr(), (*task.size, task.c), task.pads, w.data_ptr(), given.turned, kept)
     right = (out.data_ptr(), (*task.out, task.k), squares)
@@ -178,12 +182,12 @@ def _by_panels(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After
     return out
 
 
-def _by_squares(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
+def _by_squares(m: int, task: Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
     filters = given.kept or _filters(m, task, given.w, given.turned)
     squares = task.squares(m)
     count = parts(squares * (m + 2) ** 2 * task.c * task.k, squares)
     block = task.block(m, -(-squares // count))
-    _room, begins = _rooms(_kernels().room_of(m, block, task.c, task.k), count)
+    _room, begins = rooms_of(_kernels().room_of(m, block, task.c, task.k), count)
     zeros = zeros_at(max(task.c, task.k))
     left = (m, x.data_ptr(), (*task.size, task.c), task.pads, filters.values.data_ptr(), out.data_ptr(), (*task.out, task.k))
     rest = (*_after_at(after, zeros), zeros)
@@ -193,8 +197,8 @@ def _by_squares(m: int, task: _Task, x: torch.Tensor, given: _Given, after: Afte
     return out
 
 
-def _run(m: int, task: _Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
-    return (_by_panels if task.holds_squares(m) else _by_squares)(m, task, _last(x), given, after, out)
+def _run(m: int, task: Task, x: torch.Tensor, given: _Given, after: After, out: torch.Tensor) -> torch.Tensor:
+    return (_by_panels if task.holds_squares(m) else _by_squares)(m, task, last(x), given, after, out)
 
 
 def forward(
@@ -205,7 +209,7 @@ def forward(
     Batch norms of a network in training multiply rounding errors: ResNet-50's third loss moves by 0.01 with these and with
     direct sums, by 0.03 with squares of 4x4, and a step is not shorter by what could be measured. Gradients do not mind.
     """
-    task = _task(x, w, strides, paddings, dilations, groups)
+    task = task_of(x, w, strides, paddings, dilations, groups)
     if task is None or not (m := task.best(False, (2,))):
         return None
     return _run(m, task, x, _Given(w), After(None if bias is None else bias.contiguous()), _map(task))
@@ -215,10 +219,10 @@ def backward_input(
     x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """dInput: the gradient of the output under the filters turned round."""
-    given = _task(x, w, strides, paddings, dilations, groups)
+    given = task_of(x, w, strides, paddings, dilations, groups)
     if given is None or dout.dtype is not torch.float32:
         return None
-    task = _Task(given.n, given.k, given.c, given.out, given.size, (2 - given.pads[0], 2 - given.pads[1]))
+    task = Task(given.n, given.k, given.c, given.out, given.size, (2 - given.pads[0], 2 - given.pads[1]))
     return _run(m, task, dout, _Given(w, turned=True), After(), _map(task)) if (m := task.best(False)) else None
 
 
@@ -226,22 +230,22 @@ def filter_gradient(
     x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """dFilter: the products' gradient, then that of the filters' combinations."""
-    task = _task(x, w, strides, paddings, dilations, groups)
+    task = task_of(x, w, strides, paddings, dilations, groups)
     if task is None or dout.dtype is not torch.float32 or not (m := task.best(False)):
         return None
     c, k, squares, combinations = task.c, task.k, task.squares(m), (m + 2) ** 2
-    x, dout, dw, zeros = _last(x), _last(dout), torch.empty(w.shape), zeros_at(max(c, k))
+    x, dout, dw, zeros = last(x), last(dout), torch.empty(w.shape), zeros_at(max(c, k))
     given = (m, x.data_ptr(), (*task.size, c), task.pads, dout.data_ptr(), (*task.out, k))
-    shares = _shares(squares * combinations * c * k, k)
+    shares = shares_of(squares * combinations * c * k, k)
     if task.holds_squares(m):
-        _room, begins = _rooms(_kernels().room_of_panels(m, squares, c), len(shares))
+        _room, begins = rooms_of(_kernels().room_of_panels(m, squares, c), len(shares))
         run_parts(_kernels().filter_gradient_by_panels, [
             (*given, squares, share, begin, dw.data_ptr(), zeros) for share, begin in zip(shares, begins)
         ])  # fmt: skip
         return dw
     count = parts(squares * combinations * c * k, squares)
     block = task.block(m, -(-squares // count))
-    _room, begins = _rooms(_kernels().room_of(m, block, c, k), count)
+    _room, begins = rooms_of(_kernels().room_of(m, block, c, k), count)
     sums = torch.empty(count, combinations, c, k)
     run_parts(_kernels().filter_gradient, [
         (*given, (squares * i // count, squares * (i + 1) // count), block, begin, sums[i].data_ptr(), zeros)
@@ -261,12 +265,12 @@ class _Kept(NamedTuple):
 
     shape: torch.Size
     weight: torch.Tensor
-    task: _Task | None
+    task: Task | None
     filters: Filters | None
 
 
 def _prepare(held: _Kept | None, x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, *rest: Any) -> _Kept:
-    task = _task(x, w, strides, paddings, *rest)
+    task = task_of(x, w, strides, paddings, *rest)
     m = task.best(True) if task else 0
     if not task or not m:
         return _Kept(x.shape, w, None, None)
@@ -297,6 +301,6 @@ def packed(
     if beside is not None:
         if beside.dtype is not torch.float32 or tuple(beside.shape) != (task.n, task.k, *task.out):
             return None
-        beside = _last(beside)
+        beside = last(beside)
     out = beside if reuse and beside is not None else _map(task)
     return _run(held.filters.m, task, x, _Given(w, kept=held.filters), after._replace(bias=bias, beside=beside), out)

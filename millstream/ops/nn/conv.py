@@ -12,7 +12,7 @@ from millstream.ops import _flops
 from millstream.ops._half import slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.nn import _conv_rows, _conv_winograd
+from millstream.ops.nn import _conv_rows, _conv_winograd, _conv_winograd_pairs
 from millstream.ops.nn._window import (
     CHANNELS_LAST,
     channels_back,
@@ -30,6 +30,10 @@ from millstream.ops.nn._window import (
 _ZEROS: tuple[list[int], ...] = ([], [0], [0, 0], [0, 0, 0])
 _convolution = torch.convolution
 _backward = torch.ops.aten.convolution_backward.default
+# What may be faster than these; the first that applies is taken.
+_OUTPUTS = _conv_winograd.forward, _conv_winograd_pairs.forward, _conv_rows.by_planes
+_INPUT_GRADIENTS = _conv_winograd.backward_input, _conv_winograd_pairs.backward_input, _conv_rows.by_planes_backward
+_FILTER_GRADIENTS = _conv_winograd.filter_gradient, _conv_winograd_pairs.filter_gradient, _conv_rows.filter_gradient
 
 
 # ---- convolution ---------------------------------------------------------------------------------
@@ -107,10 +111,14 @@ def _other_forward(x, w, bias, strides, paddings, dilations, groups):
     if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
         return _conv_rows.pointwise(x, w, bias, strides)
     form = (strides, paddings, dilations, groups)
-    for faster in (_conv_winograd.forward, _conv_rows.by_planes):
-        if (out := faster(x, w, bias, *form)) is not None:
-            return out
+    if (out := _first(_OUTPUTS, (x, w, bias, *form))) is not None:
+        return out
     return _conv_rows.depthwise(x, w, *form) if bias is None else None
+
+
+def _first(functions, form):
+    """What the first function that applies gives, or None."""
+    return next((found for function in functions if (found := function(*form)) is not None), None)
 
 
 def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
@@ -122,10 +130,10 @@ def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
         return found
     form = (x, w, dout, strides, paddings, dilations, groups)
     dx = dw = None
-    if want[0] and (dx := _conv_winograd.backward_input(*form)) is None:
-        dx = _conv_rows.by_planes_backward(*form)
-    if want[1] and (dw := _conv_winograd.filter_gradient(*form)) is None:
-        dw = _conv_rows.filter_gradient(*form)
+    if want[0]:
+        dx = _first(_INPUT_GRADIENTS, form)
+    if want[1]:
+        dw = _first(_FILTER_GRADIENTS, form)
     if dx is None and dw is None:
         return None
     rest, db = [want[0] and dx is None, want[1] and dw is None, want[2]], None
