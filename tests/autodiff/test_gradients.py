@@ -239,3 +239,14 @@ def test_frozen_parameters_and_updated_ones_have_gradients():
     assert all(g is not None for g in grads)
     found = fetch({"x": np.arange(12, dtype="float32").reshape(3, 4) / 10}, *grads)
     assert all(np.abs(g).max() > 0 for g in found)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_an_increment_passes_gradients_in_place_only(in_place):
+    x = data()
+    total = L.reduce_sum(x)
+    squared = total * total
+    more = L.increment(total, 1.0, in_place=in_place)
+    (grad,) = fluid.gradients([L.reduce_sum(squared * more)], [x])
+    (found,) = fetch({"x": np.ones((3, 4), "float32")}, grad)
+    np.testing.assert_allclose(found, np.full((3, 4), 2 * 12 * 13 + (12 * 12 if in_place else 0)))

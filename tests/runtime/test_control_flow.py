@@ -271,3 +271,20 @@ def test_an_array_that_nothing_was_written_to_has_no_elements():
     with fluid.program_guard(program):
         length = fluid.layers.array_length(fluid.layers.create_array("float32"))
     assert fluid.Executor().run(program, fetch_list=[length])[0].tolist() == [0]
+
+
+@pytest.mark.parametrize("default", [None, 9])
+def test_switch_case_builds_the_last_branch_first(default):
+    """Names of parameters follow: without a default the branches are sorted, and the largest index is the default."""
+    with fluid.program_guard(fluid.Program(), fluid.Program()), fluid.unique_name.guard():
+        x = fluid.data("x", [1, 2])
+
+        def branch(width):
+            return lambda: L.reduce_sum(L.fc(x, width))
+
+        widths = {1: 3, 7: 4, 5: 2} if default else {5: 3, 7: 4, 1: 2}
+        chosen = {index: branch(width) for index, width in widths.items()}
+        L.switch_case(fluid.data("i", [1], "int32"), chosen, branch(default) if default else None)
+        weights = [p for p in fluid.default_main_program().all_parameters() if ".w_" in p.name]
+    by_name = [p.shape[1] for p in sorted(weights, key=lambda p: p.name)]
+    assert by_name == ([2, 4, 3, 9] if default else [3, 2, 4])

@@ -536,6 +536,7 @@ def case(pred_fn_pairs: Any, default: Callable[[], Any] | None = None, name: str
             raise TypeError(f"case: expected (bool Variable, callable), received {pair!r}")
         _need_condition(pair[0], "case")
     if default is None:
+        pairs = sorted(pairs, key=lambda p: p[0])
         pairs, default = pairs[:-1], pairs[-1][1]
     elif not callable(default):
         raise TypeError("case: default must be callable")
@@ -563,6 +564,7 @@ def switch_case(
         raise TypeError(f"switch_case: branch_index must be an integer Variable, received {dtype_name(branch_index.dtype)}")
     pairs = _index_pairs(branch_fns)
     if default is None:
+        pairs = sorted(pairs, key=lambda p: p[0])
         pairs, default = pairs[:-1], pairs[-1][1]
     elif not callable(default):
         raise TypeError("switch_case: default must be callable")
@@ -579,7 +581,7 @@ def _switch(branch_index: Variable, pairs: list[tuple[int, Any]], default: Calla
     for index, fn in pairs:
         preds.append((equal(branch_index, fill_constant([1], "int64", index)), fn))
     chosen: Callable[[], Any] = default
-    for pred, fn in reversed(preds):
+    for pred, fn in preds:  # the last pair is asked first, and builds first: names of parameters depend on it
         chosen = _choose(pred, fn, chosen)
     return chosen()
 
@@ -597,4 +599,4 @@ def _index_pairs(branch_fns: Any) -> list[tuple[int, Any]]:
             raise TypeError(f"switch_case: expected (int, callable), received ({key!r}, {type(fn).__name__})")
     if len(set(keys)) != len(keys) or not keys:
         raise ValueError(f"switch_case: keys must be distinct and at least one, received {keys}")
-    return sorted(pairs, key=lambda p: p[0])
+    return pairs

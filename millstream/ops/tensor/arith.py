@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from millstream.errors import ShapeError
@@ -68,9 +70,17 @@ def scale(x, scale_tensor, *, scale: float = 1.0, bias: float = 0.0, bias_after_
     return _scaled(x, scale, bias, bias_after_scale)
 
 
-@op("increment", slots="X -> Out", infer="X", lod="X", grad=False)
+def _increment_grad(o: Any, out_grads: dict[str, str | None], wanted: Any) -> list[OpSpec]:
+    """In place the gradient passes; with another Out it ends there, as in Fluid 1.8.5."""
+    x, gradient = o.input("X")[0], out_grads.get(o.output("Out")[0])
+    if x != o.output("Out")[0] or gradient is None or not wanted(x):
+        return []
+    return [OpSpec("assign", {"X": [gradient]}, {"Out": [grad_name(x)]})]
+
+
+@op("increment", slots="X -> Out", infer="X", lod="X", grad=_increment_grad)
 def increment(x, *, step: float = 1.0):
-    """X + step (the step in X's type); X has one element."""
+    """X + step (the step in X's type); X has one element. Gradients pass where it is in place only."""
     return x + (step if x.is_floating_point() else int(step))
 
 
