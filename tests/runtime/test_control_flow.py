@@ -275,7 +275,7 @@ def test_an_array_that_nothing_was_written_to_has_no_elements():
 
 @pytest.mark.parametrize("default", [None, 9])
 def test_switch_case_builds_the_last_branch_first(default):
-    """Names of parameters follow: without a default the branches are sorted, and the largest index is the default."""
+    """Names of parameters follow. Without a default the branches are sorted, and the largest index is the default."""
     with fluid.program_guard(fluid.Program(), fluid.Program()), fluid.unique_name.guard():
         x = fluid.data("x", [1, 2])
 

@@ -536,7 +536,6 @@ def case(pred_fn_pairs: Any, default: Callable[[], Any] | None = None, name: str
             raise TypeError(f"case: expected (bool Variable, callable), received {pair!r}")
         _need_condition(pair[0], "case")
     if default is None:
-        pairs = sorted(pairs, key=lambda p: p[0])
         pairs, default = pairs[:-1], pairs[-1][1]
     elif not callable(default):
         raise TypeError("case: default must be callable")
@@ -564,8 +563,7 @@ def switch_case(
         raise TypeError(f"switch_case: branch_index must be an integer Variable, received {dtype_name(branch_index.dtype)}")
     pairs = _index_pairs(branch_fns)
     if default is None:
-        pairs = sorted(pairs, key=lambda p: p[0])
-        pairs, default = pairs[:-1], pairs[-1][1]
+        *pairs, (_, default) = sorted(pairs, key=lambda p: p[0])
     elif not callable(default):
         raise TypeError("switch_case: default must be callable")
     return _switch(branch_index, pairs, default)

@@ -9,6 +9,7 @@ from millstream.errors import ShapeError
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import Spec
 from millstream.ops.loss.cross_entropy import label_spec
+from millstream.ops.tensor._dims import fit
 
 _aten = torch.ops.aten
 _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
@@ -111,6 +112,8 @@ def _focal_spec(x: Spec, label: Spec, fg_num: Spec, **attrs: object) -> Spec:
         raise ShapeError(f"X must have 2 dims, received {list(x.shape)}")
     if len(label.shape) != 2 or label.shape[1] not in (1, -1):
         raise ShapeError(f"Label must be [N, 1], received {list(label.shape)}")
+    if not fit(x.shape[0], label.shape[0]):
+        raise ShapeError(f"Label must have a row for each of X's {x.shape[0]}, received {list(label.shape)}")
     return x
 
 
