@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,8 +31,8 @@ SIGNATURES = 8
 """Kinds of inputs that are measured; later ones get the choice of the most similar."""
 TURNS, SLOW_TURNS = 5, 2
 """Turns that the candidates take when they are measured; of runs that take half the time there is for one, one each."""
-BEHIND = 1.5
-"""A candidate whose best run takes so many times the leader's is not measured any further."""
+BEHIND, CLOSE = 1.5, 1.06
+"""A candidate whose best run takes so many times the leader's is not measured any further; close ones are for twice as long."""
 Request = tuple[list[torch.Tensor], list[LoD]]
 Signature = tuple[tuple[Any, ...], ...]
 
@@ -291,7 +291,8 @@ def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: flo
     """Milliseconds of a run by name; the forms, which have run already, take turns, about `seconds` each.
 
     The lower quartile: what else the machine does only ever adds time. The first run of a turn is not counted: it finds
-    the caches, and the threads, of the form before it (long runs do not feel that). Forms that are far behind drop out.
+    the caches, and the threads, of the form before it (long runs do not feel that). Forms that are far behind drop out; close
+    ones are measured for twice as long.
     """
     clock = time.perf_counter
 
@@ -305,17 +306,34 @@ def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: flo
         times[name] = [min(times[name][0], timed(form))]
     left = dict(forms)
     slow = min(found[0] for found in times.values()) > seconds / 2
-    for _ in range(SLOW_TURNS if slow else TURNS):
+    turns: list[dict[str, float]] = []
+    for turn in range(SLOW_TURNS if slow else 2 * TURNS):
         best = min(_quartile(times[name]) for name in left)
-        left = {name: form for name, form in left.items() if min(times[name]) < BEHIND * best}
+        if slow or turn < TURNS:
+            left = {name: form for name, form in left.items() if min(times[name]) < BEHIND * best}
+        else:
+            left = {name: form for name, form in left.items() if _quartile(times[name]) < CLOSE * best}
         if len(left) == 1:
             break
+        turns.append({})
         for name, form in left.items():
             if not slow:
                 form.run(*request, ctx)
             count = 1 if slow else max(2, min(200, int(seconds / TURNS / max(times[name][0], 1e-6))))
-            times[name] += [timed(form) for _ in range(count)]
-    return {name: _quartile(found) * 1e3 for name, found in times.items()}
+            found = [timed(form) for _ in range(count)]
+            times[name] += found
+            turns[-1][name] = _quartile(found)
+    pooled = {name: _quartile(found) * 1e3 for name, found in times.items()}
+    return pooled if slow else {**pooled, **_by_turns(turns, left, min(pooled[name] for name in left))}
+
+
+def _by_turns(turns: list[dict[str, float]], names: Iterable[str], best: float) -> dict[str, float]:
+    """Milliseconds of the last ones by their ratios within each turn: a machine's speed moves more than they differ."""
+    shared = [turn for turn in turns if all(name in turn for name in names)]
+    if not shared:
+        return {}
+    ratio = {n: statistics.median(turn[n] / statistics.mean(turn[m] for m in names) for turn in shared) for n in names}
+    return {name: best * ratio[name] / min(ratio.values()) for name in names}
 
 
 def _quartile(times: list[float]) -> float:
