@@ -32,7 +32,7 @@ SIGNATURES = 8
 TURNS, SLOW_TURNS = 5, 2
 """Turns that the candidates take when they are measured; of runs that take half the time there is for one, one each."""
 BEHIND, CLOSE = 1.5, 1.06
-"""A candidate whose best run takes so many times the leader's is not measured any further; close ones are for twice as long."""
+"""A candidate whose best run takes so many times the leader's is not measured any further; close ones for twice as long."""
 Request = tuple[list[torch.Tensor], list[LoD]]
 Signature = tuple[tuple[Any, ...], ...]
 
@@ -291,8 +291,8 @@ def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: flo
     """Milliseconds of a run by name; the forms, which have run already, take turns, about `seconds` each.
 
     The lower quartile: what else the machine does only ever adds time. The first run of a turn is not counted: it finds
-    the caches, and the threads, of the form before it (long runs do not feel that). Forms that are far behind drop out; close
-    ones are measured for twice as long.
+    the caches, and the threads, of the form before it (long runs do not feel that). Forms far behind drop out; close ones
+    are measured for twice as long.
     """
     clock = time.perf_counter
 
