@@ -149,12 +149,15 @@ def _callbacks(given: Any) -> list[Callable[..., Any]]:
 
 
 def _no_grad_names(block: Block, given: Any, frozen: bool) -> set[str]:
-    """Variables that take no gradient: stopped ones, those given and, if `frozen`, Parameters that are not trainable."""
+    """Variables that take no gradient: stopped ones, those given and, if `frozen`, Parameters that are not trainable.
+
+    Where the gradient of an earlier call is stopped, what it is the gradient of takes no further one either, as in 1.8.5.
+    """
     found = set()
     for b in block.program.blocks:
         for v in b.vars.values():
             if v.stop_gradient or (frozen and isinstance(v, Parameter) and not v.trainable):
-                found.add(v.name)
+                found.update((v.name, v.name.partition(names.GRAD_SUFFIX)[0]))
     if given is not None and not isinstance(given, (set, list, tuple, frozenset)):
         raise TypeError(f"no_grad_set takes a set of names or Variables, received {type(given).__name__}")
     for item in given or ():

@@ -85,3 +85,20 @@ def test_penalty_of_a_gradient(name):
 def test_a_gradient_that_does_not_see_the_input_refuses(layer, shape):
     with pytest.raises(NotSupportedError, match="gradient of its gradient"):
         _build(layer, shape, np.ones(shape), np.ones(shape))
+
+
+def test_a_stopped_gradient_stops_what_it_is_the_gradient_of():
+    """As in 1.8.5: adversarial examples whose gradient is stopped leave the embedding without an update."""
+    x = fluid.data("x", [None, 3])
+    x.stop_gradient = False
+    w = fluid.layers.create_parameter([3, 3], "float32", name="w")
+    hidden = fluid.layers.relu(fluid.layers.mul(x, w))
+    loss = fluid.layers.mean(fluid.layers.fc(hidden, 2, param_attr="v", bias_attr=False))
+    slope = fluid.gradients(loss, hidden)[0]
+    assert [p.name for p, _ in fluid.backward.append_backward(loss)] == ["w", "v"]
+    slope.stop_gradient = True
+    assert [p.name for p, _ in fluid.backward.append_backward(loss)] == ["v"]
+    assert fluid.gradients(loss, [hidden, w]) == [None, None]
+    later = fluid.gradients(loss, [fluid.default_main_program().global_block().var("v")])[0]
+    later.stop_gradient = True  # named grad/…: says nothing about v
+    assert [p.name for p, _ in fluid.backward.append_backward(loss)] == ["v"]

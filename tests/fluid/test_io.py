@@ -1,5 +1,6 @@
 """fluid.io: what is written, what comes back, what is refused, and that a failed load leaves the scope as it was."""
 
+import logging
 import os
 
 import numpy as np
@@ -344,7 +345,8 @@ def test_save_and_load_refusals(net, tmp_path):
         fluid.load(net.main, path, net.exe)
 
 
-def test_older_forms(net, tmp_path, caplog):
+def test_older_forms(net, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("paddle.fluid.io"), "propagate", True)  # for caplog
     folder, combined = str(tmp_path / "d"), str(tmp_path / "c" / "all")
     fluid.io.save_persistables(net.exe, folder, net.main)
     fluid.io.save_params(net.exe, str(tmp_path / "c"), net.main, filename="all")

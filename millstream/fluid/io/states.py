@@ -22,6 +22,7 @@ from millstream.fluid.io.variables import (
     is_persistable,
     program_of,
 )
+from millstream.fluid.log_helper import get_logger
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.proto import program_to_bytes
 from millstream.ir.types import dtype_name, to_var_type
@@ -29,7 +30,8 @@ from millstream.ir.variable import Parameter, Variable
 
 _SUFFIXES = (".pdparams", ".pdopt", ".pdmodel")
 _OLD = "[ save_params, save_persistables, save_vars ]"
-_log = logging.getLogger("millstream.fluid.io")
+# 1.8.5's name: it writes to stderr by itself, whatever a program does with logging
+_log = get_logger("paddle.fluid.io", logging.INFO, "%(asctime)s-%(levelname)s: %(message)s")
 
 
 def get_program_parameter(program: Program) -> list[Variable]:
