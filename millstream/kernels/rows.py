@@ -141,8 +141,9 @@ def adam(
     """m = b1 * m + (1 - b1) * g, v = b2 * v + (1 - b2) * g^2, p -= rate * m / (sqrt(v) + epsilon), likewise."""
     rows, values = _gathered(rows, values, len(param))
     real = param.dtype.type
-    keep, new = [real(b) for b in betas], [real(1.0 - b) for b in betas]
-    _adam(param, *moments, rows, values, real(rate), *keep, *new, real(epsilon))
+    (moment1, moment2), (b1, b2) = moments, betas
+    factors = real(b1), real(b2), real(1.0 - b1), real(1.0 - b2)
+    _adam(param, moment1, moment2, rows, values, real(rate), *factors, real(epsilon))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

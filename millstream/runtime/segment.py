@@ -2,12 +2,13 @@
 
 The first call with new shapes, strides or dtypes tries every operator on fake tensors beside its real run: those that
 look at values refuse, and the Plan is lowered again without them. The second one traces and compiles, and compares the
-compiled results with those of the kernels. From the third on the compiled code runs.
+compiled results with those of the kernels. The next ones take turns and are timed; from then on the faster of the two runs.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from millstream import config
 from millstream.ir.operator import Operator
 
 MOST_FORMS = 8  # of arguments to compile for; what has more (every batch another length) runs kernel by kernel
+TURNS = 5  # timed calls of the compiled code and of the kernels each
 _TOLERANCE = {torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # of the largest value; else 1e-3
 
 
@@ -83,13 +85,20 @@ class Segment:
             real = self._function(*values, *generators)
         untouched = versions == [None if v is None else v._version for v in values]
         try:
-            self._compiled[key] = self._compile(values, draws, real, untouched)
+            self._compiled[key] = _Trial(self, key, self._compile(values, draws, real, untouched))
         except Exception as error:  # whatever the compiler finds: the kernels go on
             op = self._culprit(error)
             if op is not None:
                 self._refuse(op, _brief(error))
             self._eager = f"not compiled: {_brief(error)}"
         return real
+
+    def keep(self, key: Any, compiled: Callable[..., Any], mine: float, kernels: float) -> None:
+        """After the trial: compiled code goes on, or, where it is slower, its operators stay outside from now on."""
+        self._compiled[key] = compiled
+        if mine > kernels:
+            for op in self.ops:
+                self._refuse(op, f"compiled code was slower ({mine * 1e3:.3g} ms, the kernels {kernels * 1e3:.3g} ms)")
 
     def _culprit(self, error: BaseException) -> Operator | None:
         for frame in traceback.extract_tb(error.__traceback__):
@@ -133,6 +142,27 @@ class Segment:
             return tuple(results)
 
         return run
+
+
+class _Trial:
+    """Compiled code that takes turns with the kernels until it is known which is faster, by the shortest time of each."""
+
+    def __init__(self, segment: Segment, key: Any, compiled: Callable[..., Any]) -> None:
+        self._segment, self._key, self._compiled = segment, key, compiled
+        self._times: tuple[list[float], list[float]] = [], []
+
+    def __call__(self, values: Sequence[Any], generators: Sequence[Any]) -> tuple[Any, ...]:
+        mine, kernels = self._times
+        by_kernels = len(kernels) < len(mine)
+        start = time.perf_counter()
+        if by_kernels:
+            found = self._segment._function(*values, *generators)
+        else:
+            found = self._compiled(values, generators)
+        (kernels if by_kernels else mine).append(time.perf_counter() - start)
+        if len(kernels) >= TURNS:
+            self._segment.keep(self._key, self._compiled, min(mine), min(kernels))
+        return found
 
 
 # ---- what can be traced --------------------------------------------------------------------------

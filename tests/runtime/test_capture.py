@@ -1,11 +1,13 @@
 """Whole-step capture: what is compiled gives what the kernels give, and what is not says why."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 import millstream.fluid as fluid
+from millstream.runtime import segment
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler")
 RNG = np.random.RandomState(0)
@@ -129,3 +131,18 @@ def test_products_by_address_are_tried_without_memory():
     feed = {"x": RNG.randn(32, 256).astype("float32"), "y": RNG.randn(32, 1).astype("float32")}
     text = train(wide, lambda: fluid.optimizer.SGD(0.1), [feed], True)[2]
     assert "mul" not in text and "segment 0" in text
+
+
+def test_compiled_code_that_is_slower_is_left(monkeypatch):
+    """Steps take turns until it is known; then the Plan is lowered again without the segment."""
+
+    def slow(self, values, draws, real, untouched):
+        def compiled(values, generators):
+            time.sleep(0.02)
+            return self._function(*values, *generators)
+
+        return compiled
+
+    monkeypatch.setattr(segment.Segment, "_compile", slow)
+    text = both(regression, lambda: fluid.optimizer.SGD(0.1), batches(2 + 2 * segment.TURNS + 2))
+    assert "not captured: compiled code was slower (2" in text and "segment" not in text
