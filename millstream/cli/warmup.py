@@ -98,7 +98,7 @@ def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
 def _brain_filters(fluid: Any, feed: Feed) -> list[Any]:
     """The same in bfloat16."""
     layers, means = fluid.layers, []
-    for name, width, size in (("x", WIDTH, 64), ("y", 128, 16)):
+    for name, width, size in (("x", 64, 32), ("y", 128, 16)):
         out = layers.cast(_dense(fluid, feed, name, [1, width, size, size]), "bfloat16")
         filters = layers.cast(_dense(fluid, feed, f"{name}_filters", [width, width, 3, 3]), "bfloat16")
         result = out.block.create_var(name=f"{name}_out", dtype="bfloat16")
@@ -191,6 +191,19 @@ def _brain_products(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.cast(fluid.layers.mul(x, w), "float32"))
 
 
+def _brain_updates(fluid: Any, feed: Feed) -> list[Any]:
+    """Updates of large parameters by gradients of bfloat16."""
+    shape, found = [256, 256], []
+    grad, rate = fluid.layers.cast(_dense(fluid, feed, "grad", shape), "bfloat16"), _dense(fluid, feed, "rate", [1])
+    for kind, slots in (("sgd", ""), ("momentum", "Velocity"), ("adam", "Moment1 Moment2 Beta1Pow Beta2Pow")):
+        held = {s: [_dense(fluid, feed, f"{kind}_{s}", [1] if "Pow" in s else shape)] for s in ["Param", *slots.split()]}
+        attrs = {"mu": 0.9} if kind == "momentum" else {}
+        outs = {f"{slot}Out": held[slot] for slot in held}
+        grad.block.append_op(f"fused_{kind}", {**held, "Grad": [grad], "LearningRate": rate}, outs, attrs)
+        found += held["Param"]
+    return found
+
+
 def _many_classes(fluid: Any, feed: Feed) -> list[Any]:
     scores, label = _dense(fluid, feed, "x", [64, 1024]), _dense(fluid, feed, "label", [64, 1], "int64")
     return _trained(fluid, fluid.layers.cross_entropy(fluid.layers.softmax(scores), label))
@@ -239,8 +252,8 @@ EXAMPLES: dict[str, Example] = {
     "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
     "products of few rows": _products, "products of many rows": _many_products,
-    "products in bfloat16": _brain_products, "losses over many classes": _many_classes,
-    "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
+    "products in bfloat16": _brain_products, "updates in bfloat16": _brain_updates,
+    "losses over many classes": _many_classes, "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 
 

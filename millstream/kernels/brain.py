@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
+from millstream.kernels import pairs
 from millstream.kernels.arrays import array
 
 
@@ -41,6 +42,8 @@ def _to_bits(_context: Any, number: Any) -> Any:
 
     def build(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         word, half = ir.IntType(32), ir.IntType(16)
+        if pairs.rounds():  # loops over it become loops over vectors
+            return builder.bitcast(builder.fptrunc(args[0], pairs.Brain()), half)
         shift = ir.Constant(word, 16)
         bits = builder.bitcast(args[0], word)
         odd = builder.and_(builder.lshr(bits, shift), ir.Constant(word, 1))

@@ -18,22 +18,22 @@ from numba.extending import intrinsic
 LANES = 16
 
 
-class _Brain(ir.Type):
+class Brain(ir.Type):
     """LLVM's bfloat, which llvmlite does not know."""
 
     def _to_string(self) -> str:
         return "bfloat"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Brain)
+        return isinstance(other, Brain)
 
     def __hash__(self) -> int:
-        return hash(_Brain)
+        return hash(Brain)
 
 
 _SINGLE = ir.VectorType(ir.FloatType(), LANES)
 _WORDS, _HALVES = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(16), LANES)
-_PAIRS, _BRAINS = ir.VectorType(_Brain(), 2 * LANES), ir.VectorType(_Brain(), LANES)
+_PAIRS, _BRAINS = ir.VectorType(Brain(), 2 * LANES), ir.VectorType(Brain(), LANES)
 _PRODUCT, _ROUND = "llvm.x86.avx512bf16.dpbf16ps.512", "llvm.x86.avx512bf16.cvtneps2bf16.512"
 _PROBE = f"""
 declare <16 x float> @{_PRODUCT}(<16 x float>, <32 x bfloat>, <32 x bfloat>)
@@ -44,8 +44,14 @@ declare <16 x bfloat> @{_ROUND}(<16 x float>)
 @cache
 def available() -> bool:
     """Whether the processor has the instructions and no matrices (AMX), which oneDNN uses: these are faster still."""
+    return rounds() and not llvm.get_host_cpu_features().get("amx-bf16")
+
+
+@cache
+def rounds() -> bool:
+    """Whether the processor has the instructions."""
     features = llvm.get_host_cpu_features()
-    if not (features.get("avx512f") and features.get("avx512bf16")) or features.get("amx-bf16"):
+    if not (features.get("avx512vl") and features.get("avx512bf16")):
         return False
     try:
         llvm.parse_assembly(_PROBE).verify()

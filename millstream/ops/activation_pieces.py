@@ -173,10 +173,14 @@ def soft_relu_grad(out, dout, *, threshold: float = 40.0):
 # ---- softmax ---------------------------------------------------------------------------------------
 LOWEST_LOGIT = -64.0
 _FLOOR = math.exp(LOWEST_LOGIT)
-
+# Rows of bfloat16 up to which torch's softmax takes 2 to 3 times as long as through float32 (48 numbers: 0.30 -> 0.16 ms);
+# from some thousands on it is faster.
+_SHORT = 512
 
 def clipped_softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Softmax along `axis` over logits cut at 64 below the greatest one, as Fluid's."""
+    if x.dtype is torch.bfloat16 and x.is_cpu and x.shape[axis] <= _SHORT:
+        return clipped_softmax(x.float(), axis).to(torch.bfloat16)
     y = torch.softmax(x, axis)
     # tensors without values (while shapes are inferred or a step is compiled) take the general form
     if y.is_meta or y.numel() == 0 or (type(y) is torch.Tensor and float(y.detach().amin()) >= _FLOOR):

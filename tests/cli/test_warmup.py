@@ -24,6 +24,7 @@ CALLED = {
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
     ],
     "softmax_loss": ["outside", "losses", "losses_back"], "xxhash": ["hash_rows"],
+    "updates": ["sgd", "momentum", "adam"],
 }  # fmt: skip
 if pairs.available():
     CALLED["pair_tiles"] = ["product_at", "over_rows_at"]

@@ -6,9 +6,12 @@ They take lists; each is of the formulas in adam.py and descent.py with equal ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+
+from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 
 # Bias correction is in our rate: with this many steps torch's own powers of beta are 0, and its corrections 1.
 _ENDLESS = torch.tensor(1e30)
@@ -16,6 +19,8 @@ _ENDLESS = torch.tensor(1e30)
 
 # Numbers of a bfloat16 gradient that are read at a time, as float32 that stays in the cache.
 _PIECE = 1 << 18
+# Those of a tensor from which a kernel of our own is worth its call, and what a number counts as in multiplications.
+_WALK, _WORK = 1 << 15, 8
 
 
 def ready(*columns: Sequence[torch.Tensor]) -> bool:
@@ -39,12 +44,38 @@ def is_half(grads: Sequence[Any]) -> bool:
     return any(isinstance(g, torch.Tensor) and g.dtype is torch.bfloat16 for g in grads)
 
 
-def singly(update: Callable[..., None], grads: Sequence[torch.Tensor], *columns: Sequence[torch.Tensor]) -> None:
-    """update(grads, *columns) with gradients in the type of the first column; large ones of bfloat16 piece by piece."""
-    near = [k for k, (g, p) in enumerate(zip(grads, columns[0])) if g.dtype is p.dtype or g.numel() <= _PIECE]
+class Walk(NamedTuple):
+    """A kernel of kernels/updates.py with its numbers: an update that reads bfloat16 gradients itself."""
+
+    kernel: str
+    numbers: tuple[Any, ...]
+
+    def run(self, grad: torch.Tensor, *columns: torch.Tensor) -> None:
+        from millstream.kernels import brain, updates
+
+        param, *rest = (t.view(-1).numpy() for t in columns)
+        numbers = [n if isinstance(n, bool) else np.float32(n) for n in self.numbers]
+        given = (param, brain.numbers(grad.view(-1)), *rest, *numbers)
+        count = grad.numel()
+        run_parts(getattr(updates, self.kernel), [(*given, *ends) for ends in cuts(_WORK * count, count)])
+
+
+def singly(
+    update: Callable[..., None], walk: Walk, grads: Sequence[torch.Tensor], *columns: Sequence[torch.Tensor]
+) -> None:
+    """update(grads, *columns) with gradients in the type of the first column.
+
+    Large ones of bfloat16 take `walk`, or go piece by piece where it is not worth loading numba.
+    """
+    walks = columns[0][0].dtype is torch.float32 and numba_is_loaded()
+    least = _WALK if walks else _PIECE
+    near = [k for k, (g, p) in enumerate(zip(grads, columns[0])) if g.dtype is p.dtype or g.numel() <= least]
     if near:
         update([grads[k].to(columns[0][k].dtype) for k in near], *([c[k] for k in near] for c in columns))
     for k in sorted(set(range(len(grads))).difference(near)):
+        if walks:
+            walk.run(grads[k], *(c[k] for c in columns))
+            continue
         flat, rest = grads[k].view(-1), [c[k].view(-1) for c in columns]
         piece = torch.empty(_PIECE, dtype=rest[0].dtype)
         for at in range(0, flat.numel(), _PIECE):

@@ -28,7 +28,8 @@ def fused_sgd(params, grads, lr, *, weight_decay: float = 0.0):
     if weight_decay or _onepass.is_half(grads):
         if _onepass.ready(params, grads):
             rate = scalar(lr)
-            _onepass.singly(lambda g, p: _onepass.sgd(p, g, rate, weight_decay), grads, params)
+            walk = _onepass.Walk("sgd", (rate, weight_decay))
+            _onepass.singly(lambda g, p: _onepass.sgd(p, g, rate, weight_decay), walk, grads, params)
             return params
         grads = _decayed(params, grads, weight_decay)
     if any(isinstance(g, SelectedRows) for g in grads):
@@ -49,7 +50,8 @@ def fused_momentum(params, grads, velocity, lr, *, mu: float, use_nesterov: bool
         def update(g, p, v):
             _onepass.momentum(p, g, v, rate, mu, use_nesterov, weight_decay)
 
-        _onepass.singly(update, grads, params, velocity)
+        walk = _onepass.Walk("momentum", (rate, mu, bool(use_nesterov), weight_decay))
+        _onepass.singly(update, walk, grads, params, velocity)
     else:
         grads = _decayed(params, grads, weight_decay)
         both = frozenset({"ParamOut", "VelocityOut"})
@@ -88,6 +90,7 @@ def fused_adam(
         def update(g, p, m1, m2, rate=rate):
             _onepass.adam(p, g, m1, m2, rate, beta1, beta2, epsilon, weight_decay)
 
-        _onepass.singly(update, *([c[k] for k in members] for c in (grads, params, moment1, moment2)))
+        walk = _onepass.Walk("adam", (rate, beta1, 1 - beta1, beta2, 1 - beta2, epsilon, weight_decay))
+        _onepass.singly(update, walk, *([c[k] for k in members] for c in (grads, params, moment1, moment2)))
     powers = torch._foreach_mul(beta1_pows, beta1), torch._foreach_mul(beta2_pows, beta2)
     return params, moment1, moment2, *(list(p) for p in powers)
