@@ -87,6 +87,18 @@ def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
 
 
+def _between_norms(fluid: Any, feed: Feed) -> list[Any]:
+    """1x1 and depthwise convolutions between batch normalisations."""
+    layers = fluid.layers
+    y = _dense(fluid, feed, "x", [2, 16, 64, 64])
+    for filters, size, stride, groups in ((16, 5, 1, 1), (16, 1, 1, 1), (16, 3, 1, 16), (16, 3, 2, 16)):
+        made = layers.conv2d(
+            y, filters, size, stride=stride, padding=size // 2, groups=groups, bias_attr=False, use_cudnn=False
+        )  # fmt: skip
+        y = layers.batch_norm(made, act="relu")
+    return _trained(fluid, y)
+
+
 def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
     """3x3 filters: over many pixels, and many over few pixels."""
     layers = fluid.layers
@@ -248,6 +260,7 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
+    "convolutions between normalisations": _between_norms,
     "small filters": _small_filters, "small filters in bfloat16": _brain_filters, "resizing": _resized,
     "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,

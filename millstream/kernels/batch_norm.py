@@ -152,7 +152,7 @@ def _cut(rows: int, channels: int) -> _Cut:
     while group * channels < _LONG and rows % (2 * group) == 0:
         group *= 2
     count = rows // group
-    pieces = parts(2 * rows * channels, count)
+    pieces = parts(8 * rows * channels, count)
     edges = [count * k // pieces for k in range(pieces + 1)]
     return _Cut(group, group * channels, list(pairwise(edges)))
 

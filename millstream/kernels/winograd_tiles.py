@@ -19,41 +19,13 @@ from numba.extending import intrinsic
 
 from millstream.kernels import pairs
 from millstream.kernels.tiles import LANES
-
-_FLOAT, _INDEX = ir.FloatType(), ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_BYTES = 4 * LANES
+from millstream.kernels.vectors import BYTES, INDEX, VECTOR, fma, load, number, store
 
 Matrix = Sequence[Sequence[float]]
 
 
-def _number(value: int) -> ir.Constant:
-    return ir.Constant(_INDEX, value)
-
-
 def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_VECTOR, [float(value)] * LANES)
-
-
-def _at(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    return builder.inttoptr(address, _VECTOR.as_pointer())
-
-
-def _load(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    value = builder.load(_at(builder, address))
-    value.align = 4
-    return value
-
-
-def _store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
-    builder.store(value, _at(builder, address)).align = 4
-
-
-def _fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
-    )  # fmt: skip
-    return builder.call(function, [a, b, c])
+    return ir.Constant(VECTOR, [float(value)] * LANES)
 
 
 def _sum(builder: ir.IRBuilder, factors: Sequence[float], values: Sequence[ir.Value]) -> ir.Value:
@@ -68,7 +40,7 @@ def _sum(builder: ir.IRBuilder, factors: Sequence[float], values: Sequence[ir.Va
         elif factor == -1:
             total = builder.fsub(total, value)
         else:
-            total = _fma(builder, _constant(factor), value, total)
+            total = fma(builder, _constant(factor), value, total)
     return total
 
 
@@ -114,11 +86,11 @@ def _square(builder: ir.IRBuilder, matrix: Matrix, square: list[list[ir.Value]])
 
 
 def _word(builder: ir.IRBuilder, table: ir.Value, k: int) -> ir.Value:
-    return builder.load(builder.gep(table, [_number(k)]))
+    return builder.load(builder.gep(table, [number(k)]))
 
 
 def _table(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    return builder.inttoptr(address, _INDEX.as_pointer())
+    return builder.inttoptr(address, INDEX.as_pointer())
 
 
 def _choose(builder: ir.IRBuilder, which: ir.Value, emits: Sequence[Callable[[], None]]) -> None:
@@ -127,7 +99,7 @@ def _choose(builder: ir.IRBuilder, which: ir.Value, emits: Sequence[Callable[[],
     cases = [builder.append_basic_block("transform") for _ in emits]
     choice = builder.switch(which, cases[0])
     for n, (case, emit) in enumerate(zip(cases, emits)):
-        choice.add_case(_number(n), case)
+        choice.add_case(number(n), case)
         builder.position_at_end(case)
         emit()
         builder.branch(end)
@@ -136,8 +108,8 @@ def _choose(builder: ir.IRBuilder, which: ir.Value, emits: Sequence[Callable[[],
 
 def _channels(builder: ir.IRBuilder, channels: ir.Value, size: int = 4) -> Any:
     """A loop over vectors of channels, `size` bytes a number; gives (the distance in bytes from the first, _)."""
-    end = builder.mul(channels, _number(size))
-    return cgutils.for_range_slice(builder, _number(0), end, _number(size * LANES), inc=True)
+    end = builder.mul(channels, number(size))
+    return cgutils.for_range_slice(builder, number(0), end, number(size * LANES), inc=True)
 
 
 def _load_brain(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -154,17 +126,17 @@ def make_apart(matrices: Sequence[Matrix], brain: bool = False) -> Any:
     Arguments (addresses, distances in bytes): which matrix; the table of the square's addresses, row by row; where the first
     number of the result goes; the distance between planes; channels, a multiple of LANES. brain: numbers are bfloat16.
     """
-    load, store = (_load_brain, _store_brain) if brain else (_load, _store)
+    take, put = (_load_brain, _store_brain) if brain else (load, store)
 
     def emit_one(builder, matrix, table, out, distance, channels):
         size = len(matrix[0])
         given = [_word(builder, table, k) for k in range(size * size)]
-        results = [builder.add(out, builder.mul(distance, _number(k))) for k in range(len(matrix) ** 2)]
+        results = [builder.add(out, builder.mul(distance, number(k))) for k in range(len(matrix) ** 2)]
         with _channels(builder, channels, 2 if brain else 4) as (at, _):
-            pixels = [load(builder, builder.add(address, at)) for address in given]
+            pixels = [take(builder, builder.add(address, at)) for address in given]
             flat = _square(builder, matrix, [pixels[k * size : (k + 1) * size] for k in range(size)])
             for address, value in zip(results, flat):
-                store(builder, value, builder.add(address, at))
+                put(builder, value, builder.add(address, at))
 
     @intrinsic
     def apart(typing_context, which, table, out, distance, channels):
@@ -194,20 +166,20 @@ def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
         size, count = len(matrix[0]), len(matrix) ** 2
         results = [_word(builder, table, k) for k in range(count)]
         others = [_word(builder, beside, k) for k in range(count)] if added else []
-        planes = [builder.add(first, builder.mul(distance, _number(k))) for k in range(size * size)]
+        planes = [builder.add(first, builder.mul(distance, number(k))) for k in range(size * size)]
         with _channels(builder, channels) as (at, _):
-            numbers = [_load(builder, builder.add(address, at)) for address in planes]
+            numbers = [load(builder, builder.add(address, at)) for address in planes]
             flat = _square(builder, matrix, [numbers[k * size : (k + 1) * size] for k in range(size)])
-            more = _load(builder, builder.add(bias, at))
+            more = load(builder, builder.add(bias, at))
             for k, value in enumerate(flat):
                 y = builder.fadd(value, more)
                 if added:
-                    y = builder.fadd(y, _load(builder, builder.add(others[k], at)))
+                    y = builder.fadd(y, load(builder, builder.add(others[k], at)))
                 small = builder.fmul(y, slope)
                 small = builder.select(builder.fcmp_ordered(">", small, floor), small, floor)  # relu's zeros: 0 * -inf
                 y = builder.select(builder.fcmp_ordered("<", y, _constant(0)), small, y)  # what is no number stays
                 y = builder.select(builder.fcmp_ordered(">", y, most), most, y)
-                _store(builder, y, builder.add(results[k], at))
+                store(builder, y, builder.add(results[k], at))
 
     @intrinsic
     def together(typing_context, which, first, distance, table, beside, bias, slope, most, channels):
@@ -235,9 +207,9 @@ def make_together_rounded(matrices: Sequence[Matrix]) -> Any:
     def emit_one(builder, matrix, first, distance, table, channels):
         size = len(matrix[0])
         results = [_word(builder, table, k) for k in range(len(matrix) ** 2)]
-        planes = [builder.add(first, builder.mul(distance, _number(k))) for k in range(size * size)]
+        planes = [builder.add(first, builder.mul(distance, number(k))) for k in range(size * size)]
         with _channels(builder, channels, 2) as (at, _):
-            numbers = [_load(builder, builder.add(address, builder.mul(at, _number(2)))) for address in planes]
+            numbers = [load(builder, builder.add(address, builder.mul(at, number(2)))) for address in planes]
             flat = _square(builder, matrix, [numbers[k * size : (k + 1) * size] for k in range(size)])
             for address, value in zip(results, flat):
                 _store_brain(builder, value, builder.add(address, at))
@@ -257,7 +229,7 @@ def make_together_rounded(matrices: Sequence[Matrix]) -> Any:
 
 
 def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    nothing = ir.Constant(VECTOR, ir.Undefined)
     one = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
     return _shuffle(builder, one, nothing, [0] * LANES)
 
@@ -269,7 +241,7 @@ def turn(typing_context, given, step, out, distance):
 
     def emit(context, builder, signature, args):
         given, step, out, distance = args
-        rows = [_load(builder, builder.add(given, builder.mul(step, _number(i)))) for i in range(LANES)]
+        rows = [load(builder, builder.add(given, builder.mul(step, number(i)))) for i in range(LANES)]
         size = 1
         while size < LANES:  # squares of `size` change places across the diagonal
             low = [lane if not lane & size else LANES + lane - size for lane in range(LANES)]
@@ -280,7 +252,7 @@ def turn(typing_context, given, step, out, distance):
                     rows[i], rows[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
             size *= 2
         for j, row in enumerate(rows):
-            _store(builder, row, builder.add(out, builder.mul(distance, _number(j))))
+            store(builder, row, builder.add(out, builder.mul(distance, number(j))))
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), emit
@@ -293,14 +265,14 @@ def apart_taps(typing_context, given, out):
 
     def emit(context, builder, signature, args):
         given, out = args
-        vectors = [_load(builder, builder.add(given, _number(k * _BYTES))) for k in range(9)]
+        vectors = [load(builder, builder.add(given, number(k * BYTES))) for k in range(9)]
         for i in range(9):
             places = [divmod(lane * 9 + i, LANES) for lane in range(LANES)]
             row = vectors[0]
             for k in range(9):  # one vector after the other gives its lanes
                 row = _shuffle(builder, row, vectors[k], [LANES + at if k == n else lane
                                                           for lane, (n, at) in enumerate(places)])  # fmt: skip
-            _store(builder, row, builder.add(out, _number(i * _BYTES)))
+            store(builder, row, builder.add(out, number(i * BYTES)))
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), emit

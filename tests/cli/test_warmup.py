@@ -23,6 +23,7 @@ CALLED = {
     "winograd": [
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
     ],
+    "normed_rows": ["lay_out", "forward", "backward", "back"], "normed_depthwise": ["forward", "backward", "backward_2"],
     "softmax_loss": ["outside", "losses", "losses_back"], "xxhash": ["hash_rows"],
     "updates": ["sgd", "momentum", "adam"],
 }  # fmt: skip

@@ -14,7 +14,7 @@ from millstream.errors import AttributeTypeError
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops.nn import _conv_winograd
-from millstream.ops.nn.conv import _conv2d, _infer_conv
+from millstream.ops.nn.conv import _conv2d, infer_conv
 
 # activation -> (oneDNN's name, whether it may follow a sum); relu6 and leaky_relu have a number
 ACTIVATIONS = {"": ("none", True), "relu": ("relu", True), "relu6": ("hardtanh", False), "leaky_relu": ("leaky_relu", False)}
@@ -41,7 +41,7 @@ def _onednn() -> tuple[Any, Any, Any, Any] | None:
 def _spec(x, w, bias, residual, *, activation, number, reuse, **attrs):
     if activation not in ACTIVATIONS or (residual is not None and not ACTIVATIONS[activation][1]):
         raise AttributeTypeError(f"activation {activation!r} is not known, or can't follow ResidualData")
-    return _infer_conv(x, w, padding_algorithm="EXPLICIT", data_format="NCHW", **attrs)
+    return infer_conv(x, w, padding_algorithm="EXPLICIT", data_format="NCHW", **attrs)
 
 
 def _takes(x, w, bias, residual, strides, paddings, dilations, groups) -> bool:

@@ -69,6 +69,15 @@ def _line(norm: Norm, mean: torch.Tensor, inverse: torch.Tensor) -> tuple[np.nda
     return a, array(norm.bias) - array(mean) * a
 
 
+def moments(x: torch.Tensor) -> tuple[np.ndarray, np.ndarray] | None:
+    """(mean, variance) of each channel of `x` [N, C, ...], float64."""
+    if x.numel() == 0 or x.dtype not in (torch.float32, torch.float64) or (rows := _rows(x, "NCHW")) is None:
+        return None
+    from millstream.kernels import batch_norm as kernels
+
+    return kernels.statistics(rows)
+
+
 def forward(
     x: torch.Tensor, norm: Norm, mean: torch.Tensor, variance: torch.Tensor, momentum: float,
     residual: torch.Tensor | None = None,

@@ -37,7 +37,7 @@ _FILTER_GRADIENTS = _conv_winograd.filter_gradient, _conv_winograd_pairs.filter_
 
 
 # ---- convolution ---------------------------------------------------------------------------------
-def _infer_conv(
+def infer_conv(
     x: Spec, w: Spec, *_: Any, strides, paddings, dilations, groups, padding_algorithm, data_format, **__
 ) -> Spec:
     rank = len(x.shape) - 2
@@ -80,7 +80,8 @@ def _activate(out: torch.Tensor, kind: str, alpha: float, beta: float) -> torch.
     )
 
 
-def _conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, layout):
+def conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, layout):
+    """Output of a convolution by whatever is fastest."""
     last = layout in CHANNELS_LAST
     if last:
         x = channels_second(x)
@@ -149,7 +150,7 @@ def _slow_in_bfloat16(x, strides, groups):
     return x.dtype is torch.bfloat16 and groups == x.shape[1] > 1 and max(strides) > 1 and x.is_cpu
 
 
-def _conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, algorithm, layout):
+def conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, algorithm, layout):
     """(dInput, dFilter, dBias), None where `want` has False."""
     last = layout in CHANNELS_LAST
     if last:
@@ -209,7 +210,7 @@ def _conv2d(
     out + bias (+ ResidualData), then the activation. As in 1.8.5 nothing looks at them without use_mkldnn.
     """
     bias = bias.reshape(-1) if bias is not None and use_mkldnn else None
-    out = _conv_forward(x, w, bias, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    out = conv_forward(x, w, bias, strides, paddings, dilations, groups, padding_algorithm, data_format)
     if not use_mkldnn:
         return out
     if residual is not None and fuse_residual_connection:
@@ -238,7 +239,7 @@ def _conv2d_grad(
 ):
     added = bias if use_mkldnn else None
     wanted = (*want[:2], want[2] and use_mkldnn)
-    dx, dw, db = _conv_backward(
+    dx, dw, db = conv_backward(
         x, w, added, dout, wanted, strides, paddings, dilations, groups, padding_algorithm, data_format
     )
     return dx, dw, torch.zeros_like(bias) if want[2] and not use_mkldnn else db
@@ -250,12 +251,12 @@ for _name in ("conv2d", "depthwise_conv2d"):
     _tag: dict[str, Any] = {"flops": _flops.convolution}
     # 1.8.5 lowers the first of them alone
     _tag["amp" if _name == "conv2d" else "amp_bfloat16"] = "white"
-    op(_name, slots=_CONV2D, infer=_infer_conv, lod="Input", nodiff="ResidualData", **_tag)(_conv2d)
+    op(_name, slots=_CONV2D, infer=infer_conv, lod="Input", nodiff="ResidualData", **_tag)(_conv2d)
     op(_name + "_grad", slots=_CONV2D_GRAD)(_conv2d_grad)
 
 
 @op(
-    "conv3d", slots="Input, Filter, ResidualData? -> Output", infer=_infer_conv, lod="Input", nodiff="ResidualData",
+    "conv3d", slots="Input, Filter, ResidualData? -> Output", infer=infer_conv, lod="Input", nodiff="ResidualData",
     flops=_flops.convolution,
 )  # fmt: skip
 def conv3d(
@@ -274,7 +275,7 @@ def conv3d(
     use_mkldnn: bool = False,
 ):
     """conv2d with one more spatial dimension: Input [N, C, D, H, W] (or NDHWC), Filter [O, C/groups, kd, kh, kw]."""
-    out = _conv_forward(x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format)
+    out = conv_forward(x, w, None, strides, paddings, dilations, groups, padding_algorithm, data_format)
     if not use_mkldnn:
         return out
     if residual is not None and fuse_residual_connection:
@@ -298,7 +299,7 @@ def conv3d_grad(
     data_format: str = "NCDHW",
 ):
     want = (*want, False)
-    return _conv_backward(x, w, None, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format)[:2]
+    return conv_backward(x, w, None, dout, want, strides, paddings, dilations, groups, padding_algorithm, data_format)[:2]
 
 
 # ---- transposed convolution ------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""Depthwise 3x3 filters along a row of pixels, a vector of channels at a time, with filters and sums in registers.
+
+A row is [pixels, channels] with a pixel of zeros before the first and after the last; rows beyond a map are rows of zeros.
+Arguments are addresses; `step` is the distance in bytes between pixels of all rows, `taps` [9, channels] has the same.
+`coming` are rows that the next call needs or writes: their pixels are fetched on the way, as many as are filtered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from millstream.kernels.vectors import INDEX, VECTOR, fetch, fma, load, number, store
+
+_ZERO = ir.Constant(VECTOR, None)
+
+
+class _Sweep:
+    """A loop over `count` pixels in which sums may stay in registers."""
+
+    def __init__(self, builder: ir.IRBuilder, count: ir.Value, held: Sequence[ir.Value]) -> None:
+        self.builder, self.count = builder, count
+        before = builder.block
+        self.loop, self.done = builder.append_basic_block("sweep"), builder.append_basic_block("sweep.end")
+        builder.branch(self.loop)
+        builder.position_at_end(self.loop)
+        self.j = builder.phi(INDEX)
+        self.held = [builder.phi(VECTOR) for _ in held]
+        for phi, value in zip([self.j, *self.held], [number(0), *held]):
+            phi.add_incoming(value, before)
+
+    def close(self, new: Sequence[ir.Value]) -> None:
+        following = self.builder.add(self.j, number(1))
+        for phi, value in zip([self.j, *self.held], [following, *new]):
+            phi.add_incoming(value, self.builder.block)
+        self.builder.cbranch(self.builder.icmp_signed("<", following, self.count), self.loop, self.done)
+        self.builder.position_at_end(self.done)
+
+
+def _taps(builder: ir.IRBuilder, taps: ir.Value, step: ir.Value) -> list[ir.Value]:
+    return [load(builder, builder.add(taps, builder.mul(step, number(k)))) for k in range(9)]
+
+
+def _pixel(builder: ir.IRBuilder, row: ir.Value, at: ir.Value, step: ir.Value, beyond: int) -> ir.Value:
+    return load(builder, builder.add(row, builder.add(at, builder.mul(step, number(beyond)))))
+
+
+def _add(builder: ir.IRBuilder, terms: Sequence[tuple[ir.Value, ir.Value]]) -> ir.Value:
+    """The sum of products."""
+    a, b = terms[0]
+    total = builder.fmul(a, b)
+    for a, b in terms[1:]:
+        total = fma(builder, a, b, total)
+    return total
+
+
+def _fetch(builder: ir.IRBuilder, rows: Sequence[ir.Value], at: ir.Value, step: ir.Value, pixels: int = 1) -> None:
+    for row in rows:
+        for m in range(pixels):
+            fetch(builder, builder.add(row, builder.add(at, builder.mul(step, number(m)))))
+
+
+def _keep(builder: ir.IRBuilder, sums: ir.Value, step: ir.Value, values: Sequence[ir.Value]) -> None:
+    for k, value in enumerate(values):
+        store(builder, value, builder.add(sums, builder.mul(step, number(k))))
+
+
+def _make(emit: Any) -> Any:
+    """An intrinsic that takes `emit`'s arguments as one tuple of integers."""
+
+    @intrinsic
+    def sweep(typing_context, given):
+        del typing_context
+
+        def code(context, builder, signature, args):
+            emit(builder, *cgutils.unpack_tuple(builder, args[0]))
+            return context.get_dummy_value()
+
+        return types.void(given), code
+
+    return sweep
+
+
+def _filtered(stride: int) -> Any:
+    """coming: `stride` rows of the input and one of the output."""
+
+    def emit(builder, above, middle, below, taps, out, step, count, *coming):
+        factors = _taps(builder, taps, step)
+        sweep = _Sweep(builder, count, [])
+        at, to = (builder.mul(sweep.j, builder.mul(step, number(n))) for n in (stride, 1))
+        _fetch(builder, coming[:stride], at, step, stride)
+        _fetch(builder, coming[stride:], to, step)
+        pixels = [_pixel(builder, row, at, step, m) for row in (above, middle, below) for m in range(3)]
+        store(builder, _add(builder, list(zip(factors, pixels))), builder.add(out, to))
+        sweep.close([])
+
+    return emit
+
+
+def _back(builder, above, middle, below, taps, given, out, sums, step, count, *coming):
+    """Stride 1: rows of the output's gradient and one of the input -> its gradient; sums [9, channels] += the filters'."""
+    factors, before = _taps(builder, taps, step), _taps(builder, sums, step)
+    sweep = _Sweep(builder, count, before)
+    at = builder.mul(sweep.j, step)
+    _fetch(builder, coming, at, step)
+    around = [_pixel(builder, row, at, step, m) for row in (below, middle, above) for m in (2, 1, 0)]
+    value = _pixel(builder, given, at, step, 1)
+    store(builder, _add(builder, list(zip(factors, around))), builder.add(out, at))
+    new = [fma(builder, value, gradient, total) for gradient, total in zip(around, sweep.held)]
+    sweep.close(new)
+    _keep(builder, sums, step, new)
+
+
+def _back_2(builder, gradient, following, above, middle, below, taps, out, out_below, sums, step, count, *coming):
+    """Stride 2: two rows of the output's gradient (without a pixel before the first) and three of the input -> gradients of
+    the input's rows `middle` and `below`, 2 * count pixels each; sums as in :func:`_back`. coming: two rows of what has the
+    output's size, then rows of what has the input's."""
+    w, before = _taps(builder, taps, step), _taps(builder, sums, step)
+    sweep = _Sweep(builder, count, before)
+    at = builder.mul(sweep.j, step)
+    twice = builder.add(at, at)
+    _fetch(builder, coming[:2], at, step)
+    _fetch(builder, coming[2:], twice, step, 2)
+    here, right = (_pixel(builder, gradient, at, step, m) for m in (0, 1))
+    under, beside = (_pixel(builder, following, at, step, m) for m in (0, 1))
+    for row, beyond, terms in (
+        (out, 0, [(w[4], here)]),
+        (out, 1, [(w[5], here), (w[3], right)]),
+        (out_below, 0, [(w[7], here), (w[1], under)]),
+        (out_below, 1, [(w[8], here), (w[6], right), (w[2], under), (w[0], beside)]),
+    ):
+        to = builder.add(row, builder.add(twice, builder.mul(step, number(beyond))))
+        store(builder, _add(builder, terms), to)
+    pixels = [_pixel(builder, row, twice, step, m) for row in (above, middle, below) for m in range(3)]
+    new = [fma(builder, here, pixel, total) for pixel, total in zip(pixels, sweep.held)]
+    sweep.close(new)
+    _keep(builder, sums, step, new)
+
+
+filtered_1, filtered_2 = _make(_filtered(1)), _make(_filtered(2))
+back_1, back_2 = _make(_back), _make(_back_2)

@@ -1,0 +1,172 @@
+"""Depthwise convolutions (3x3, padding 1, stride 1 or 2) between two batch normalisations, and their gradients.
+
+What normed_rows.py is for 1x1 filters: rows of pixels are normalised into a few rows of room, with zeros before and after,
+filtered in registers (depthwise_sweeps.py), and summed up for the next normalisation. Maps are float32
+[N * height, width / group, group * channels]: loops over columns take `group` pixels at a time. A part works on rows
+first .. last of the output's pixels, counted over all pictures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from millstream.kernels.batch_norm import _line
+from millstream.kernels.compiled import njit
+from millstream.kernels.depthwise_sweeps import back_1, back_2, filtered_1, filtered_2
+from millstream.kernels.normed_rows import back, count, relu_back
+from millstream.kernels.tiles import LANES
+
+_SLOTS = 4  # rows at hand, in the places of their numbers modulo this
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _filter_row(stride, above, middle, below, taps, out, step, pixels, coming, coming_out):
+    wide = stride * step * pixels
+    for c in range(0, step, LANES * 4):
+        given = (above + c, middle + c, below + c, taps + c, out + c, step, pixels)
+        if stride == 1:
+            filtered_1((*given, coming + c, coming_out + c))
+        else:
+            filtered_2((*given, coming + c, coming + wide + c, coming_out + c))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _normed_row(x, row, line, slope, place):
+    """Row `row` of the normalised x to `place`, [width / group, group * channels]."""
+    if line.shape[0]:
+        _line(x[row], line[0], line[1], slope, 0, x.shape[1], place)
+    else:
+        place[:] = x[row]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _inner(room, slot, like):
+    """A row of room without the zeros at its ends, as loops over columns want it: like a row of `like`."""
+    beside = (room.shape[1] - like.shape[1] * like.shape[2]) // 2
+    return room[slot][beside : room.shape[1] - beside].reshape(like.shape[1], like.shape[2])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def forward(x, group, line, slope, taps, out, group_out, stride, heights, first, last, shift, total, square):
+    """Rows of `out`; its sums, where `total` is not empty. heights: of the input's pictures and the output's."""
+    c = x.shape[2] // group
+    width, wide_out = x.shape[1] * group, out.shape[1] * group_out
+    tall, tall_out = heights
+    room = np.zeros((_SLOTS, (width + 2) * c), np.float32)
+    outside = np.zeros((width + 2) * c, np.float32)
+    at = np.empty(3, np.int64)
+    for i in range(first, last):
+        picture, row = divmod(i, tall_out)
+        for k in range(3):
+            r = row * stride + k - 1
+            if r < 0 or r >= tall:
+                at[k] = outside.ctypes.data
+                continue
+            slot = r % _SLOTS
+            at[k] = room[slot].ctypes.data
+            if k > 2 - stride or i == first or row == 0:
+                _normed_row(x, picture * tall + r, line, slope, _inner(room, slot, x))
+        coming = x.ctypes.data + (picture * tall + (row + 1) * stride + 2 - stride) * width * c * 4
+        po = out[i].ctypes.data
+        _filter_row(stride, at[0], at[1], at[2], taps.ctypes.data, po, c * 4, wide_out, coming, po + wide_out * c * 4)
+        if total.shape[0]:
+            count(out[i], 0, out.shape[1], i == first, shift, total, square)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _given_row(out, dout, end_line, row, place):
+    """Row `row` of the gradient of `out`."""
+    if end_line.shape[0]:
+        back(out[row], dout[row], end_line[0], end_line[1], end_line[2], 0, dout.shape[1], place)
+    else:
+        place[:] = dout[row]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward(
+    x, group, line, slope, taps, out, group_out, dout, end_line, heights, first, last, dx, dw, total, dot,
+):  # fmt: skip
+    """Stride 1: rows of dx: dz of x's normalisation, or plain; dw [9, c] float64: the share of these rows. Lines as in
+    normed_rows.backward."""
+    c = x.shape[2] // group
+    width, tall = x.shape[1] * group, heights[0]
+    given = np.zeros((_SLOTS, (width + 2) * c), np.float32)
+    room = np.zeros((1, (width + 2) * c), np.float32)
+    outside = np.zeros((width + 2) * c, np.float32)
+    made = np.empty((x.shape[1], x.shape[2]), np.float32)
+    at, sums, step = np.empty(3, np.int64), np.empty((9, c), np.float32), c * 4
+    for i in range(first, last):
+        picture, row = divmod(i, tall)
+        for k in range(3):
+            r = row + k - 1
+            if r < 0 or r >= tall:
+                at[k] = outside.ctypes.data
+                continue
+            slot = r % _SLOTS
+            at[k] = given[slot].ctypes.data
+            if k == 2 or i == first or row == 0:
+                _given_row(out, dout, end_line, picture * tall + r, _inner(given, slot, dout))
+        _normed_row(x, i, line, slope, _inner(room, 0, x))
+        sums[:] = 0
+        py, pd, ps, pt = room.ctypes.data, made.ctypes.data, sums.ctypes.data, taps.ctypes.data
+        size = width * step
+        c0, c1, c2 = x.ctypes.data + (i + 1) * size, out.ctypes.data + (i + 2) * size, dout.ctypes.data + (i + 2) * size
+        c3 = dx.ctypes.data + i * size
+        for a in range(0, step, LANES * 4):
+            given_rows = (at[0] + a, at[1] + a, at[2] + a)
+            back_1((*given_rows, pt + a, py + a, pd + a, ps + a, step, width, c0 + a, c1 + a, c2 + a, c3 + a))
+        dw += sums
+        if line.shape[0]:
+            relu_back(x[i], made, line[0], line[1], slope, line[2], 0, x.shape[1], dx[i], total, dot)
+        else:
+            dx[i] = made
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward_2(
+    x, group, line, slope, taps, out, group_out, dout, end_line, heights, first, last, dx, dw, total, dot,
+):  # fmt: skip
+    """:func:`backward` for stride 2: rows first .. last of the output, twice as many of dx."""
+    c = x.shape[2] // group
+    width, wide_out = x.shape[1] * group, dout.shape[1] * group_out
+    tall, tall_out = heights
+    given = np.zeros((2, (wide_out + 2) * c), np.float32)
+    room = np.zeros((_SLOTS, (width + 2) * c), np.float32)
+    outside = np.zeros((max(width, wide_out) + 2) * c, np.float32)
+    made = np.empty((2, 2 * wide_out * c), np.float32)
+    at, sums, step = np.empty(5, np.int64), np.empty((9, c), np.float32), c * 4
+    for i in range(first, last):
+        picture, row = divmod(i, tall_out)
+        for k in range(2):  # the output's rows `row` and the next
+            at[k] = outside.ctypes.data
+            if row + k < tall_out:
+                slot = (row + k) % 2
+                at[k] = given[slot].ctypes.data + step
+                if k == 1 or i == first or row == 0:
+                    _given_row(out, dout, end_line, i + k, _inner(given, slot, dout))
+        for k in range(3):
+            r = 2 * row + k - 1
+            at[2 + k] = outside.ctypes.data
+            if 0 <= r < tall:
+                slot = r % _SLOTS
+                at[2 + k] = room[slot].ctypes.data
+                if k or i == first or row == 0:
+                    _normed_row(x, picture * tall + r, line, slope, _inner(room, slot, x))
+        sums[:] = 0
+        size, small = width * step, wide_out * step
+        c0, c1 = out.ctypes.data + (i + 2) * small, dout.ctypes.data + (i + 2) * small
+        c2 = x.ctypes.data + (picture * tall + 2 * row + 2) * size
+        c3 = dx.ctypes.data + (picture * tall + 2 * row) * size
+        ps, pt, p0, p1 = sums.ctypes.data, taps.ctypes.data, made[0].ctypes.data, made[1].ctypes.data
+        for a in range(0, step, LANES * 4):
+            back_2((at[0] + a, at[1] + a, at[2] + a, at[3] + a, at[4] + a, pt + a, p0 + a, p1 + a, ps + a, step, wide_out,
+                    c0 + a, c1 + a, c2 + a, c2 + size + a, c3 + a, c3 + size + a))
+        dw += sums
+        for k in range(2):
+            if 2 * row + k < tall:
+                n = picture * tall + 2 * row + k
+                found = made[k][: width * c].reshape(x.shape[1], x.shape[2])
+                if line.shape[0]:
+                    relu_back(x[n], found, line[0], line[1], slope, line[2], 0, x.shape[1], dx[n], total, dot)
+                else:
+                    dx[n] = found

@@ -1,0 +1,170 @@
+"""Convolutions with 1x1 filters between two batch normalisations, over rows of channels, and their gradients.
+
+A batch normalisation reads and writes maps that do not fit the caches, several times, and computes little. Here it has no
+passes of its own. A kernel takes some rows of the map before the normalisation, normalises them in the cache, multiplies,
+and sums up what the next normalisation needs to know while the results are in the cache. Normalised maps are never written;
+gradients recompute them. The gradient of a normalisation, a * dz + q * x + r with two sums over the whole map in q and r,
+is applied likewise by whoever reads it (`back`), while the sums are made by whoever makes dz.
+
+Arrays are float32 and row-major; rows of few channels are taken `group` at a time by loops over columns, so that those are
+long: [rows, channels] then stands as [rows / group, group * channels]. A part works on rows first .. last, whole groups.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from millstream.kernels.batch_norm import _line, _sums
+from millstream.kernels.compiled import njit
+from millstream.kernels.panels import product_at
+from millstream.kernels.tiles import LANES, VECTORS, turned_at
+from millstream.kernels.vectors import copy, fetch_line
+from millstream.kernels.winograd_tiles import turn
+
+ROWS = 240  # that are in the cache at a time
+SAMPLES = 16
+_SHARE = 48  # rows that are multiplied before more of the next ones are fetched
+_LINE = 64
+_BLOCK = 32
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def count(out, begin, end, fresh, shift, total, square):
+    """Add rows begin .. end of `out` to the sums; the first (`fresh`) choose what is taken off before squares are summed."""
+    if fresh:
+        rows = min(SAMPLES, end - begin)
+        for j in range(out.shape[1]):
+            mean = np.float32(0)
+            for i in range(begin, begin + rows):
+                mean += out[i, j]
+            shift[j] = mean / rows
+    _sums(out, shift, begin, end, total, square)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def back(x, dz, p, q, r, begin, end, g):
+    """g = p * dz + q * x + r over rows begin .. end, from g's first row on."""
+    for i in range(begin, end):
+        for j in range(x.shape[1]):
+            g[i - begin, j] = p[j] * dz[i, j] + q[j] * x[i, j] + r[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def relu_back(x, dy, a, b, slope, mean, begin, end, dz, total, dot):
+    """Rows begin .. end of dz: the first rows of dy, times `slope` where the normalised x is not above 0.
+
+    total += sum of dz, dot += sum of dz * (x - mean). dz must not be dy, which would keep the loop from being vectorised.
+    """
+    width, zero = x.shape[1], np.float32(0)
+    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    for start in range(begin, end, _BLOCK):
+        s[:] = 0
+        q[:] = 0
+        for i in range(start, min(start + _BLOCK, end)):
+            for j in range(width):
+                v, d = x[i, j], dy[i - begin, j]
+                low = d * slope if slope != 0 else zero
+                z = low if v * a[j] + b[j] <= 0 else d
+                dz[i, j] = z
+                s[j] += z
+                q[j] += z * (v - mean[j])
+        for j in range(width):
+            total[j] += s[j]
+            dot[j] += q[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def lay_out(pw, rows, columns, turned, first, last, panels):
+    """Columns first .. last of a matrix, at the address pw, as panels.py has them; all numbers are multiples of LANES.
+
+    The matrix is [rows, columns], or stands in memory `turned`, as [columns, rows].
+    """
+    j = first
+    while j < last:
+        width = LANES * VECTORS if columns - j >= LANES * VECTORS else LANES
+        at = panels + j * rows * 4
+        for i in range(0, rows, LANES):
+            for a in range(0, width, LANES):
+                if turned:
+                    turn(pw + ((j + a) * rows + i) * 4, rows * 4, at + (i * width + a) * 4, width * 4)
+                else:
+                    for b in range(LANES):
+                        copy(pw + ((i + b) * columns + j + a) * 4, at + ((i + b) * width + a) * 4)
+        j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _product(pa, sa, rows, panels, depth, columns, zeros, out, so, coming):
+    """Rows times a matrix in panels; on the way what the next rows need is fetched: (address, bytes a row) of each map."""
+    for i in range(0, rows, _SHARE):
+        share = min(_SHARE, rows - i)
+        product_at(pa + i * sa * 4, sa, share, panels, depth, columns, zeros, 0, out + i * so * 4, so)
+        for begin, step in coming:
+            for at in range(begin + i * step, begin + (i + share) * step, _LINE):
+                fetch_line(at)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _beside(columns):
+    """What a row of room has beyond its columns: rows a power of two apart would share few sets of a cache."""
+    return 16 if columns % 256 == 0 else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, shift, total, square):
+    """Rows of `out`: the normalised x times the filters, in panels; its sums, where `total` is not empty."""
+    c, k = x.shape[1] // group, out.shape[1] // group_out
+    normed = line.shape[0] > 0
+    room = np.empty((ROWS // group if normed else 0, x.shape[1]), np.float32)
+    pa = room.ctypes.data
+    for i in range(first, last, ROWS):
+        end = min(i + ROWS, last)
+        if normed:
+            _line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
+        else:
+            pa = x.ctypes.data + i * c * 4
+        po = out.ctypes.data + i * k * 4
+        coming = (x.ctypes.data + end * c * 4, c * 4), (po + (end - i) * k * 4, k * 4)
+        _product(pa, c, end - i, panels, c, k, zeros, po, k, coming)
+        if total.shape[0]:
+            count(out, i // group_out, end // group_out, i == first, shift, total, square)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward(
+    x, group, line, slope, panels, zeros, out, group_out, dout, end_line, first, last, dx, dw, total, dot,
+):  # fmt: skip
+    """Rows of dx: dz of x's normalisation, or plain; dw [k, c]: the share of these rows in the filters' gradient.
+
+    line: [a, b, mean] of x's normalisation, or empty; end_line: [p, q, r] of that of `out`, or empty: then `dout` is its
+    gradient itself.
+    """
+    c, k = x.shape[1] // group, dout.shape[1] // group_out
+    normed, ended = line.shape[0] > 0, end_line.shape[0] > 0
+    far_x, far_g = c + (_beside(c) if normed else 0), k + (_beside(k) if ended else 0)  # with a group of 1 where they differ
+    room = np.empty((ROWS // group if normed else 0, far_x * group), np.float32)
+    given = np.empty((ROWS // group_out if ended else 0, far_g * group_out), np.float32)
+    py, pg, pd = room.ctypes.data, given.ctypes.data, dw.ctypes.data
+    for i in range(first, last, ROWS):
+        end = min(i + ROWS, last)
+        if ended:
+            back(out, dout, end_line[0], end_line[1], end_line[2], i // group_out, end // group_out, given)
+        else:
+            pg = dout.ctypes.data + i * k * 4
+        if normed:
+            _line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
+        else:
+            py = x.ctypes.data + i * c * 4
+        if i == first:
+            turned_at(pg, far_g, py, far_x, zeros, 0, pd, end - i, k, c)
+        else:
+            turned_at(pg, far_g, py, far_x, pd, c, pd, end - i, k, c)
+        if not dx.shape[0]:
+            continue
+        near, far = end * c * 4, end * k * 4
+        coming = (x.ctypes.data + near, c * 4), (out.ctypes.data + far, k * 4), (dout.ctypes.data + far, k * 4)
+        if normed:
+            _product(pg, far_g, end - i, panels, k, c, zeros, py, far_x, coming)
+            relu_back(x, room, line[0], line[1], slope, line[2], i // group, end // group, dx, total, dot)
+        else:
+            _product(pg, far_g, end - i, panels, k, c, zeros, dx.ctypes.data + i * c * 4, c, coming)

@@ -1,0 +1,266 @@
+"""Convolutions between two batch normalisations by the kernels of normed_rows.py and normed_depthwise.py.
+
+Both functions return None where those do not apply: they take 1x1 filters of stride 1, and depthwise 3x3 ones of stride 1
+or 2, over float32 maps whose channels fill vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from millstream.kernels.arrays import array
+from millstream.kernels.threads import cuts, parts, run_parts
+from millstream.ops.nn._conv_rows import Ints, _plain
+
+CHANNELS = 16  # numbers of channels are multiples of it
+_LONG = 256  # numbers that loops over columns should have
+_EMPTY = np.empty((0, 0), np.float32)
+
+
+def is_pointwise(filters: Sequence[int], strides: Ints, paddings: Ints, groups: int) -> bool:
+    """Whether a filter [out, in, 1, 1] only multiplies the rows of a map."""
+    return groups == 1 and tuple(filters[2:]) == (1, 1) and tuple(strides) == (1, 1) and not any(paddings)
+
+
+def is_depthwise(filters: Sequence[int], strides: Ints, paddings: Ints, dilations: Ints, groups: int) -> bool:
+    """Whether the kernels take a depthwise filter [out, 1, 3, 3]."""
+    return (
+        groups == filters[0] and tuple(filters[1:]) == (1, 3, 3) and tuple(paddings) == (1, 1)
+        and tuple(dilations) == (1, 1) and tuple(strides) in ((1, 1), (2, 2))
+    )  # fmt: skip
+
+
+class Work(NamedTuple):
+    """A convolution: what it reads, and its form.
+
+    x [N, C, H, W]; line [3, C]: a, b and mean of a * x + b, the normalised x, or None where x is taken as it is; slope, from
+    0 to 1, multiplies what is then below 0; w: filters.
+    """
+
+    x: torch.Tensor
+    line: np.ndarray | None
+    slope: float
+    w: torch.Tensor
+    strides: Ints
+    paddings: Ints
+    dilations: Ints
+    groups: int
+
+
+def _applies(work: Work, *others: torch.Tensor) -> bool:
+    x, w = work.x, work.w
+    if not _plain((torch.float32,), x, w, *others) or x.dim() != 4 or x.numel() == 0:
+        return False
+    if x.shape[1] % CHANNELS or w.shape[0] % CHANNELS:
+        return False
+    form = work.strides, work.paddings
+    return is_pointwise(w.shape, *form, work.groups) or is_depthwise(w.shape, *form, work.dilations, work.groups)
+
+
+def _last(x: torch.Tensor) -> torch.Tensor:
+    """`x` with the channels of a pixel side by side, [N, H, W, C]."""
+    return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+
+
+def _group(channels: int, pixels: int) -> int:
+    """How many pixels of `pixels` in a row loops over columns take at a time."""
+    group = 1
+    while group * channels < _LONG and pixels % (2 * group) == 0:
+        group *= 2
+    return group
+
+
+def _tiled(line: np.ndarray | None, group: int) -> np.ndarray:
+    return _EMPTY if line is None else np.ascontiguousarray(np.tile(line, (1, group)), np.float32)
+
+
+class Sums(NamedTuple):
+    """Of each part, for each column of a group: what was taken off, the sum of the rest, and of its squares."""
+
+    shift: np.ndarray
+    total: np.ndarray
+    square: np.ndarray
+
+
+def _room(count: int, columns: int) -> Sums:
+    return Sums(np.zeros((count, columns), np.float32), np.zeros((count, columns)), np.zeros((count, columns)))
+
+
+def _moments(sums: Sums, rows: Sequence[int], channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, variance) of each channel, float64; rows: how many each part summed.
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+    """
+    n = np.array(rows, np.float64)[:, None]
+    means = sums.shift + sums.total / n
+    spread = sums.square - sums.total * sums.total / n
+    columns, counts = means.reshape(-1, channels), np.repeat(n, means.shape[1] // channels, 0).reshape(-1, 1)
+    weight = counts.sum()
+    mean = (counts * columns).sum(0) / weight
+    variance = (spread.reshape(-1, channels).sum(0) + (counts * (columns - mean) ** 2).sum(0)) / weight
+    return mean, np.maximum(variance, 0.0)
+
+
+def _cut(work: int, rows: int, unit: int) -> list[tuple[int, int]]:
+    """(first, last) row of each part, multiples of `unit`."""
+    count = parts(work, rows // unit)
+    return list(pairwise([rows // unit * k // count * unit for k in range(count)] + [rows]))
+
+
+def forward(work: Work, counted: bool) -> tuple[torch.Tensor, tuple[np.ndarray, np.ndarray] | None] | None:
+    """(output, (mean, variance) of its channels in float64 if `counted`)."""
+    if not _applies(work):
+        return None
+    run = _pointwise if work.groups == 1 else _depthwise
+    return run(work, counted)
+
+
+def _panels(w: torch.Tensor, rows: int, columns: int, turned: bool) -> torch.Tensor:
+    """Filters as normed_rows.lay_out lays them out."""
+    from millstream.kernels import normed_rows, tiles
+
+    panels, width = torch.empty(w.numel(), dtype=w.dtype), tiles.LANES * tiles.VECTORS
+    shares = [(a * width, min(b * width, columns)) for a, b in cuts(16 * w.numel(), -(-columns // width))]
+    to = panels.data_ptr()
+    run_parts(normed_rows.lay_out, [(w.data_ptr(), rows, columns, turned, *share, to) for share in shares])
+    return panels
+
+
+def _pointwise(work: Work, counted: bool) -> Any:
+    from millstream.kernels import normed_rows
+    from millstream.kernels.gemm import zeros_at
+
+    x, w = _last(work.x), work.w.contiguous()
+    n, height, width, c = x.shape
+    k, rows = w.shape[0], n * height * width
+    near, far = _group(c, rows), _group(k, rows)
+    out = torch.empty((n, height, width, k), dtype=x.dtype)
+    filters = _panels(w, c, k, True)
+    ends = _cut(rows * c * k, rows, max(near, far))
+    sums = _room(len(ends), far * k if counted else 0)
+    given = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
+    made = zeros_at(k), out.view(-1, far * k).numpy(), far
+    run_parts(normed_rows.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
+    found = _moments(sums, [(b - a) // far for a, b in ends], k) if counted else None
+    return out.permute(0, 3, 1, 2), found
+
+
+def _rows_of(x: torch.Tensor, group: int) -> np.ndarray:
+    """[N, H, W, C] as [N * H, W / group, group * C]."""
+    n, height, width, c = x.shape
+    return x.reshape(n * height, width // group, group * c).numpy()
+
+
+def _taps(w: torch.Tensor) -> np.ndarray:
+    return w.view(w.shape[0], 9).t().contiguous().numpy()
+
+
+def _depthwise(work: Work, counted: bool) -> Any:
+    from millstream.kernels import normed_depthwise
+
+    x, stride = _last(work.x), work.strides[0]
+    n, tall, wide, c = x.shape
+    size = (n, (tall - 1) // stride + 1, (wide - 1) // stride + 1, c)
+    out = torch.empty(size, dtype=x.dtype)
+    near, far = _group(c, wide), _group(c, size[2])
+    ends = _cut(9 * out.numel(), n * size[1], 1)
+    sums = _room(len(ends), far * c if counted else 0)
+    given = _rows_of(x, near), near, _tiled(work.line, near), np.float32(work.slope), _taps(work.w)
+    made = _rows_of(out, far), far, stride, (tall, size[1])
+    run_parts(normed_depthwise.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
+    found = _moments(sums, [(b - a) * (size[2] // far) for a, b in ends], c) if counted else None
+    return out.permute(0, 3, 1, 2), found
+
+
+class Gradients(NamedTuple):
+    """Of a convolution; where x is normalised, `dx` is dz of its normalisation, and total and dot are float64 sums, by
+    channel, of dz and of dz * (x - mean)."""
+
+    dx: torch.Tensor | None
+    dw: torch.Tensor
+    total: np.ndarray | None
+    dot: np.ndarray | None
+
+
+def backward(
+    work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: np.ndarray | None, wanted: bool
+) -> Gradients | None:
+    """Gradients; `end` [3, out channels]: p, q and r where the output's gradient is p * dout + q * out + r.
+
+    wanted: whether dx is.
+    """
+    if not _applies(work, dout, *([] if out is None else [out])):
+        return None
+    run = _pointwise_back if work.groups == 1 else _depthwise_back
+    return run(work, dout if out is None else out, dout, end, wanted)
+
+
+def _folded(sums: np.ndarray, channels: int, normed: bool) -> np.ndarray | None:
+    return sums.reshape(-1, channels).sum(0) if normed else None
+
+
+def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.ndarray | None, wanted: bool) -> Gradients:
+    from millstream.kernels import normed_rows
+    from millstream.kernels.gemm import zeros_at
+
+    x, w, given = _last(work.x), work.w.contiguous(), _last(dout)
+    c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
+    near, far = _group(c, rows), _group(k, rows)
+    dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
+    ends = _cut(2 * rows * c * k, rows, max(near, far))
+    filters = _panels(w, k, c, False)
+    dw, (_, total, dot) = np.empty((len(ends), k, c), np.float32), _room(len(ends), near * c if normed else 0)
+    read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
+    after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
+    made, line = dx.view(-1, near * c if wanted else c).numpy(), _tiled(end, far)
+    run_parts(
+        normed_rows.backward, [(*read, *after, line, *e, made, dw[i], total[i], dot[i]) for i, e in enumerate(ends)]
+    )
+    gradient = torch.from_numpy(dw).sum(0).view(w.shape)
+    sums = (_folded(s, c, normed) for s in (total, dot))
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, *sums)
+
+
+def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.ndarray | None, wanted: bool) -> Gradients:
+    from millstream.kernels import normed_depthwise as kernels
+
+    x, given, normed = _last(work.x), _last(dout), work.line is not None
+    n, tall, wide, c = x.shape
+    tall_out, wide_out = given.shape[1:3]
+    near, far = _group(c, wide), _group(c, wide_out)
+    dx = torch.empty(x.shape, dtype=x.dtype)
+    ends = _cut(18 * given.numel(), n * tall_out, 1)
+    dw, (_, total, dot) = np.zeros((len(ends), 9, c)), _room(len(ends), near * c if normed else 0)
+    read = _rows_of(x, near), near, _tiled(work.line, near), np.float32(work.slope), _taps(work.w)
+    after = _rows_of(_last(out), far), far, _rows_of(given, far), _tiled(end, far), (tall, tall_out)
+    run_parts(
+        kernels.backward if work.strides[0] == 1 else kernels.backward_2,
+        [(*read, *after, *e, _rows_of(dx, near), dw[i], total[i], dot[i]) for i, e in enumerate(ends)],
+    )
+    gradient = torch.from_numpy(dw.sum(0).T.astype(np.float32, order="C")).view(work.w.shape)
+    sums = (_folded(s, c, normed) for s in (total, dot))
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, *sums)
+
+
+def finish(x: torch.Tensor, dz: torch.Tensor, line: torch.Tensor) -> torch.Tensor | None:
+    """p * dz + q * x + r with `line` [3, C] = p, q, r: the gradient of a normalised x; None for other than float32 maps."""
+    if not _plain((torch.float32,), x, dz) or x.dim() != 4 or x.numel() == 0:
+        return None
+    from millstream.kernels import normed_rows
+
+    rows, given = _last(x), _last(dz)
+    n, c = x.numel() // x.shape[1], x.shape[1]
+    group = _group(c, n)
+    out = torch.empty(rows.shape, dtype=x.dtype)
+    flat = [t.reshape(-1, group * c).numpy() for t in (rows, given, out)]
+    vectors = _tiled(array(line), group)
+    run_parts(normed_rows.back, [
+        (flat[0], flat[1], *vectors, a // group, b // group, flat[2][a // group :])
+        for a, b in _cut(8 * x.numel(), n, group)
+    ])  # fmt: skip
+    return out.permute(0, 3, 1, 2)

@@ -1,0 +1,167 @@
+"""Convolutions of a training step between two batch normalisations, which have no passes over the maps of their own.
+
+Plans make these operators (passes/training/fuse_conv_batch_norm.py); Programs do not have them. What a normalised map is
+made of stands in place of it: X, Scale, Bias and the batch's statistics. Likewise the gradient of a normalised X, which is
+p * dZ + q * X + r: dZ, the gradient behind the normalisation times the slopes of a relu, and Line [3, C], p, q and r.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from millstream.kernels.arrays import array
+from millstream.ops import _flops
+from millstream.ops._opdef import op
+from millstream.ops._values import Spec
+from millstream.ops.nn import _normed_conv
+from millstream.ops.nn._norm_rows import moments
+from millstream.ops.nn._normed_conv import Work
+from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
+
+
+def _statistics(
+    center: np.ndarray, spread: np.ndarray, mean: torch.Tensor, variance: torch.Tensor, momentum: float, epsilon: float
+) -> tuple[torch.Tensor, ...]:
+    """(MeanOut, VarianceOut, SavedMean, SavedVariance) from a batch's, in float64."""
+    saved = torch.from_numpy(center).to(mean.dtype)
+    inverse = torch.from_numpy(1.0 / np.sqrt(spread + epsilon)).to(mean.dtype)
+    batch = torch.from_numpy(spread).to(variance.dtype)
+    return torch.lerp(saved, mean, momentum), torch.lerp(batch, variance, momentum), saved, inverse
+
+
+def _rate(momentum: float, momentum_tensor: torch.Tensor | None) -> float:
+    return momentum if momentum_tensor is None else float(momentum_tensor)
+
+
+def _measured(
+    x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, momentum: float, epsilon: float
+) -> tuple[torch.Tensor, ...]:
+    """_statistics by torch's operators, for what the kernels do not take."""
+    spread, center = torch.var_mean(x.to(mean.dtype), [0, *range(2, x.dim())], correction=0)
+    running = torch.lerp(center, mean, momentum), torch.lerp(spread, variance, momentum)
+    return *running, center, torch.rsqrt(spread + epsilon)
+
+
+@op(
+    "batch_norm_statistics", slots="X, Mean, Variance, MomentumTensor? -> MeanOut, VarianceOut, SavedMean~, SavedVariance~",
+    infer=lambda x, mean, *_, **__: (Spec(mean.shape, mean.dtype),) * 4, grad=False,
+)  # fmt: skip
+def batch_norm_statistics(x, mean, variance, momentum_tensor, *, momentum: float = 0.9, epsilon: float = 1e-5):
+    """batch_norm without its output: statistics of the batch X [N, C, H, W], and the running ones."""
+    rate, found = _rate(momentum, momentum_tensor), moments(x)
+    if found is None:
+        return _measured(x, mean, variance, rate, epsilon)
+    return _statistics(*found, mean, variance, rate, epsilon)
+
+
+@op("batch_norm_finish_grad", slots="X, dZ, Line -> X@GRAD", infer="X", grad=False)
+def batch_norm_finish_grad(x, dz, line):
+    """X@GRAD = p * dZ + q * X + r with Line = p, q, r for each channel."""
+    found = _normed_conv.finish(x, dz, line)
+    if found is not None:
+        return found
+    p, q, r = (v.view(-1, 1, 1) for v in line)
+    return p * dz + q * x + r
+
+
+def _line(scale, bias, mean, inverse) -> np.ndarray | None:
+    """[a, b, mean]: a normalised x is a * x + b; as _norm_rows has it."""
+    if scale is None:
+        return None
+    center = array(mean)
+    a = array(scale) * array(inverse)
+    return np.stack([a, array(bias) - center * a, center])
+
+
+def _normalised(x, scale, bias, mean, inverse, slope):
+    """Y, where the kernels do not apply."""
+    if scale is None:
+        return x
+    a = scale * inverse
+    y = x * a.view(-1, 1, 1) + (bias - mean * a).view(-1, 1, 1)
+    return y if slope == 1 else F.leaky_relu(y, slope) if slope else torch.relu(y)
+
+
+def _infer(x, scale, bias, mean, inverse, w, running, *_: Any, strides, paddings, dilations, groups, **__: Any):
+    form = {"strides": strides, "paddings": paddings, "dilations": dilations, "groups": groups}
+    out = infer_conv(x, w, **form, padding_algorithm="EXPLICIT", data_format="NCHW")
+    return (out, *(None if running is None else Spec(running.shape, running.dtype),) * 4)
+
+
+@op(
+    "normed_conv2d",
+    slots="Input, NormScale?, NormBias?, NormMean?, NormInverse?, Filter, Mean?, Variance?, MomentumTensor? "
+    "-> Output, MeanOut?, VarianceOut?, SavedMean~?, SavedVariance~?",
+    infer=_infer, lod="Output=Input", nodiff="NormMean, NormInverse, Mean, Variance, MomentumTensor",
+    flops=_flops.convolution,
+)  # fmt: skip
+def normed_conv2d(
+    x, scale, bias, center, inverse, w, mean, variance, momentum_tensor, *, strides: list[int] = [1, 1],
+    paddings: list[int] = [0, 0], dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0, momentum: float = 0.9,
+    epsilon: float = 1e-5,
+):  # fmt: skip
+    """Output = conv2d(leaky_relu(batch_norm(Input), slope), Filter), and the statistics of the batch_norm that takes Output.
+
+    Input [N, C, H, W], normalised with NormMean and NormInverse of the batch where NormScale is given; slope 0: relu, 1: no
+    activation. Mean and Variance, where given: the running statistics of Output's batch_norm.
+    """
+    form, rate = (strides, paddings, dilations, groups), _rate(momentum, momentum_tensor)
+    if type(x) is torch.Tensor:
+        work = Work(x, _line(scale, bias, center, inverse), slope, w, *form)
+        found = _normed_conv.forward(work, mean is not None)
+        if found is not None:
+            out, counted = found
+            return (out, *(_statistics(*counted, mean, variance, rate, epsilon) if counted else [None] * 4))
+    out = conv_forward(_normalised(x, scale, bias, center, inverse, slope), w, None, *form, "EXPLICIT", "NCHW")
+    return (out, *([None] * 4 if mean is None else _measured(out, mean, variance, rate, epsilon)))
+
+
+def _sums(x, center, dz) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of dz, sum of dz * (x - mean)) by channel."""
+    return dz.sum((0, 2, 3)), (dz * (x - center.view(-1, 1, 1))).sum((0, 2, 3))
+
+
+@op(
+    "normed_conv2d_grad",
+    slots="Input, NormScale?, NormBias?, NormMean?, NormInverse?, Filter, Output?, Line?, Output@GRAD "
+    "-> Input@GRAD, Filter@GRAD, NormScale@GRAD, NormBias@GRAD, InputLine?",
+)
+def normed_conv2d_grad(
+    x, scale, bias, center, inverse, w, out, line, dout, *, want, strides: list[int] = [1, 1], paddings: list[int] = [0, 0],
+    dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0,
+):  # fmt: skip
+    """Gradients of normed_conv2d.
+
+    Output@GRAD is the gradient of Output, or, with Line, dZ of its batch_norm; Input@GRAD likewise dZ of Input's, with
+    InputLine [3, C], where Input is normalised.
+    """
+    form, found = (strides, paddings, dilations, groups), None
+    wanted = want[0] or scale is not None  # sums of dZ are what gradients of a normalisation are made of
+    if type(x) is torch.Tensor:
+        work = Work(x, _line(scale, bias, center, inverse), slope, w, *form)
+        found = _normed_conv.backward(work, out, dout, None if line is None else array(line), wanted)
+    if found is not None:
+        if scale is None:
+            return found.dx, found.dw, None, None, None
+        total, dot = (torch.from_numpy(s).to(scale.dtype) for s in (found.total, found.dot))
+        return found.dx, found.dw, *_behind(x, scale, center, inverse, total, dot)
+    if line is not None:
+        dout = batch_norm_finish_grad(out, dout, line)
+    y = _normalised(x, scale, bias, center, inverse, slope)
+    dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
+    if scale is None:
+        return dy, dw, None, None, None
+    dz = dy if slope == 1 else torch.where(y > 0, dy, dy * slope)
+    return dz, dw, *_behind(x, scale, center, inverse, *_sums(x, center, dz))
+
+
+def _behind(x, scale, center, inverse, total, dot):
+    """(dScale, dBias, Line) of a normalisation from the sums of its dz."""
+    factor = scale * inverse
+    each = x.numel() // x.shape[1]
+    q = -factor * inverse * inverse * (dot / each)
+    return dot * inverse, total, torch.stack([factor, q, -factor * (total / each) - q * center])

@@ -1,0 +1,238 @@
+"""batch_norm (+ relu) that a 1x1 or depthwise convolution takes -> no operator: the convolution normalises as it reads.
+
+The convolution before it, where it is of the same kinds, sums up the statistics, and takes the gradient as its parts
+(ops/nn/normed_conv.py says which). Large maps are then read and written once by each convolution, not five times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from millstream.ir.names import EMPTY_VAR
+from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.types import VarType
+from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise
+from millstream.passes._pass import program_pass
+from millstream.passes._uses import Uses
+from millstream.passes._work import Work
+
+_NAME = "fuse_conv_batch_norm"
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+_NORMS = ("batch_norm", "batch_norm_relu")
+_OTHER = ("is_test", "use_global_stats", "fuse_with_relu")
+_LEAST = 1 << 16  # elements of a picture's map: smaller ones stay in the caches
+_FORM = ("strides", "paddings", "dilations", "groups")
+
+
+@dataclass
+class _Edge:
+    """Positions of a normalisation between two convolutions.
+
+    `maker` and `maker_grad` are None where the first convolution is of another form; line: the variable of its parts.
+    """
+
+    norm: int
+    norm_grad: int
+    conv: int
+    conv_grad: int
+    maker: int | None = None
+    maker_grad: int | None = None
+    line: str = ""
+
+
+@program_pass(_NAME)
+def fuse_conv_batch_norm(work: Work) -> int:
+    """Returns how many normalisations are left to convolutions."""
+    uses = work.uses(work.block)
+    before: dict[int, _Edge] = {}  # by the position of the convolution that takes the normalised map
+    after: dict[int, _Edge] = {}  # by that of the one that makes the map
+    for at, op in enumerate(uses.ops):
+        if op.type not in _NORMS:
+            continue
+        edge = _edge(work, uses, at)
+        if edge is None:
+            continue
+        if isinstance(edge, str):
+            work.refuse(_NAME, op, edge)
+            continue
+        before[edge.conv] = edge
+        if edge.maker is not None:
+            after[edge.maker] = edge
+    if not before:
+        return 0
+    replaced: dict[int, Operator | None] = {}
+    for edge in before.values():
+        edge.line = work.declare(
+            work.block, uses.ops[edge.norm].input("Scale")[0], shape=(3, -1), stop_gradient=True
+        )  # fmt: skip
+        linked = edge.maker is not None
+        replaced[edge.norm] = None if linked else _statistics(work, uses, edge)
+        replaced[edge.norm_grad] = None if linked else _finish(work, uses, edge)
+    for at in {*before, *after}:
+        near, far = before.get(at), after.get(at)
+        grad = near.conv_grad if near is not None else far.maker_grad if far is not None else None
+        if grad is not None:
+            replaced[at], replaced[grad] = _build(work, uses, at, grad, near, far)
+    work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
+    work.program._touch()
+    return len(before)
+
+
+def _edge(work: Work, uses: Uses, norm: int) -> _Edge | str | None:
+    """The normalisation at `norm` with its convolutions, or why it stays; None where no convolution alone takes it."""
+    op = uses.ops[norm]
+    y = op.output("Y")[0]
+    conv = next((p for p in uses.readers[y] if p > norm and uses.ops[p].type in _CONVOLUTIONS), None)
+    if conv is None or op.attr("data_layout") not in (None, "NCHW", "AnyLayout"):
+        return None
+    if op.input("Residual") if op.type == "batch_norm_relu" else any(op.attr(name) for name in _OTHER):
+        return None
+    why = _form(work, uses.ops[conv])
+    if why is not None:
+        return why
+    conv_grad = uses.reader(y, uses.ops[conv].type + "_grad", "Input")
+    if conv_grad is None or not uses.ops[conv_grad].output("Input@GRAD"):
+        return "the convolution has no gradient, or several"
+    norm_grad = uses.reader(uses.ops[conv_grad].output("Input@GRAD")[0], op.type + "_grad", "Y@GRAD")
+    if norm_grad is None or not uses.ops[norm_grad].output("X@GRAD"):
+        return "batch_norm has no gradient, or several"
+    edge = _Edge(norm, norm_grad, conv, conv_grad)
+    why = _why_not(work, uses, edge)
+    if why is None:
+        _link(work, uses, edge)
+    return why or edge
+
+
+def _form(work: Work, conv: Operator) -> str | None:
+    """Why the kernels do not take a convolution."""
+    x, w = (work.block._find_var_recursive(conv.input(slot)[0]) for slot in ("Input", "Filter"))
+    if x is None or w is None or not x.has_shape or not w.has_shape or x.dtype is not VarType.FP32 or x.dtype != w.dtype:
+        return "a shape is not known, or it is not float32"
+    if conv.input("Bias") or conv.input("ResidualData") or conv.attr("use_mkldnn"):
+        return "the convolution has more inputs"
+    layouts, paddings = (None, "NCHW", "AnyLayout"), (None, "EXPLICIT")
+    if conv.attr("data_format") not in layouts or conv.attr("padding_algorithm") not in paddings:
+        return "it has another layout, or padding by an algorithm"
+    strides, paddings, dilations, groups = (conv.attr(a) for a in _FORM)
+    if len(x.shape) != 4 or len(paddings) != 2 or x.shape[1] % CHANNELS or w.shape[0] % CHANNELS:
+        return f"numbers of channels are not multiples of {CHANNELS}, or paddings differ at the two ends"
+    if not (is_pointwise(w.shape, strides, paddings, groups) or is_depthwise(w.shape, strides, paddings, dilations, groups)):
+        return "the filter is neither 1x1 nor depthwise 3x3"
+    return None
+
+
+def _why_not(work: Work, uses: Uses, edge: _Edge) -> str | None:
+    ops = uses.ops
+    norm, norm_grad, conv_grad = (ops[p] for p in (edge.norm, edge.norm_grad, edge.conv_grad))
+    x = work.block._find_var_recursive(norm.input("X")[0])
+    if x is None or not x.has_shape or any(d < 0 for d in x.shape[1:]) or prod(x.shape[1:]) < _LEAST:
+        return "the map is small, or its size is not known"
+    saved = norm.output("SavedMean")
+    if norm_grad.input("SavedMean") != saved or norm_grad.input("X") != norm.input("X"):
+        return "the gradient is another batch_norm's"
+    if any(uses.has_gradient(ops[p]) for p in (edge.norm_grad, edge.conv_grad)):
+        return "its gradient has a gradient"
+    inside = [norm.output("Y")[0], conv_grad.output("Input@GRAD")[0]]
+    kept = uses.why_kept(inside, (edge.norm, edge.conv, edge.conv_grad, edge.norm_grad))
+    return kept or _moved(uses, edge)
+
+
+def _moved(uses: Uses, edge: _Edge) -> str | None:
+    """Why the convolution can't normalise where it stands, or make the gradients of scale and bias."""
+    norm, norm_grad = uses.ops[edge.norm], uses.ops[edge.norm_grad]
+    changed = uses.written_between(
+        [n for s in ("X", "Scale", "Bias") for n in norm.input(s)], edge.norm, edge.norm_grad
+    ) or next((n for s in ("SavedMean", "SavedVariance") for n in norm.output(s) if len(uses.writers[n]) > 1), None)
+    if changed is not None:
+        return f"{changed!r} is overwritten in between"
+    gradients = [n for s in ("Scale@GRAD", "Bias@GRAD") for n in norm_grad.output(s)]
+    return _touched(uses, gradients, edge.conv_grad, edge.norm_grad)
+
+
+def _touched(uses: Uses, names: Iterable[str], first: int, last: int) -> str | None:
+    for name in names:
+        near = [*uses.readers.get(name, ()), *uses.writers.get(name, ())]
+        if name != EMPTY_VAR and any(first < p < last for p in near):
+            return f"{name!r} is read or written in between"
+    return None
+
+
+def _link(work: Work, uses: Uses, edge: _Edge) -> None:
+    """Find the convolution that makes the map, if it can take over statistics and gradient."""
+    ops = uses.ops
+    norm = ops[edge.norm]
+    x, gradient = norm.input("X")[0], ops[edge.norm_grad].output("X@GRAD")[0]
+    maker = uses.producer(x, edge.norm)
+    if maker is None or ops[maker].type not in _CONVOLUTIONS or _form(work, ops[maker]) is not None:
+        return
+    maker_grad = uses.reader(gradient, ops[maker].type + "_grad", "Output@GRAD")
+    if maker_grad is None or ops[maker_grad].input("Filter") != ops[maker].input("Filter"):
+        return
+    if ops[maker_grad].input("Input") != ops[maker].input("Input") or not ops[maker_grad].output("Filter@GRAD"):
+        return
+    taken = (edge.norm_grad, maker_grad)
+    if uses.has_gradient(ops[maker_grad]) or uses.why_kept([gradient], taken) or len(uses.writers[x]) > 1:
+        return
+    running = [n for s in ("Mean", "Variance", "MomentumTensor") for n in norm.input(s)]
+    made = [n for s in ("MeanOut", "VarianceOut", "SavedMean", "SavedVariance") for n in norm.output(s)]
+    if uses.written_between(running, maker, edge.norm) or _touched(uses, made, maker, edge.norm):
+        return
+    edge.maker, edge.maker_grad = maker, maker_grad
+
+
+def _attributes(norm: Operator, *names: str) -> dict[str, object]:
+    return {name: norm.attr(name) for name in names if norm.attr(name) is not None}
+
+
+def _running(norm: Operator) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What the statistics of a normalisation are made from, but for its X, and their names."""
+    inputs = {s: norm.input(s) for s in ("Mean", "Variance", "MomentumTensor") if norm.input(s)}
+    return inputs, {s: norm.output(s) for s in ("MeanOut", "VarianceOut", "SavedMean", "SavedVariance")}
+
+
+def _statistics(work: Work, uses: Uses, edge: _Edge) -> Operator:
+    norm = uses.ops[edge.norm]
+    inputs, outputs = _running(norm)
+    attrs = {**_attributes(norm, "momentum", "epsilon"), OP_ROLE: norm.role}
+    return Operator(work.block, "batch_norm_statistics", {"X": norm.input("X"), **inputs}, outputs, attrs, norm.site)
+
+
+def _finish(work: Work, uses: Uses, edge: _Edge) -> Operator:
+    grad = uses.ops[edge.norm_grad]
+    inputs = {"X": grad.input("X"), "dZ": uses.ops[edge.conv_grad].output("Input@GRAD"), "Line": [edge.line]}
+    outputs = {"X@GRAD": grad.output("X@GRAD")}
+    return Operator(work.block, "batch_norm_finish_grad", inputs, outputs, {OP_ROLE: grad.role}, grad.site)
+
+
+def _build(
+    work: Work, uses: Uses, at: int, at_grad: int, near: _Edge | None, far: _Edge | None
+) -> tuple[Operator, Operator]:
+    """The convolution at `at` with the normalisations before and behind it, and its gradient."""
+    conv, grad = uses.ops[at], uses.ops[at_grad]
+    inputs, outputs = {"Input": conv.input("Input"), "Filter": conv.input("Filter")}, {"Output": conv.output("Output")}
+    wanted = {s: grad.output(s) for s in ("Input@GRAD", "Filter@GRAD") if grad.output(s)}
+    attrs = _attributes(conv, *_FORM)
+    if near is not None:
+        norm, norm_grad = uses.ops[near.norm], uses.ops[near.norm_grad]
+        inputs["Input"] = norm.input("X")
+        inputs.update(NormScale=norm.input("Scale"), NormBias=norm.input("Bias"))
+        inputs.update(NormMean=norm.output("SavedMean"), NormInverse=norm.output("SavedVariance"))
+        wanted.update({f"Norm{s}": norm_grad.output(s) for s in ("Scale@GRAD", "Bias@GRAD") if norm_grad.output(s)})
+        wanted["InputLine"] = [near.line]
+        attrs["slope"] = norm.attr("slope") if norm.type == "batch_norm_relu" else 1.0
+    given = {**inputs, "Output@GRAD": grad.input("Output@GRAD")}
+    own = dict(attrs)
+    if far is not None:
+        norm = uses.ops[far.norm]
+        more, statistics = _running(norm)
+        inputs.update(more)
+        outputs.update(statistics)
+        own.update(_attributes(norm, "momentum", "epsilon"))
+        given.update({"Output": conv.output("Output"), "Line": [far.line]})
+        given["Output@GRAD"] = uses.ops[far.conv_grad].output("Input@GRAD")
+    forward = Operator(work.block, "normed_conv2d", inputs, outputs, {**own, OP_ROLE: conv.role}, conv.site)
+    backward = Operator(work.block, "normed_conv2d_grad", given, wanted, {**attrs, OP_ROLE: grad.role}, grad.site)
+    backward.forward = forward
+    return forward, backward

@@ -1,0 +1,188 @@
+"""Convolutions between two batch normalisations: what the operators of a plan give, to the operators one after the other."""
+
+import numpy as np
+import pytest
+import torch
+
+from millstream.ops.nn import _normed_conv
+from millstream.ops.nn.batch_norm_relu import batch_norm_relu, batch_norm_relu_grad
+from millstream.ops.nn.conv import _conv2d, _conv2d_grad
+from millstream.ops.nn.normed_conv import (
+    batch_norm_finish_grad,
+    batch_norm_statistics,
+    normed_conv2d,
+    normed_conv2d_grad,
+)
+
+# channels in and out, height, width, filter, groups, stride
+FORMS = {
+    "1x1": (32, 48, 9, 9, 1, 1, 1), "1x1 of many rows": (48, 16, 40, 40, 1, 1, 1),
+    "1x1, 256 channels": (256, 256, 7, 9, 1, 1, 1),
+    "depthwise": (32, 32, 9, 12, 3, 32, 1), "depthwise, a row": (16, 16, 1, 8, 3, 16, 1),
+    "stride 2, odd": (16, 16, 9, 7, 3, 16, 2), "stride 2, even": (48, 48, 8, 12, 3, 48, 2),
+    "stride 2, a column": (16, 16, 5, 1, 3, 16, 2), "256 channels deep": (256, 256, 6, 5, 3, 256, 1),
+}  # fmt: skip
+ALL = (True,) * 5
+
+
+def last(*shape):
+    return torch.randn(*shape).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def by(request, monkeypatch):
+    """Whether the kernels do the work, or what stands in for them."""
+    calls = []
+    if request.param == "torch":
+        monkeypatch.setattr(_normed_conv, "_applies", lambda *_: False)
+        monkeypatch.setattr(_normed_conv, "_plain", lambda *_: False)
+    else:
+        for name in ("_pointwise", "_depthwise", "_pointwise_back", "_depthwise_back"):
+            kept = getattr(_normed_conv, name)
+            monkeypatch.setattr(_normed_conv, name, lambda *a, kept=kept, name=name: calls.append(name) or kept(*a))
+    yield request.param
+    assert bool(calls) == (request.param == "kernels")
+
+
+def close(got, expected, rtol=2e-5):
+    scale = float(expected.abs().max()) or 1.0
+    np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=0, atol=rtol * scale)
+
+
+class Pair:
+    """Two normalisations with a convolution between them, operator by operator."""
+
+    def __init__(self, form, slope, batch=3, dtype=torch.float32):
+        c, k, height, width, size, groups, stride = form
+        self.attrs = {
+            "strides": [stride, stride], "paddings": [size // 2, size // 2], "dilations": [1, 1], "groups": groups
+        }  # fmt: skip
+        self.slope = slope
+        self.x, self.w = last(batch, c, height, width).to(dtype) + 0.7, torch.randn(k, c // groups, size, size).to(dtype) / 3
+        self.scale, self.bias = (torch.randn(c).to(dtype) for _ in range(2))
+        self.scale_2, self.bias_2 = (torch.randn(k).to(dtype) for _ in range(2))
+        self.running = torch.randn(k).to(dtype), torch.rand(k).to(dtype)
+        blank = torch.zeros(c, dtype=dtype), torch.ones(c, dtype=dtype)
+        self.y, _, _, self.mean, self.inverse = batch_norm_relu(
+            self.x, self.scale, self.bias, *blank, None, None, slope=slope
+        )  # fmt: skip
+        self.out = _conv2d(self.y, self.w, None, None, **self.attrs)
+        self.behind = batch_norm_relu(self.out, self.scale_2, self.bias_2, *self.running, None, None, momentum=0.8)
+        self.dy = torch.randn_like(self.out)
+
+    def gradients(self):
+        """(dX, dFilter, dScale, dBias)."""
+        y, _, _, mean, inverse = self.behind
+        given = (self.out, self.scale_2, self.bias_2, mean, inverse, y, self.dy)
+        dout = batch_norm_relu_grad(*given, want=ALL[:4])[0]
+        dy, dw, _ = _conv2d_grad(self.y, self.w, None, dout, want=(True, True, False), **self.attrs)
+        given = (self.x, self.scale, self.bias, self.mean, self.inverse, self.y, dy)
+        dx, dscale, dbias, _ = batch_norm_relu_grad(*given, want=ALL[:4], slope=self.slope)
+        return dx, dw, dscale, dbias
+
+    def line(self):
+        """(dZ, Line) of the normalisation behind."""
+        y, _, _, mean, inverse = self.behind
+        dz = self.dy * (y > 0)
+        each = self.out.numel() // self.out.shape[1]
+        total, dot = dz.sum((0, 2, 3)), (dz * (self.out - mean.view(-1, 1, 1))).sum((0, 2, 3))
+        p, q = self.scale_2 * inverse, -self.scale_2 * inverse**3 * dot / each
+        return dz, torch.stack([p, q, -p * total / each - q * mean])
+
+    def before(self):
+        return self.x, self.scale, self.bias, self.mean, self.inverse, self.w
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_between_two_normalisations(form, slope, threads, by, monkeypatch):
+    monkeypatch.setattr("millstream.kernels.threads.WORTH", 1000)
+    kept = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pair = Pair(form, slope)
+        out, *statistics = normed_conv2d(*pair.before(), *pair.running, None, slope=slope, momentum=0.8, **pair.attrs)
+        close(out, pair.out)
+        for got, expected in zip(statistics, pair.behind[1:]):
+            close(got, expected)
+        dz, line = pair.line()
+        dx, dw, dscale, dbias, before = normed_conv2d_grad(
+            *pair.before(), pair.out, line, dz, want=ALL, slope=slope, **pair.attrs
+        )  # fmt: skip
+        expected = pair.gradients()
+        close(batch_norm_finish_grad(pair.x, dx, before), expected[0], 1e-4)
+        close(dw, expected[1], 1e-4)
+        close(dscale, expected[2], 1e-4)
+        if slope != 1 or (form[4] != 1 and form[2] != 1):  # else nothing: a shift of all pixels is normalised away
+            close(dbias, expected[3], 1e-4)
+    finally:
+        torch.set_num_threads(kept)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_without_normalisations(form, by):
+    pair = Pair(form, 1.0)
+    nothing = (pair.x, None, None, None, None, pair.w)
+    out, *statistics = normed_conv2d(*nothing, None, None, None, **pair.attrs)
+    close(out, _conv2d(pair.x, pair.w, None, None, **pair.attrs))
+    assert statistics == [None] * 4
+    dx, dw, *rest = normed_conv2d_grad(*nothing, None, None, pair.dy, want=ALL, **pair.attrs)
+    expected = _conv2d_grad(pair.x, pair.w, None, pair.dy, want=(True, True, False), **pair.attrs)
+    close(dx, expected[0])
+    close(dw, expected[1])
+    assert rest == [None] * 3
+
+
+def test_gradient_of_filters_alone(by):
+    pair = Pair(FORMS["1x1"], 0.0)
+    want = (False, True, False, False, False)
+    found = normed_conv2d_grad(pair.x, None, None, None, None, pair.w, None, None, pair.dy, want=want, **pair.attrs)
+    assert found[0] is None
+    close(found[1], _conv2d_grad(pair.x, pair.w, None, pair.dy, want=(False, True, False), **pair.attrs)[1])
+
+
+@pytest.mark.parametrize("far", [0.0, 300.0])
+def test_statistics_far_from_zero(far):
+    """Sums of squares lose nothing where the mean is large."""
+    x = (last(4, 16, 20, 21) + far).contiguous(memory_format=torch.channels_last)
+    w = torch.zeros(16, 1, 3, 3)
+    w[:, :, 1, 1] = 1.0
+    attrs = {"strides": [1, 1], "paddings": [1, 1], "dilations": [1, 1], "groups": 16}
+    blank = torch.zeros(16), torch.zeros(16)
+    made = normed_conv2d(x, None, None, None, None, w, *blank, None, momentum=0.0, **attrs)
+    seen = batch_norm_statistics(x, *blank, None, momentum=0.0)
+    spread, center = torch.var_mean(x.double(), [0, 2, 3], correction=0)
+    for mean, variance, *_ in (made[1:], seen):
+        np.testing.assert_allclose(mean.numpy(), center.numpy(), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(variance.numpy(), spread.numpy(), rtol=1e-5)
+
+
+def test_other_types_and_memory():
+    """What the kernels do not take, torch does: float64, and maps in the usual order of memory."""
+    pair = Pair((16, 32, 6, 6, 1, 1, 1), 0.0, dtype=torch.float64)
+    out, *statistics = normed_conv2d(*pair.before(), *pair.running, None, slope=0.0, momentum=0.8, **pair.attrs)
+    close(out, pair.out, 1e-12)
+    close(statistics[1], pair.behind[2], 1e-12)
+    plain = Pair(FORMS["depthwise"], 0.0)
+    x, *rest = plain.before()
+    close(normed_conv2d(x.contiguous(), *rest, *plain.running, None, slope=0.0, **plain.attrs)[0], plain.out)
+
+
+def test_nan_is_passed_on():
+    pair = Pair(FORMS["depthwise"], 0.0)
+    pair.x[0, 3, 2, 2] = float("nan")
+    out = normed_conv2d(*pair.before(), None, None, None, slope=0.0, **pair.attrs)[0]
+    assert torch.isnan(out[0, 3, 1:4, 1:4]).all() and not torch.isnan(out[1:]).any() and not torch.isnan(out[:, 4:]).any()
+
+
+def test_momentum_as_a_tensor():
+    pair = Pair(FORMS["1x1"], 0.0)
+    found = normed_conv2d(*pair.before(), *pair.running, torch.tensor([0.8]), slope=0.0, **pair.attrs)
+    close(found[1], pair.behind[1])

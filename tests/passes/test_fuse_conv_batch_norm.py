@@ -1,0 +1,196 @@
+"""fuse_conv_batch_norm: training steps with and without it, and where it stays away."""
+
+import numpy as np
+import pytest
+from pass_programs import build, run, types
+
+import millstream.fluid as fluid
+
+RNG = np.random.RandomState(5)
+FUSED = ("normed_conv2d", "normed_conv2d_grad", "batch_norm_statistics", "batch_norm_finish_grad")
+layers = fluid.layers
+
+
+def compare(make, feed, steps=1, rtol=1e-3):
+    """Run with passes and without: all values agree, each up to `rtol` of the largest of its variable; the Plan."""
+    main, startup, fetches = build(make)
+    plain, plain_kept, _ = run(main, startup, feed, fetches, steps, ())
+    quick, quick_kept, plan = run(main, startup, feed, fetches, steps)
+    assert plain_kept.keys() == quick_kept.keys()
+    pairs = [*zip(plain, quick), *((plain_kept[name], quick_kept[name]) for name in plain_kept)]
+    for expected, got in pairs:
+        np.testing.assert_allclose(got, expected, rtol=0, atol=rtol * np.abs(expected).max() + 2e-6)
+    return plan
+
+
+def norm(x, act="relu", **how):
+    return layers.batch_norm(x, act=act, **how)
+
+
+def conv(x, filters, size=1, stride=1, groups=1, **how):
+    how = {"bias_attr": False, "padding": size // 2, **how}
+    return layers.conv2d(x, filters, size, stride=stride, groups=groups, use_cudnn=False, **how)
+
+
+def separable(x, filters, stride=1, act="relu"):
+    c = x.shape[1]
+    return norm(conv(norm(conv(x, c, 3, stride, c), act), filters), act)
+
+
+def trained(body, *, size=64, channels=16, optimizer=None, fetch=None, dtype="float32"):
+    """A function that builds training of body(image [-1, channels, size, size]) and gives what is fetched."""
+
+    def make():
+        x = layers.data("x", [channels, size, size], dtype=dtype)
+        y = body(x)
+        loss = layers.mean(layers.square(layers.fc(layers.pool2d(y, global_pooling=True), 3)))
+        (optimizer or fluid.optimizer.Momentum(0.01, 0.9)).minimize(loss)
+        block = fluid.default_main_program().global_block()
+        return [loss, *(block.var(name) for name in (fetch(block) if fetch else ()))]
+
+    return make
+
+
+def feed(size=64, channels=16, batch=3, dtype="float32"):
+    return {"x": RNG.randn(batch, channels, size, size).astype(dtype)}
+
+
+def counts(plan):
+    found = types(plan)
+    return [found.count(t) for t in FUSED]
+
+
+def mobile(x):
+    """Of six normalisations between convolutions three take large maps."""
+    x = norm(conv(x, 16, 3))
+    x = separable(x, 32)
+    x = separable(x, 32, 2)
+    return separable(x, 48)
+
+
+def test_training_stays():
+    plan = compare(trained(mobile), feed())
+    assert counts(plan) == [3, 3, 1, 1]
+
+
+def test_leaky_relu_and_no_activation():
+    def body(x):
+        x = layers.leaky_relu(norm(conv(x, 16), None), 0.1)
+        return norm(conv(norm(conv(x, 16, 3, groups=16), None), 16))
+
+    plan = compare(trained(body), feed(), steps=2)
+    assert counts(plan) == [3, 3, 0, 0]
+
+
+def test_first_convolution_of_another_kind():
+    plan = compare(trained(lambda x: norm(conv(norm(conv(x, 32, 5)), 16))), feed(), steps=2)
+    assert counts(plan) == [1, 1, 1, 1]
+
+
+def test_input_that_needs_a_gradient():
+    """The first convolution's own input is a map of others'."""
+    def body(x):
+        x = conv(x, 16, 3)
+        return norm(conv(norm(conv(x + x, 16)), 32))
+
+    plan = compare(trained(body), feed(), steps=2)
+    assert counts(plan) == [2, 2, 0, 0]
+
+
+def test_filters_that_do_not_learn():
+    def body(x):
+        frozen = fluid.ParamAttr(trainable=False)
+        return norm(conv(norm(conv(x, 16, param_attr=frozen)), 16, param_attr=frozen))
+
+    plan = compare(trained(body), feed(), steps=2)
+    assert counts(plan)[0] >= 1
+
+
+def test_batches_of_other_sizes():
+    make = trained(mobile)
+    for batch in (1, 5):
+        compare(make, feed(batch=batch))
+
+
+def test_a_map_that_is_fetched_is_made():
+    def fetch(block):
+        op = [op for op in block.ops if op.type == "relu"][1]
+        return op.output("Out")
+
+    plan = compare(trained(mobile, fetch=fetch), feed())
+    assert counts(plan) == [3, 3, 1, 1]
+
+
+def test_gradient_of_the_map_between_is_fetched():
+    """dX of a normalisation is asked for: the convolution before it no longer takes it in parts."""
+    def fetch(block):
+        return [op.output("Output")[0] + "@GRAD" for op in block.ops if op.type == "depthwise_conv2d"][:1]
+
+    plan = compare(trained(mobile, fetch=fetch), feed())
+    assert counts(plan) == [3, 3, 2, 2]
+
+
+def biased(x):
+    return norm(conv(norm(conv(x, 16)), 16, bias_attr=None))
+
+
+def read_twice(x):
+    y = norm(conv(x, 16))
+    return norm(conv(y, 16)) + y
+
+
+def dilated(x):
+    return norm(conv(norm(conv(x, 16)), 16, 3, groups=16, dilation=2, padding=2))
+
+
+def narrow(x):
+    return norm(conv(norm(conv(x, 24)), 16))
+
+
+def global_statistics(x):
+    return norm(conv(norm(conv(x, 16), use_global_stats=True), 16))
+
+
+def grouped(x):
+    return norm(conv(norm(conv(x, 16)), 32, 3, groups=8))
+
+
+@pytest.mark.parametrize("body", [read_twice, dilated, narrow, global_statistics, grouped], ids=lambda f: f.__name__)
+def test_stays_away(body):
+    plan = compare(trained(body), feed())
+    assert counts(plan) == [0] * 4
+
+
+def test_bias_is_added_after():
+    """Fluid's layers add it by an operator of its own."""
+    plan = compare(trained(biased), feed())
+    assert counts(plan)[0] == 2
+
+
+def test_small_maps_and_double_precision():
+    plan = compare(trained(mobile, size=16), feed(size=16))
+    assert counts(plan) == [0] * 4
+    plan = compare(trained(mobile, dtype="float64"), feed(dtype="float64"), steps=1, rtol=1e-9)
+    assert counts(plan) == [0] * 4
+
+
+def test_evaluation_sees_the_statistics():
+    """clone(for_test=True) reads the running statistics that the convolutions have made."""
+    results = []
+    for passes in (None, ()):
+        main, startup = fluid.Program(), fluid.Program()
+        main.random_seed = startup.random_seed = 4
+        with fluid.program_guard(main, startup), fluid.unique_name.guard():
+            x = layers.data("x", [16, 64, 64])
+            y = mobile(x)
+            test = main.clone(for_test=True)
+            fluid.optimizer.SGD(0.01).minimize(layers.mean(layers.square(y)))
+        exe, scope, given = fluid.Executor(), fluid.Scope(), np.random.RandomState(1).randn(2, 16, 64, 64).astype("float32")
+        if passes is not None:
+            exe.passes = passes
+        with fluid.scope_guard(scope):
+            exe.run(startup)
+            for _ in range(2):
+                exe.run(main, feed={"x": given})
+            results.append(exe.run(test, feed={"x": given}, fetch_list=[y.name])[0])
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-3, atol=1e-5)
