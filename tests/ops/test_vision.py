@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from one_op import numeric_grad_check, run_op
 
+import millstream.fluid as fluid
 from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
 
 RNG = np.random.RandomState(23)
@@ -109,3 +110,12 @@ def test_tree_conv_of_a_single_node_uses_the_top_filter():
 def test_wrong_inputs_are_refused_when_built(op, ins, attrs, error, words):
     with pytest.raises(error, match=words):
         run_op(op, ins, attrs)
+
+
+def test_grid_sampler_knows_its_size_by_the_image():
+    with fluid.program_guard(fluid.Program(), fluid.Program()):
+        theta = fluid.data("theta", [-1, 2, 3])
+        image = fluid.data("image", [-1, 3, 8, 6])
+        assert fluid.layers.grid_sampler(image, fluid.layers.affine_grid(theta, [4, 3, 8, 6])).shape == (-1, 3, 8, 6)
+        grid = fluid.data("grid", [-1, 8, 6, 2])
+        assert fluid.layers.grid_sampler(fluid.data("any", [-1, 3, -1, -1]), grid).shape == (-1, 3, 8, 6)

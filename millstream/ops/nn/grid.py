@@ -56,7 +56,8 @@ def _infer_grid_sampler(x: Spec, grid: Spec) -> Spec:
         raise ShapeError(f"X must be [N, C, H, W] and Grid [N, H, W, 2], received {list(x.shape)} and {list(grid.shape)}")
     if x.shape[0] >= 0 and grid.shape[0] >= 0 and x.shape[0] != grid.shape[0]:
         raise ShapeError(f"X and Grid must have one batch size, received {list(x.shape)} and {list(grid.shape)}")
-    return Spec((*x.shape[:2], *grid.shape[1:3]), x.dtype, x.lod_level)
+    places = (g if d == -1 else d for d, g in zip(x.shape[2:], grid.shape[1:3]))  # they are of one size
+    return Spec((*x.shape[:2], *places), x.dtype, x.lod_level)
 
 
 @op("grid_sampler", slots="X, Grid -> Output", infer=_infer_grid_sampler, lod="X")
