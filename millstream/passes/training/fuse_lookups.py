@@ -50,9 +50,9 @@ def fuse_lookups(work: Work) -> int:
     for at, op in enumerate(uses.ops):
         if op.type != "concat" or len(op.input("X")) < 2 or op.input("AxisTensor"):
             continue
-        place = _Place(at, _lookups_of(uses, at))
+        place = _Place(at, lookups_of(uses, at))
         if not place.lookups:
-            place = _pooled(uses, at)
+            place = pooled_lookups_of(uses, at)
         if len(place.lookups) < 2 or not _on_last_axis(uses, op):
             continue
         why = _with_gradients(uses, place) or _in_the_way(uses, place)
@@ -74,7 +74,7 @@ def fuse_lookups(work: Work) -> int:
     return changes
 
 
-def _lookups_of(uses: Uses, concat: int) -> dict[int, int]:
+def lookups_of(uses: Uses, concat: int) -> dict[int, int]:
     """Place in the concat -> position of the lookup that only this concat reads; all of one kind and padding."""
     found: dict[int, int] = {}
     first: Operator | None = None
@@ -93,7 +93,7 @@ def _lookups_of(uses: Uses, concat: int) -> dict[int, int]:
     return found
 
 
-def _pooled(uses: Uses, concat: int) -> _Place:
+def pooled_lookups_of(uses: Uses, concat: int) -> _Place:
     """The same for sums of looked-up sequences."""
     place = _Place(concat, {})
     first: Any = None

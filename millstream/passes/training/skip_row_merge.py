@@ -1,4 +1,4 @@
-"""sum of SelectedRows that only sgd reads -> join_rows: repeats of a row need not be added up before they are subtracted."""
+"""sum of SelectedRows that only sgd, adagrad or adam reads -> join_rows: these add repeats of a row up themselves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from millstream.ir.operator import OP_ROLE, Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
 from millstream.passes._work import Work
+
+_ADD_UP = ("sgd", "adagrad", "adam")
 
 
 @program_pass("skip_row_merge")
@@ -21,7 +23,7 @@ def skip_row_merge(work: Work) -> int:
         readers = uses.readers[out]
         if uses.seen_outside(out) or len(uses.writers[out]) > 1 or not readers:
             continue
-        if all(uses.ops[r].type == "sgd" and uses.ops[r].input("Grad") == [out] for r in readers):
+        if all(uses.ops[r].type in _ADD_UP and uses.ops[r].input("Grad") == [out] for r in readers):
             ops[at] = Operator(work.block, "join_rows", op.inputs, op.outputs, {OP_ROLE: op.role}, op.site)
             changes += 1
     if changes:
