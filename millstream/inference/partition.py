@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from millstream import onnx, passes
@@ -24,6 +25,8 @@ from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.program import Program
 from millstream.ir.types import VarType
+from millstream.ops import REGISTRY
+from millstream.ops._infer import infer
 from millstream.passes import pipelines
 
 SMALLEST = 3  # operators; fewer cost more in passing values over than an engine gains
@@ -121,7 +124,7 @@ def _prepare(
 
 def _levels(model: Model, work: passes.Work, made: Partition) -> dict[int, list[Operator]]:
     """Operators by level, in order; the even levels are the engine's."""
-    root, changing = work.block, work.written()
+    root, changing, ragged = work.block, work.written(), _ragged(work.program)
     why: dict[int, str] = {}
     for op, text in onnx.refusals(work.program, model.feeds, None, model.parameter):
         why[id(op)] = text
@@ -131,7 +134,7 @@ def _levels(model: Model, work: passes.Work, made: Partition) -> dict[int, list[
     for op in root.ops:
         if op.type in ("feed", "fetch"):
             continue
-        reason: str | None = why.get(id(op)) or _not_plain(root, op, changing)
+        reason: str | None = why.get(id(op)) or _not_plain(root, op, changing, ragged)
         if reason is not None:
             made.refused.append((op, reason))
         reads = [n for n in walk.reads_of(op) if n != EMPTY_VAR]
@@ -151,7 +154,22 @@ def _heavy(ops: list[Operator]) -> bool:
     return any(op.type in ("conv2d", "depthwise_conv2d", "conv2d_transpose", "mul", "matmul", "fc") for op in ops)
 
 
-def _not_plain(root: Block, op: Operator, changing: frozenset[str]) -> str | None:
+def _ragged(program: Program) -> set[str]:
+    """Variables that have a LoD when they are computed though none is declared: 1.8.5 does not declare that of proposals."""
+    copy = walk.clone(program)
+    for op in copy.global_block().ops:
+        definition = REGISTRY.find(op.type)
+        if definition is None:
+            continue
+        with suppress(MillstreamError, ValueError, TypeError, LookupError, RuntimeError):  # as it was declared, then
+            infer(definition, op)
+        if not any(slot.ragged for slot in definition.inputs):
+            for name in [n for slot in definition.outputs if slot.ragged for n in op.output(slot.name)]:
+                copy.global_block().var(name)._lod_level = 1  # made from nothing that has one
+    return {var.name for var in copy.global_block().vars.values() if var.is_tensor and var.lod_level and not var.persistable}
+
+
+def _not_plain(root: Block, op: Operator, changing: frozenset[str], ragged: set[str]) -> str | None:
     """Why the operator's values are not plain tensors, or change from run to run, or None."""
     for name in [*walk.reads_of(op), *walk.writes_of(op)]:
         var = root._find_var_recursive(name)
@@ -159,7 +177,7 @@ def _not_plain(root: Block, op: Operator, changing: frozenset[str]) -> str | Non
             continue
         if var.type is not VarType.LOD_TENSOR:
             return f"{name!r} is a {var.type.name}"
-        if var.lod_level > 0 and not var.persistable:
+        if (var.lod_level > 0 or name in ragged) and not var.persistable:
             return f"{name!r} has a LoD"
         if var.persistable and name in changing:
             return f"{name!r} changes from run to run"

@@ -1,6 +1,7 @@
 """A whole Program on one engine: sequences as offsets, loops, beam search inside of it."""
 
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -127,3 +128,26 @@ def test_a_bad_request_does_not_cost_the_engine(text_model):
     with pytest.raises(OperatorError, match="out of range"):
         model.run({**good, "words": [[1, 2, 99], [4]]})
     assert model._candidates.form(values, lods, model._context()) is kind
+
+
+def test_lod_that_nobody_declared(tmp_path):
+    """1.8.5 saves proposals, and what is computed of them, as tensors without LoD levels."""
+    folder, undeclared = str(tmp_path / "declared"), str(tmp_path / "model")
+    with fluid.scope_guard(fluid.Scope()):
+        feed = save_family(folder, *family("detect/rcnn-faster"))
+    with fluid.scope_guard(fluid.Scope()):
+        exe = fluid.Executor()
+        program, _, fetches = fluid.io.load_inference_model(folder, exe)
+        for var in program.list_vars():
+            if not var.persistable and var.name not in [v.name for v in fetches]:
+                var._lod_level = 0
+        program._touch()
+        os.makedirs(undeclared)
+        for name in os.listdir(folder):
+            shutil.copy(os.path.join(folder, name), undeclared)
+        with open(os.path.join(undeclared, "__model__"), "wb") as file:
+            file.write(program.desc.serialize_to_string())
+    native, engine = millstream.load(undeclared), millstream.load(undeclared, engine="onnxruntime")
+    assert not any(p.lod_level for p in native.inputs)
+    (want,), (got,) = native.run(feed).values(), engine.run(feed).values()
+    assert got.lod() == want.lod() and np.allclose(np.asarray(got), np.asarray(want), atol=1e-4)
