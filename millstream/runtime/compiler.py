@@ -129,6 +129,7 @@ class CompiledProgram:
         self._loss_name: str | None = None
         self._places: list[Any] | None = None
         self._replicas: _Replicas | None = None
+        self._shared: CompiledProgram | None = None
         self._reading: tuple[int, Program] | None = None
         self._executor: Executor | None = None
 
@@ -144,7 +145,8 @@ class CompiledProgram:
 
         Args:
             loss_name: the loss; needed to train.
-            share_vars_from: a compiled Program whose variables this one uses (they share one scope here anyway).
+            share_vars_from: a compiled Program whose variables this one uses, also those that each place has for itself
+                (the running statistics of batch_norm). Without it a Program for testing reads the first place's.
             places: places, or None for CPU_NUM CPU places.
         """
         if self._is_data_parallel:
@@ -153,6 +155,7 @@ class CompiledProgram:
             raise TypeError("share_vars_from must be a CompiledProgram")
         self._is_data_parallel = True
         self._loss_name = loss_name
+        self._shared = share_vars_from if share_vars_from is not self else None
         if build_strategy is not None:
             self._build_strategy = build_strategy
         if exec_strategy is not None:
@@ -192,14 +195,23 @@ class CompiledProgram:
             results = executor.run_raw(self._reading[1], feed, fetch_list, scope, capture=capture)
             out = [as_result(value, lod, return_numpy) for value, lod in results]
             return out if return_merged else [[v] for v in out]
-        replicas = self._replicas
-        if replicas is None or replicas.version != self._program._version or replicas.scope is not scope:
-            replicas = self._replicas = _Replicas(self, executor, scope, len(places))
+        replicas = self._replicas_on(executor, scope, len(places))
         feeds = _split_feed(feed, len(places), few=self._loss_name is None)
         per_place = replicas.run(feeds, fetch_names(fetch_list))
         if not return_merged:  # one list a fetch, its values in the order of the places
             return [[as_result(v, lod, return_numpy) for v, lod in values] for values in zip(*per_place)]
         return [as_result(*_merge(list(values)), return_numpy) for values in zip(*per_place)]
+
+    def _replicas_on(self, executor: Executor, scope: Scope, n: int) -> _Replicas:
+        found = self._replicas
+        if found is None or found.version != self._program._version or found.scope is not scope:
+            found = self._replicas = _Replicas(self, executor, scope, n)
+        other = self._shared
+        if other is not None and other._is_data_parallel and (other._replicas is None or other._replicas.scope is scope):
+            scopes = other._replicas_on(executor, scope, n).scopes
+            if len(scopes) == n:
+                found.scopes = scopes
+        return found
 
     def _devices(self, executor: Executor) -> list[Any]:
         if not self._is_data_parallel:
@@ -243,7 +255,8 @@ class ParallelExecutor:
         self._scope: Scope = scope or (share_vars_from._scope if share_vars_from is not None else global_scope())
         self._executor = Executor(CUDAPlace(0) if use_cuda else CPUPlace())
         self._compiled = CompiledProgram(main_program if main_program is not None else default_main_program())
-        self._compiled.with_data_parallel(loss_name, build_strategy, exec_strategy)
+        shared = share_vars_from._compiled if share_vars_from is not None else None
+        self._compiled.with_data_parallel(loss_name, build_strategy, exec_strategy, shared)
 
     def run(self, fetch_list: Any, feed: Any = None, feed_dict: Any = None, return_numpy: bool = True) -> list[Any]:
         """One step; `feed` is a dict that is split over the places, or a list with one dict a place."""
@@ -417,7 +430,8 @@ def _written(program: Program) -> list[str]:
     def visit(op: Operator) -> None:
         for name in walk.writes_of(op):
             var = root._find_var_recursive(name)
-            if var is not None and var.persistable:
+            # what an operator for testing writes in place is what it has read
+            if var is not None and var.persistable and not (op.attrs.get("is_test") and name in op.input_arg_names):
                 found[name] = None
 
     for op in root.ops:

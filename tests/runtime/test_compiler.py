@@ -120,6 +120,31 @@ def test_batch_norm_statistics_are_those_of_the_first_place():
     np.testing.assert_allclose(np.array(fluid.global_scope().find_var("mean").get_tensor()), 0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_a_program_for_testing_reads_the_statistics_of_its_places(share):
+    """With share_vars_from each place has its own, as in Fluid; else all read the first place's, as they are by then."""
+    x = fluid.layers.data("x", [1])
+    x.stop_gradient = False
+    normed = fluid.layers.batch_norm(x, momentum=0.5, moving_mean_name="mean", moving_variance_name="variance")
+    out = fluid.layers.mean(normed)
+    test = fluid.default_main_program().clone(for_test=True)
+    fluid.optimizer.SGD(0.0).minimize(out)
+    exe = fluid.Executor()
+    exe.run(fluid.default_startup_program())
+    places = [fluid.CPUPlace()] * 2
+    train = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(loss_name=out.name, places=places)
+    given = {"share_vars_from": train} if share else {}
+    test = fluid.CompiledProgram(test).with_data_parallel(places=places, **given)
+    means, variance = [0.0, 0.0], 1.0
+    for step in range(3):
+        data = np.repeat(np.array([step, step + 4.0], "float32"), 2).reshape(4, 1)
+        exe.run(train, feed={"x": data}, fetch_list=[out])
+        (found,) = exe.run(test, feed={"x": data}, fetch_list=[normed])
+        means, variance = [(m + d) / 2 for m, d in zip(means, (step, step + 4.0))], variance / 2
+        centres = np.repeat(means if share else means[:1] * 2, 2).reshape(4, 1)
+        np.testing.assert_allclose(found, (data - centres) / np.sqrt(variance + 1e-5), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("rows", "places", "shares"),
     [(3, 4, [1, 1, 1]), (5, 2, [3, 2]), (5, 4, [2, 2, 1]), (7, 3, [3, 3, 1]), (7, 4, [2, 2, 2, 1])],
