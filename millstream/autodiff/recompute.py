@@ -5,31 +5,11 @@ gradient operators of a segment, copies of its operators compute its values agai
 ``<name>.subprog_<k>`` (k counts segments from the last one), and the gradient operators read those.
 
 Kept, not computed again: checkpoints, parameters and other persistable variables, values that a later segment
-reads, results of operators with sub-Blocks, values of names that are written more than once, and random numbers.
-A random operator that can take its seed from an input gets one (from a ``seed`` operator that draws it once a
-run), so that its copy draws the same numbers; the results of other random operators are kept.
-"""
-
-from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
-
-from millstream.autodiff.collect import Collector
-from millstream.errors import InvalidProgramError
-from millstream.ir import names, walk
-from millstream.ir.block import Block
-from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import ROLE_OPTIMIZE, Operator
-from millstream.ir.variable import Variable
-from millstream.ops._opdef import REGISTRY, OpSpec
-
-SEED_SLOT = "Seed"
-
-
-class ProgramStats:
-    """Where the variables of a list of operators are made and read.
+reads, results of operators with sub-Blocks and of those that act (readers, py_func, print), values of names that are
+written more than once, and random numbers. A random operator that can take its seed from an input gets one (from a
+``seed`` operator that draws it once a run), so that its copy draws the same numbers; the results of other random
+operators are kept.
+"""Where the variables of a list of operators are made and read.
 
     Args:
         block: the Block of the operators.
@@ -100,6 +80,12 @@ def _is_random(op: Operator) -> bool:
     return "rng" in definition.reserved or ("ctx" in definition.reserved and any("seed" in a for a in definition.attrs))
 
 
+def _acts(op: Operator) -> bool:
+    """Whether to run it again would do something again: a reader would give the next batch."""
+    definition = REGISTRY.find(op.type)
+    return definition is not None and definition.side_effect
+
+
 def _takes_seed(op: Operator) -> bool:
     definition = REGISTRY.find(op.type)
     return definition is not None and SEED_SLOT in definition.in_slots
@@ -168,7 +154,7 @@ class Replay:
         for op in self.stats.ops:
             outs = walk.writes_of(op)
             held.update(n for n in outs if self._persistable(n) or n in op.input_arg_names)
-            if op.sub_blocks() or (_is_random(op) and not op.attrs.get("seed") and not op.input(SEED_SLOT)):
+            if op.sub_blocks() or _acts(op) or (_is_random(op) and not op.attrs.get("seed") and not op.input(SEED_SLOT)):
                 held.update(outs)
             # a copy would read a later value of these
             here = position[id(op)]

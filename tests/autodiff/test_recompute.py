@@ -156,3 +156,23 @@ def test_what_can_not_be_computed_again_is_kept():
         v = np.ones((4, 4), "float32")
         (g,) = exe.run(main, feed={"x": v}, fetch_list=[pairs[1][1]])
     assert np.isfinite(g).all()
+
+
+def test_a_reader_is_not_read_again():
+    reader = fluid.layers.py_reader(4, [[-1, 3]], ["float32"], name="rows", use_double_buffer=False)
+    x = fluid.layers.read_file(reader)
+    first = fluid.layers.fc(x * 2.0, 4, act="tanh")
+    second = fluid.layers.fc(first * 1.5, 4, act="tanh")
+    loss = fluid.layers.mean(second)
+    optimizer = fluid.optimizer.RecomputeOptimizer(fluid.optimizer.SGD(0.1))
+    optimizer._set_checkpoints([first, second])
+    optimizer.minimize(loss)
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    reader.decorate_tensor_provider(lambda: iter([[np.full((2, 3), k, "float32")] for k in range(4)]))
+    seen = []
+    reader.start()
+    with pytest.raises(fluid.core.EOFException):
+        while True:
+            seen.append(exe.run(fetch_list=[x])[0][0, 0])
+    assert seen == [0, 1, 2, 3]
