@@ -23,8 +23,7 @@ _turned_wide_rounded, _turned_one_rounded = (
 
 _LEFT = 400 << 10  # bytes of the left matrix that are multiplied by all panels before the next ones
 _ROWS = 240
-# Products over rows: rows, and columns of the left and of the right matrix, that are taken at a time.
-_SLAB, _BLOCK, _COLUMNS = 512, 384, 512
+_SLAB, _COLUMNS = 512, 512  # products over rows: rows, and columns of the right matrix, that are taken at a time
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -102,21 +101,27 @@ def product_at(pa, sa, m, pb, sb, turned, depth, n, pf, po, so, room):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _block_of(m):
+    """Columns of the left matrix that are taken at a time."""
+    return _LEFT // (2 * min(m, _SLAB)) // LANES * LANES
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def room_over_rows(m, k, n):
     """Bytes that :func:`over_rows_at` needs."""
     slab = (min(m, _SLAB) + 1) // 2 * 4
-    return slab * (min(k, _BLOCK) + PANEL) + (0 if m <= _SLAB else min(k, _BLOCK) * min(n, _COLUMNS) * 4)
+    block = min(k, _block_of(m))
+    return slab * (block + PANEL) + (0 if m <= _SLAB else block * min(n, _COLUMNS) * 4)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def over_rows_at(pa, sa, pb, sb, m, k, n, po, so, room, zeros):
     """out = a.T @ b, rounded: bfloat16 [m, k], [m, n], [k, n]. zeros: bytes that are 0, for max(k, n) numbers of float32."""
     for j in range(0, n, _COLUMNS):
-        for i in range(0, k, _BLOCK):
-            _block_over_rows(
-                pa + i * 2, sa, pb + j * 2, sb, m, min(k - i, _BLOCK), min(n - j, _COLUMNS), po + (i * so + j) * 2, so, room,
-                zeros,
-            )  # fmt: skip
+        columns = min(n - j, _COLUMNS)
+        for i in range(0, k, _block_of(m)):
+            block, out = min(k - i, _block_of(m)), po + (i * so + j) * 2
+            _block_over_rows(pa + i * 2, sa, pb + j * 2, sb, m, block, columns, out, so, room, zeros)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

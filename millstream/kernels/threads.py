@@ -88,3 +88,12 @@ def run_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> N
     finally:
         for other in others:
             other.result()
+
+
+def run_many(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    """:func:`run_parts` of any number of small parts, of a kernel compiled by numba."""
+    if len(calls) > 1 and torch.get_num_threads() > 1 and _team().available():
+        _team().run(kernel, calls)
+        return
+    for arguments in calls:
+        kernel(*arguments)

@@ -6,12 +6,13 @@ They take lists; each is of the formulas in adam.py and descent.py with equal ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
+from millstream.kernels.threads import numba_is_loaded, run_many
 
 # Bias correction is in our rate: with this many steps torch's own powers of beta are 0, and its corrections 1.
 _ENDLESS = torch.tensor(1e30)
@@ -19,8 +20,8 @@ _ENDLESS = torch.tensor(1e30)
 
 # Numbers of a bfloat16 gradient that are read at a time, as float32 that stays in the cache.
 _PIECE = 1 << 18
-# Those of a tensor from which a kernel of our own is worth its call, and what a number counts as in multiplications.
-_WALK, _WORK = 1 << 15, 8
+# Those of a tensor from which a kernel of our own is worth its call, and those that a thread takes at a time.
+_WALK, _PART = 1 << 15, 1 << 18
 
 
 def ready(*columns: Sequence[torch.Tensor]) -> bool:
@@ -50,14 +51,16 @@ class Walk(NamedTuple):
     kernel: str
     numbers: tuple[Any, ...]
 
-    def run(self, grad: torch.Tensor, *columns: torch.Tensor) -> None:
+    def run(self, grads: Sequence[torch.Tensor], *columns: Sequence[torch.Tensor]) -> None:
         from millstream.kernels import brain, updates
 
-        param, *rest = (t.view(-1).numpy() for t in columns)
         numbers = [n if isinstance(n, bool) else np.float32(n) for n in self.numbers]
-        given = (param, brain.numbers(grad.view(-1)), *rest, *numbers)
-        count = grad.numel()
-        run_parts(getattr(updates, self.kernel), [(*given, *ends) for ends in cuts(_WORK * count, count)])
+        calls = []
+        for grad, param, *rest in zip(grads, *columns):
+            arrays = param.view(-1).numpy(), brain.numbers(grad.view(-1)), *(t.view(-1).numpy() for t in rest)
+            edges = [*range(0, grad.numel(), _PART), grad.numel()]
+            calls += [(*arrays, *numbers, *ends) for ends in pairwise(edges)]
+        run_many(getattr(updates, self.kernel), calls)
 
 
 def singly(
@@ -72,10 +75,11 @@ def singly(
     near = [k for k, (g, p) in enumerate(zip(grads, columns[0])) if g.dtype is p.dtype or g.numel() <= least]
     if near:
         update([grads[k].to(columns[0][k].dtype) for k in near], *([c[k] for k in near] for c in columns))
-    for k in sorted(set(range(len(grads))).difference(near)):
-        if walks:
-            walk.run(grads[k], *(c[k] for c in columns))
-            continue
+    far = sorted(set(range(len(grads))).difference(near))
+    if walks and far:
+        walk.run([grads[k] for k in far], *([c[k] for k in far] for c in columns))
+        return
+    for k in far:
         flat, rest = grads[k].view(-1), [c[k].view(-1) for c in columns]
         piece = torch.empty(_PIECE, dtype=rest[0].dtype)
         for at in range(0, flat.numel(), _PIECE):
