@@ -9,7 +9,28 @@ reads, results of operators with sub-Blocks and of those that act (readers, py_f
 written more than once, and random numbers. A random operator that can take its seed from an input gets one (from a
 ``seed`` operator that draws it once a run), so that its copy draws the same numbers; the results of other random
 operators are kept.
-"""Where the variables of a list of operators are made and read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from millstream.autodiff.collect import Collector
+from millstream.errors import InvalidProgramError
+from millstream.ir import names, walk
+from millstream.ir.block import Block
+from millstream.ir.names import EMPTY_VAR
+from millstream.ir.operator import ROLE_OPTIMIZE, Operator
+from millstream.ir.variable import Variable
+from millstream.ops._opdef import REGISTRY, OpSpec
+
+SEED_SLOT = "Seed"
+
+
+class ProgramStats:
+    """Where the variables of a list of operators are made and read.
 
     Args:
         block: the Block of the operators.
