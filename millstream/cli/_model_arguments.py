@@ -64,7 +64,10 @@ def array_of(path: str) -> np.ndarray[Any, Any]:
     try:
         found = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise FeedError(f"--input {path}: not an array file (.npy): {error}") from None
+        why = "it holds Python objects, which are not read" if "allow_pickle" in str(error) else str(error)
+        with open(path, "rb") as file:
+            why = why if file.read(6) in (b"\x93NUMPY", b"PK\x03\x04") else "it does not begin like one"
+        raise FeedError(f"--input {path}: not an array file (.npy): {why}") from None
     if not isinstance(found, np.ndarray):
         raise FeedError(f"--input {path}: an archive of several arrays; give one .npy file for each input")
     return found

@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
         model = load(
             arguments.model, model_filename=arguments.model_filename, params_filename=arguments.params_filename,
         )  # fmt: skip
-        _request(model, arguments)  # what is wrong with the arguments is said once, before processes start
+        model.engine_for(_request(model, arguments))  # what is wrong with it is said once, before processes start
         del model
         rows = [_in_its_own_process(arguments, name) for name in wanted]
     if arguments.json:

@@ -7,8 +7,8 @@ digits take three quarters of the time of float32 where the core computes, and h
 weight is off by at most 2^-16 of the largest in its column, a number by 2^-16; what is left out amounts to as much. The
 instruction takes one unsigned operand: digits of numbers have 128 added, for which sums begin with less.
 
-Layout of a matrix [depth, columns]: panels of COLUMNS columns. A panel begins with the first sums of the two kinds (int32) and
-the scale (float32) of each of its vectors, and goes on, for every four rows and vector, with 64 high and 64 low digits.
+Layout of a matrix [depth, columns]: panels of COLUMNS columns. A panel begins with its vectors' first sums of the two kinds
+(int32) and scales (float32), vector by vector, and goes on, for every four rows and vector, with 64 high and 64 low digits.
 """
 
 from __future__ import annotations

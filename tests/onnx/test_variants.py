@@ -205,7 +205,7 @@ def test_einsum(equation, known):
     "nodes,constants,why",
     [
         ([node("Einsum", ["x"], equation="iijk->ijk")], {}, "the term 'iijk'"),
-        ([node("Resize", ["x", "", "s"], mode="linear", antialias=1)], {"s": ODD}, "image of unknown size"),
+        ([node("Resize", ["x", "", "s"], mode="linear", antialias=1)], {"s": ODD}, "image of unknown size, or"),
         ([node("Pad", ["x", "p"], mode="wrap")], {"p": whole(0, 0, 1, 2, 0, 0, 2, 1)}, "mode wrap"),
         ([node("Det", ["x"])], {}, "no composition"),
     ],
@@ -213,3 +213,12 @@ def test_einsum(equation, known):
 def test_what_cannot_be_said(nodes, constants, why):
     with pytest.raises(NotSupportedError, match=why):
         ms_onnx.load(modelled(nodes, {"x": X}, constants, 19, known=False))
+
+
+def test_a_claim_makes_no_array():
+    """A slice of an input that says it has two thousand million rows."""
+    constants = {"s": whole(-1), "e": whole(-(10**9)), "a": whole(0), "t": whole(-2)}
+    model = modelled([node("Slice", ["x", "s", "e", "a", "t"])], {"x": X}, constants, 17)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**31 - 1
+    with pytest.raises(NotSupportedError, match="places in steps of -2"):
+        ms_onnx.load(model)

@@ -31,7 +31,10 @@ def resize(n: Node) -> None:
     if method is None or (axes is not None and not _by_sizes(axes, where)):
         if axes is None:
             rounding = f" and nearest_mode {n.attr('nearest_mode', 'round_prefer_floor')}" if mode == "nearest" else ""
-            n.fail(f"{mode} with coordinate_transformation_mode {where}{rounding}, of an image of unknown size")
+            n.fail(
+                f"{mode} with coordinate_transformation_mode {where}{rounding}, of an image of unknown size, or one of "
+                f"more than {LARGEST} pairs of pixels along an axis"
+            )
         n.set(_by_axes(n, x, axes, mode == "nearest"))
         return
     inputs, size_attrs = _resize_target(n, rank)

@@ -64,8 +64,10 @@ def sliced(n: Node, x: Tensor, axes: list[int], starts: Any, ends: Any, steps: A
                 attrs = {"axes": [a], "starts": [s], "ends": [e], "strides": [int(step)]}
                 made = n.b.op("strided_slice", {"Input": made}, attrs, hint=n.hint)
             elif x.shape[a] > 0 and step:
-                bounds = slice(s if s > -_END else None, e if e > -_END else None, step)
-                made = at_places(n, made, a, np.arange(x.shape[a])[bounds])
+                places = range(x.shape[a])[s if s > -_END else None : e if e > -_END else None : step]
+                if len(places) > LARGEST:
+                    n.fail(f"a slice of {len(places)} places in steps of {step}")
+                made = at_places(n, made, a, np.array(places, np.int64))
             else:
                 n.fail(f"a slice from {s} to {e} in steps of {step} of a dim of unknown size")
     if parts is not None:
