@@ -54,6 +54,16 @@ def outer_reads(block: Block) -> list[str]:
     return list(found)
 
 
+def given(block: Block) -> list[str]:
+    """Variables of `block` itself that it reads before it writes them: its operator's gifts, as a StaticRNN's memories."""
+    found: dict[str, None] = {}
+    made: set[str] = set()
+    for op in block.ops:
+        found.update((name, None) for name in reads_of(op) if name in block.vars and name not in made)
+        made.update(writes_of(op))
+    return list(found)
+
+
 def outer_writes(block: Block) -> list[str]:
     """Variables declared outside `block` that it writes, in first-write order."""
     found: dict[str, None] = {}

@@ -566,7 +566,7 @@ def lower_body(
         exports: variables of the Block itself that the caller reads from `env` afterwards.
     """
     writes = list(dict.fromkeys([*walk.outer_writes(block), *exports]))
-    reads = walk.outer_reads(block)
+    reads = walk.outer_reads(block) + walk.given(block)
     lods = set(known_lods)
     while True:  # a value that the body writes may have a LoD when the next iteration reads it
         emitter = Emitter(block, options, make_body)

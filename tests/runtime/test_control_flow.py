@@ -288,3 +288,22 @@ def test_switch_case_builds_the_last_branch_first(default):
         weights = [p for p in fluid.default_main_program().all_parameters() if ".w_" in p.name]
     by_name = [p.shape[1] for p in sorted(weights, key=lambda p: p.name)]
     assert by_name == ([2, 4, 3, 9] if default else [3, 2, 4])
+
+
+def test_cond_in_a_static_rnn_sees_its_memory():
+    """The memory of a step is read in the branch only; gradients flow through both."""
+    x = L.data("x", [3, 2, 2], append_batch_size=False)
+    x.stop_gradient = False
+    rnn = L.StaticRNN()
+    with rnn.step():
+        step = rnn.step_input(x)
+        memory = rnn.memory(shape=[-1, 2], batch_ref=step)
+        hidden = L.cond(L.reduce_mean(step) > 0.0, lambda: memory + step, lambda: memory * 0.5)
+        rnn.update_memory(memory, hidden)
+        rnn.step_output(hidden)
+    out = rnn()
+    (grad,) = fluid.gradients([L.reduce_sum(out)], [x])
+    data = np.stack([np.full((2, 2), v, "float32") for v in (1.0, -3.0, 2.0)])
+    found, grad = run([out, grad], {"x": data})
+    np.testing.assert_allclose(found[:, 0, 0], [1.0, 0.5, 2.5])
+    np.testing.assert_allclose(grad[:, 0, 0], [2.0, 0.0, 1.0])
