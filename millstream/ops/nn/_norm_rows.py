@@ -14,8 +14,8 @@ from millstream.kernels.arrays import array
 from millstream.ops.nn._window import CHANNELS_LAST
 
 # Elements of a sample, or of the whole map, from which the kernels are worth it: they cost some 60 us a call, and the first
-# one 110 MiB and half a second (numba). LeNet, batch 64: peak 420 -> 310 MiB, a step within noise.
-_WORTH, _WORTH_WHOLE = 1 << 14, 1 << 20
+# one some 40 MiB and half a second (numba). LeNet, batch 64, two threads: 13.4 -> 11.1 ms a step, peak 310 -> 348 MiB.
+_WORTH, _WORTH_WHOLE = 1 << 14, 1 << 17
 _NONE, RELU = 1.0, 0.0
 
 
