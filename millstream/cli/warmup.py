@@ -100,11 +100,12 @@ def _between_norms(fluid: Any, feed: Feed) -> list[Any]:
 
 
 def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
-    """3x3 filters: over many pixels, and many over few pixels."""
+    """3x3 filters: over many pixels, many over few pixels, and with a stride."""
     layers = fluid.layers
-    first = layers.conv2d(_dense(fluid, feed, "x", [1, WIDTH, 64, 64]), WIDTH, 3, padding=1)
+    first = layers.conv2d(_dense(fluid, feed, "x", [1, WIDTH, 64, 64]), 2 * WIDTH, 3, padding=1)
     many = layers.conv2d(_dense(fluid, feed, "y", [1, 128, 16, 16]), 128, 3, padding=1)
-    return _trained(fluid, layers.elementwise_add(layers.mean(first), layers.mean(many)))
+    strided = layers.conv2d(first, WIDTH, 3, padding=1, stride=2)
+    return _trained(fluid, layers.elementwise_add(layers.mean(strided), layers.mean(many)))
 
 
 def _brain_filters(fluid: Any, feed: Feed) -> list[Any]:

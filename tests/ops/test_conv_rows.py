@@ -22,6 +22,9 @@ CASES = {
     "few pixels": ((2, 64, 7, 6), (96, 64, 3, 3), {"paddings": [1, 1]}),
     "stride": ((1, 32, 41, 40), (48, 32, 3, 3), {"paddings": [1, 1], "strides": [2, 2]}),
     "stride, dilation": ((1, 32, 41, 40), (48, 32, 3, 2), {"paddings": [2, 1], "strides": [2, 1], "dilations": [2, 1]}),
+    "stride, many pixels": ((2, 48, 61, 58), (40, 48, 3, 3), {"paddings": [1, 1], "strides": [2, 2]}),
+    "stride, even filters": ((3, 32, 41, 40), (48, 32, 4, 2), {"paddings": [2, 1], "strides": [1, 2], "dilations": [1, 3]}),
+    "stride, many pixels, large filter": ((1, 512, 50, 48), (256, 512, 3, 3), {"paddings": [1, 1], "strides": [2, 2]}),
     "depthwise": ((2, 48, 33, 32), (48, 1, 3, 3), {"paddings": [2, 2], "dilations": [2, 2], "groups": 48}),
     "window at the rim": ((2, 48, 33, 32), (48, 1, 3, 3), {"paddings": [30, 2], "dilations": [30, 2], "groups": 48}),
 }

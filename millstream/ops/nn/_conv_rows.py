@@ -8,8 +8,10 @@
 - **Planes**: large filters over few pixels. oneDNN reorders filters more slowly for channels-last maps than for planes of
   a channel, and the filters are what is large there: 512 to 1,024, 3x3, on 10x10 16, 17 -> 12, 12 ms.
 - **Windows**: the gradient of a large filter over few pixels, or of a strided one, as a product with the windows of the
-  input. Processor ms, oneDNN -> so: 3x3 of 512 to 1,024 on 10x10 49 -> 12; of 512 on 8x7x7 39 -> 22; 64 to 128 on
-  160x160, stride 2, 38 -> 16. In bfloat16: 256 on 8x14x14 58 -> 11.
+  input; over more than a few pixels they are gathered and used bit by bit in the cache. Processor ms, oneDNN -> so: 3x3 of
+  512 to 1,024 on 10x10 49 -> 12; of 512 on 8x7x7 39 -> 22; with stride 2 64 to 128 on 4x160x160 135 -> 39, 32 to 64 on
+  8x208x208 55 -> 37; 4x4 of 64 to 128 on 64x14x14 11.1 -> 9.1 (windows in memory: 11.6). At stride 1 oneDNN is as fast or
+  faster. In bfloat16: 256 on 8x14x14 58 -> 11.
 - **Depthwise** with dilation: torch's loop over channels takes 20 to 130 ms for what the kernels do in 5 to 10
   (2,048 channels of 33x33).
 
@@ -25,13 +27,15 @@ import torch
 import torch.nn.functional as F
 
 from millstream.kernels import pair_products
-from millstream.kernels.gemm import NARROW, product_of_rows, steady_product
+from millstream.kernels.gemm import NARROW, product_of_rows, steady_product, zeros_at
+from millstream.kernels.threads import cuts, run_parts
 
 _FEW, _FEW_HALF = 512, 2048  # pixels of the whole batch; in bfloat16
 _MANY = 4096  # pixels from which a filter gradient is faster in tiles than by oneDNN
 _WIDE = 32  # channels: narrower windows are slow to gather
 _LARGE = 64  # channels on both sides of a large filter
-_MOST = 8 << 20  # numbers of all windows together
+_MOST = 8 << 20  # numbers of all windows together, where those are made
+_SMALL = 1 << 20  # numbers of a filter of which each thread may have a gradient of its own
 _DEPTHWISE = 1 << 16  # elements from which numba is worth its import
 _backward = torch.ops.aten.convolution_backward.default
 
@@ -162,12 +166,16 @@ def filter_gradient(
         return None
     n, (out_channels, channels, kh, kw), (height, width) = x.shape[0], w.shape, dout.shape[2:]
     pixels, few = n * height * width, _FEW if x.dtype is torch.float32 else _FEW_HALF
-    if kh * kw == 1 or pixels * kh * kw * channels > _MOST or not (1 < pixels <= few or max(strides) > 1):
+    if kh * kw == 1 or not (1 < pixels <= few or max(strides) > 1):
         return None
     if 4 * pixels <= out_channels and x.dtype is torch.float32:  # the order of what is large, the filters, decides
         windows = F.unfold(x.contiguous(), (kh, kw), tuple(dilations), tuple(paddings), tuple(strides))
         found = steady_product(_channel_rows(dout), windows.transpose(0, 1).reshape(-1, pixels).t())
         return found.view(w.shape)
+    if pixels > _FEW and x.dtype is torch.float32 and channels % NARROW == 0:
+        return _by_windows(x, w, dout, (strides, paddings, dilations))
+    if pixels * kh * kw * channels > _MOST:
+        return None
     padded = x.permute(0, 2, 3, 1)
     if any(paddings):
         padded = F.pad(padded, (0, 0, paddings[1], paddings[1], paddings[0], paddings[0]))
@@ -177,12 +185,29 @@ def filter_gradient(
         (steps[0], steps[1] * strides[0], steps[2] * strides[1], steps[1] * dilations[0], steps[2] * dilations[1], 1),
         padded.storage_offset(),
     )
-    found = _windows_product(_rows(dout), windows.reshape(pixels, -1))
+    found = steady_product(_rows(dout).t(), windows.reshape(pixels, -1))
     return found.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
 
 
-def _windows_product(dout: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-    return _over_rows(dout, windows) if dout.dtype is torch.bfloat16 else steady_product(dout.t(), windows)
+def _by_windows(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, form: tuple[Ints, Ints, Ints]) -> torch.Tensor:
+    """dFilter by the kernel. Threads share the pixels; where filters are large, the filters, and gather windows twice."""
+    from millstream.kernels import tiles, window_rows
+
+    x, dout = (t.contiguous(memory_format=torch.channels_last) for t in (x, dout))
+    (k, c, *kernel), pixels = w.shape, dout.numel() // dout.shape[1]
+    work, depth = pixels * w.numel(), w[0].numel()
+    if w.numel() <= _SMALL:
+        ends, every = cuts(work, pixels), (0, k)
+        out = torch.empty(len(ends), k, depth)
+        shares = [(e, every, out[i]) for i, e in enumerate(ends)]
+    else:
+        out = torch.empty(1, k, depth)
+        shares = [((0, pixels), e, out[0, e[0] : e[1]]) for e in cuts(work, k)]
+    given = x.data_ptr(), (*x.shape[2:], c), dout.data_ptr(), (*dout.shape[2:], k), tuple(kernel), *(tuple(f) for f in form)
+    run_parts(window_rows.filter_gradient, [
+        (*given, e, filters, tiles.LANES, zeros_at(depth), made.numpy()) for e, filters, made in shares
+    ])  # fmt: skip
+    return out.sum(0).view(k, *kernel, c).permute(0, 3, 1, 2).contiguous()
 
 
 # ---- depthwise -------------------------------------------------------------------------------------
