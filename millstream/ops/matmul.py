@@ -186,6 +186,7 @@ def _matmul_spec(x: Spec, y: Spec, *, transpose_X: bool, transpose_Y: bool, alph
         raise ShapeError(f"X and Y need at least 1 dim, received {list(x.shape)} and {list(y.shape)}")
     xs = (1, *x.shape) if len(x.shape) == 1 else tuple(x.shape)
     ys = (*y.shape, 1) if len(y.shape) == 1 else tuple(y.shape)
+    transpose_X, transpose_Y = transpose_X and tuple(x.shape) != (1,), transpose_Y and tuple(y.shape) != (1,)
     if transpose_X:
         xs = (*xs[:-2], xs[-1], xs[-2])
     if transpose_Y:
@@ -241,7 +242,7 @@ def matmul(
 ):  # fmt: skip
     """alpha * X Y over the last two dims; the dims before are a batch, over which a 2-D operand is shared.
 
-    A vector X is a row and a vector Y a column (its dim of 1 leaves the result unless transposed).
+    A vector X is a row and a vector Y a column (its dim of 1 leaves the result unless transposed; of one number always).
     `head_number` > 1: the columns of X and the rows of Y (or Y's columns, where it has the rows of one head) are cut in
     so many parts; their products stand side by side. Fluid's inference passes write it; it has no gradient.
     """
@@ -264,6 +265,7 @@ def _by_heads(a: torch.Tensor, b: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _drop_vector_dims(out, x, y, tx, ty):
+    tx, ty = tx and x.shape != (1,), ty and y.shape != (1,)
     if y.dim() == 1 and not ty:
         out = out.squeeze(-1)
         if x.dim() == 1 and not tx:

@@ -49,6 +49,18 @@ def test_matmul_gradients(x, y, tx, ty):
 
 
 @pytest.mark.parametrize(
+    "x, y, tx, ty, shape",
+    [((1,), (1, 5), True, False, (5,)), ((3,), (1, 5), True, False, (3, 5)), ((5, 1), (1,), False, True, (5,)),
+     ((1,), (1,), True, True, (1,)), ((3,), (1,), True, True, (3,)), ((1,), (2, 1, 5), True, False, (2, 5))],
+)  # fmt: skip
+def test_a_vector_of_one_number_leaves_no_dim(x, y, tx, ty, shape):
+    attrs = {"transpose_X": tx, "transpose_Y": ty}
+    ran = run_op("matmul", {"X": randn(*x), "Y": randn(*y)}, attrs, wrt=("X", "Y"))
+    assert ran["Out"].shape == tuple(ran.inferred["Out"]) == shape
+    assert ran.grads["X"].shape == x
+
+
+@pytest.mark.parametrize(
     "x, y, words",
     [
         ((2, 3), (4, 5), "received 3 from X"),
