@@ -9,7 +9,7 @@ from millstream.errors import InvalidProgramError, ShapeError
 from millstream.ir.types import VarType
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.loss.sampled import row_grads
+from millstream.ops.loss.sampled import row_grads, scored
 
 _BOUND = 40.0  # scores are cut to this range
 
@@ -57,7 +57,7 @@ def hierarchical_sigmoid(x, w, label, table, code, bias, *, num_classes: int = 2
     as in Fluid.
     """
     index, bits, valid = _paths(label, table, code, num_classes)
-    z = torch.bmm(w[index], x.unsqueeze(2)).squeeze(2)
+    z = scored(x, w, index)
     if bias is not None:
         z = z + bias.reshape(-1)[index]
     z = z.clamp(-_BOUND, _BOUND) * valid
@@ -81,7 +81,7 @@ def hierarchical_sigmoid_grad(
     """(sigmoid(z) - bit) * dOut along the path; with is_sparse, W's is SelectedRows, one row a node passed."""
     index, bits, valid = _paths(label, table, code, num_classes)
     g = (-torch.expm1(-pre) - bits) * valid * dout
-    dx = torch.bmm(g.unsqueeze(1), w[index]).squeeze(1) if want[0] else None
+    dx = torch.bmm(g.unsqueeze(1), torch.embedding(w, index)).squeeze(1) if want[0] else None
     dw, dbias = row_grads(g, x, index, w, bias, is_sparse, want[1], want[2])
     if is_sparse and dw is not None:
         keep = valid.reshape(-1)
