@@ -29,6 +29,25 @@ def draw(program=None, scale=1.0, scope=None):
                 found.get_tensor().set(drawn(p.name, p.shape, scale), fluid.CPUPlace())
 
 
+def draw_when_started():
+    """From now on a startup Program's random parameters are those that belong to their names: whole programs stay as they are."""
+    run = fluid.Executor.run
+
+    def drawing(self, program=None, *args, **kwargs):
+        result = run(self, program, *args, **kwargs)
+        for op in program.global_block().ops if isinstance(program, fluid.Program) else ():
+            if op.type in ("uniform_random", "gaussian_random", "truncated_gaussian_random"):
+                found = fluid.global_scope().find_var(op.output_arg_names[0])
+                if found is not None and "@" not in op.output_arg_names[0]:
+                    tensor = found.get_tensor()
+                    shape = np.array(tensor).shape
+                    reach = 2 * np.sqrt(6.0 / ((shape[0] + shape[-1 if len(shape) < 3 else 1]) * np.prod(shape[2:])))
+                    tensor.set(drawn(op.output_arg_names[0], shape, reach), fluid.CPUPlace())
+        return result
+
+    fluid.Executor.run = drawing
+
+
 def ex(e):
     """The error's class; where it has several names, all of them."""
     if "millstream" not in fluid.__file__:
