@@ -384,7 +384,7 @@ def _pad2d_spec(x, paddings_in, *, paddings, pad_value, mode, data_format):
     for k, (a, b) in enumerate((paddings[:2], paddings[2:])):
         if shape[h + k] >= 0:
             if mode == "reflect" and max(a, b) >= shape[h + k]:
-                raise ShapeError(f"pad2d: reflect paddings {list(paddings)} must be less than the image {shape[h : h + 2]}")
+                raise ShapeError(f"pad2d: reflect paddings {list(paddings)} must be less than {list(x.shape[h : h + 2])}")
             shape[h + k] += a + b
     return Spec(tuple(shape), x.dtype, x.lod_level)
 
