@@ -24,8 +24,10 @@ from millstream.ir.operator import OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Op
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import VarType
 from millstream.kernels.threads import Shares
+from millstream.ops._grad import rebuild
 from millstream.ops._values import NO_LOD, LoD, SelectedRows
 from millstream.runtime.executor import Executor, as_result, fetch_names
+from millstream.runtime.liveness import in_memory_of_state
 from millstream.runtime.place import CPUPlace, CUDAPlace
 from millstream.runtime.scope import Scope, ScopeVar, global_scope
 from millstream.runtime.switches import Switches
@@ -295,6 +297,7 @@ class _Replicas:
         self.capture = compiled._build_strategy.enable_compiler
         self.scopes = [scope] + [_shadow(scope, self.compute) for _ in range(n - 1)]
         threads = compiled._exec_strategy.num_threads or n
+        self.in_state = in_memory_of_state(self.compute.global_block())
         self.shares = Shares(min(n, threads))
         self.pool = ThreadPoolExecutor(min(n, threads), initializer=self.shares.take)
 
@@ -311,6 +314,9 @@ class _Replicas:
         ]
         results = [dict(zip(asked, job.result())) for job in jobs]
         self.shares.restore()
+        for name in self.in_state.intersection(asked):  # the update would change them
+            for r in results:
+                r[name] = (rebuild(r[name][0], torch.Tensor.clone), r[name][1])
         if self.update.global_block().ops:
             scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
             feed = {n: results[0][n][0] for n in self.carried}

@@ -175,7 +175,7 @@ def copied_operands(ops: list[Operator], last_use: dict[str, int], keep: set[str
 
     for i in reversed(range(len(ops)) if updates else ()):
         op = ops[i]
-        if not (definition_of(op).extra.get("shares") or op.sub_blocks()):
+        if not _shares(op):
             continue
         end = max((end_of(n) for n in walk.writes_of(op) if n != EMPTY_VAR), default=-1)
         for name in walk.reads_of(op):
@@ -184,6 +184,20 @@ def copied_operands(ops: list[Operator], last_use: dict[str, int], keep: set[str
             else:
                 until[name] = max(until.get(name, -1), end)
     return copied
+
+
+def _shares(op: Operator) -> bool:
+    return bool(definition_of(op).extra.get("shares") or op.sub_blocks())
+
+
+def in_memory_of_state(block: Block) -> set[str]:
+    """Variables that may lie in the memory of persistable ones."""
+    found = {v.name for v in block.vars.values() if v.persistable}
+    state = set(found)
+    for op in block.ops:
+        if op.type not in PLUMBING and _shares(op) and not found.isdisjoint(walk.reads_of(op)):
+            found.update(walk.writes_of(op))
+    return found - state
 
 
 def _updated_in_place(op: Operator) -> set[str]:

@@ -150,3 +150,18 @@ def test_eager_copies_still_carry_gradients():
         fc = fluid.dygraph.Linear(3, 2, param_attr=HALF, bias_attr=False)
         layers.reduce_sum(layers.reshape(fc.weight, [6]) * 2.0).backward()
         np.testing.assert_array_equal(fc.weight.gradient(), np.full((3, 2), 2.0))
+
+
+def test_on_several_places():
+    loss, p, old = _network(UPDATES["sgd"], MADE["multiplied"])
+    with fluid.default_main_program()._optimized_guard([p]):
+        layers.assign(old + 0.25 * (p - old), p)
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    both = fluid.CompiledProgram(fluid.default_main_program()).with_data_parallel(loss.name, places=fluid.cpu_places(2))
+    feed, held = {"x": np.ones((2, 3), "float32")}, fluid.global_scope().find_var("w").get_tensor()
+    for _ in range(3):
+        before = np.array(held)
+        (seen,) = exe.run(both, feed=feed, fetch_list=[old])
+        np.testing.assert_array_equal(seen, np.concatenate([before, before]))
+        np.testing.assert_allclose(np.array(held), before - 0.25 * 0.1 * 0.5, rtol=1e-5)
