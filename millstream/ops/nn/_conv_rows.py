@@ -31,7 +31,6 @@ from millstream.kernels.gemm import NARROW, product_of_rows, steady_product, zer
 from millstream.kernels.threads import cuts, run_parts
 
 _FEW, _FEW_HALF = 512, 2048  # pixels of the whole batch; in bfloat16
-_MANY = 4096  # pixels from which a filter gradient is faster in tiles than by oneDNN
 _WIDE = 32  # channels: narrower windows are slow to gather
 _LARGE = 64  # channels on both sides of a large filter
 _MOST = 8 << 20  # numbers of all windows together, where those are made
@@ -109,18 +108,13 @@ def pointwise_backward(
             dx = torch.zeros_like(x)
             _taken(dx, strides).copy_(found)
     if want[1]:
-        dw = _pointwise_filter(taken, w, dout).view(w.shape)
+        dw = _pointwise_filter(taken, dout).view(w.shape)
     return dx, dw, (rows.sum(0) if want[2] else None)
 
 
-def _pointwise_filter(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
+def _pointwise_filter(x: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
     rows = _rows(dout)
-    if x.dtype is torch.float32 and _FEW < rows.shape[0] < _MANY:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return _backward(dout, x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])[1]
-    if x.dtype is torch.bfloat16 or rows.shape[0] >= _MANY:
-        return _over_rows(rows, _rows(x))
-    return steady_product(rows.t(), _rows(x))
+    return product_of_rows(rows, _rows(x)) if rows.shape[0] > _FEW else steady_product(rows.t(), _rows(x))
 
 
 # ---- planes ----------------------------------------------------------------------------------------
