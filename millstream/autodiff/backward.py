@@ -153,7 +153,7 @@ def _no_grad_names(block: Block, given: Any, frozen: bool) -> set[str]:
 
     Where the gradient of an earlier call is stopped, what it is the gradient of takes no further one either, as in 1.8.5.
     """
-    found = set()
+    found: set[str] = set()
     for b in block.program.blocks:
         for v in b.vars.values():
             if v.stop_gradient or (frozen and isinstance(v, Parameter) and not v.trainable):

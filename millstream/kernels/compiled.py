@@ -3,12 +3,18 @@
 LLVM's library is 150 MiB of code and tables. Loading it, preparing the compiler and taking compiled kernels from numba's
 cache touch about 70 MiB of them, which stay resident though nothing runs there once the kernels stand. They are clean pages
 of a file: given back here whenever the compiler is left, they come again, from the system's cache, when it is entered.
+
+A compiled kernel holds what it calls, and numba's cache looks at the kernel's own file alone. Here it is taken only while no
+file beside it has changed: after an upgrade old code would go on over new layouts.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import mmap
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding  # noqa: F401
@@ -59,8 +65,33 @@ def _leaver(library: str) -> Any:
 _leave = _leaver(_LIBRARY)
 _leave()  # before numba comes: loading the library alone touched 36 MiB
 
-from numba import njit  # noqa: E402
+import numba  # noqa: E402
 from numba.core import event  # noqa: E402
+
+
+def _digest(folder: Path) -> str:
+    """Of what stands in the Python files of `folder`; empty where they can't be read (an archive)."""
+    found = hashlib.blake2b(digest_size=16)
+    try:
+        for path in sorted(folder.glob("*.py")):
+            found.update(path.name.encode() + b"\0" + path.read_bytes())
+    except OSError:
+        return ""
+    return found.hexdigest()
+
+
+_SOURCES = _digest(Path(__file__).parent)
+
+
+def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """numba.njit; with cache=True the cached code counts only for the kernels' files as they stand."""
+    if function is None:
+        return lambda f: njit(f, **options)
+    kernel = numba.njit(**options)(function)
+    index = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    if index is not None:
+        index._source_stamp = (index._source_stamp, _SOURCES)
+    return kernel
 
 
 class _Leave(event.Listener):

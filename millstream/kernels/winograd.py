@@ -17,8 +17,8 @@ All functions take addresses; maps are [N, height, width, channels] without gaps
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from millstream.kernels.compiled import njit
 from millstream.kernels.panels import product_at
 from millstream.kernels.tiles import LANES, VECTORS, turned_at
 from millstream.kernels.winograd_tiles import Matrix, apart_taps, make_apart, make_together, turn

@@ -1,12 +1,15 @@
-"""What numba's compiler leaves in memory."""
+"""What numba's compiler leaves in memory, and what its cache is good for."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
+from millstream.kernels import compiled
 from millstream.kernels.compiled import njit, unwritten
 
-pytestmark = pytest.mark.skipif(not unwritten("libllvmlite"), reason="the system does not tell of its memory maps")
+told = pytest.mark.skipif(not unwritten("libllvmlite"), reason="the system does not tell of its memory maps")
 
 
 def resident(maps):
@@ -21,6 +24,7 @@ def resident(maps):
     return total
 
 
+@told
 def test_the_compiler_leaves_no_pages_and_works_again():
     maps = unwritten("libllvmlite")
     assert sum(length for _, length in maps) > 10 << 20
@@ -37,3 +41,44 @@ def test_the_compiler_leaves_no_pages_and_works_again():
 
 def test_no_library_no_maps():
     assert unwritten("no such library") == []
+
+
+KERNEL = """
+from millstream.kernels.compiled import njit
+from other import FACTOR
+
+@njit(cache=True)
+def scaled(x):
+    return FACTOR * x
+"""
+RUN = """
+import sys
+from millstream.kernels import compiled
+compiled._SOURCES = sys.argv[1]
+from kernel import scaled
+print(scaled(2.0), sum(scaled.stats.cache_hits.values()))
+"""
+
+
+def test_cached_code_is_for_the_files_as_they_stand(tmp_path):
+    """A constant of another file is compiled in; numba alone would keep the old one."""
+    (tmp_path / "kernel.py").write_text(KERNEL)
+    seen = []
+    for factor, sources in ((3.0, "a"), (3.0, "a"), (5.0, "b"), (5.0, "b")):
+        (tmp_path / "other.py").write_text(f"FACTOR = {factor}")
+        found = os.pathsep.join([str(tmp_path), *sys.path])
+        environment = {**os.environ, "PYTHONPATH": found, "PYTHONDONTWRITEBYTECODE": "1"}
+        run = subprocess.run(
+            [sys.executable, "-c", RUN, sources], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        seen.append(run.stdout.split())
+    assert seen == [["6.0", "0"], ["6.0", "1"], ["10.0", "0"], ["10.0", "1"]]
+
+
+def test_a_change_beside_is_seen(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1")
+    before = compiled._digest(tmp_path)
+    (tmp_path / "b.py").write_text("")
+    after = compiled._digest(tmp_path)
+    (tmp_path / "a.py").write_text("x = 2")
+    assert len({before, after, compiled._digest(tmp_path)}) == 3
