@@ -6,14 +6,20 @@ pixels are gathered in the cache, and multiplied in register tiles (tiles.py).
 
 from __future__ import annotations
 
-import numpy as np
-
 from millstream.kernels.compiled import njit
 from millstream.kernels.tiles import turned_at
 from millstream.kernels.vectors import copy
 
 _ROOM = 98_304  # numbers of the windows that are in the cache at a time
 _LEAST, _MOST = 48, 240  # pixels of those
+
+
+def room_of(depth: int) -> tuple[int, int]:
+    """(rows, numbers between them) of the room that a thread needs for windows of `depth` numbers.
+
+    Rows a power of two apart would share few sets of a cache.
+    """
+    return max(_LEAST, min(_MOST, _ROOM // depth)), depth + 16 if depth % 256 == 0 else depth
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -37,23 +43,21 @@ def _gather(px, shape, sizes, kernel, strides, pads, dilations, first, last, lan
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def filter_gradient(
-    px, shape, pd, sizes, kernel, strides, pads, dilations, share, filters, lanes, zeros, dw
+    px, shape, pd, sizes, kernel, strides, pads, dilations, share, filters, lanes, zeros, room, rows, step, out
 ):  # fmt: skip
-    """dw [filters' share, taps * channels] = the output's gradient, transposed, times windows; over pixels of `share`.
+    """out [filters' share, taps * channels] = the output's gradient, transposed, times windows; over pixels of `share`.
 
-    px, shape: the input, its (height, width, channels), a multiple of LANES; pd, sizes: the output's gradient, its (height,
-    width, channels). share: (first, last) pixel of all pictures; filters: (first, last). zeros: as many as taps * channels.
+    Addresses of float32, C-contiguous. px, shape: the input, its (height, width, channels), a multiple of LANES; pd, sizes:
+    the output's gradient, its (height, width, channels). share: (first, last) pixel of all pictures; filters: (first, last).
+    zeros: as many as taps * channels; room, rows, step: see :func:`room_of`.
     """
     depth = kernel[0] * kernel[1] * shape[2]
-    step = depth + 16 if depth % 256 == 0 else depth
-    rows = max(_LEAST, min(_MOST, _ROOM // depth))
-    room = np.empty(rows * step, np.float32)
-    pr, pw, k, count = room.ctypes.data, dw.ctypes.data, sizes[2], filters[1] - filters[0]
+    k, count = sizes[2], filters[1] - filters[0]
     for i in range(share[0], share[1], rows):
         end = min(i + rows, share[1])
-        _gather(px, shape, sizes, kernel, strides, pads, dilations, i, end, lanes, pr, step, zeros)
+        _gather(px, shape, sizes, kernel, strides, pads, dilations, i, end, lanes, room, step, zeros)
         at = pd + (i * k + filters[0]) * 4
         if i == share[0]:
-            turned_at(at, k, pr, step, zeros, 0, pw, end - i, count, depth)
+            turned_at(at, k, room, step, zeros, 0, out, end - i, count, depth)
         else:
-            turned_at(at, k, pr, step, pw, depth, pw, end - i, count, depth)
+            turned_at(at, k, room, step, out, depth, out, end - i, count, depth)

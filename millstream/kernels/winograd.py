@@ -179,6 +179,7 @@ def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
             for n in range(0, width, LANES):
                 apart_taps(pw + (d * k + j + n) * 36, at)
                 _spread(which, at_table, out + ((d - first) * width + n) * 4, plane, LANES)
+        taps[0], table[0] = 0, 0  # numba frees an array after its last use, and addresses are none
         return
     for n in range(0, width, LANES):
         for d in range(first, last, LANES):
@@ -188,6 +189,7 @@ def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
                 for i in range(9):
                     table[i] = at + (r * 9 + i) * line
                 _spread(which, at_table, out + ((d - first + r) * width + n) * 4, plane, LANES)
+    taps[0] = 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -217,6 +219,7 @@ def taps_gradient_of(m, pdu, plane, line, pdw, c, j, width, zeros):
                 _gather(which, given, plane, at_table, at_table, zeros, _ONE, _NO_LIMIT, LANES)
             for i in range(9):
                 turn(at + i * LANES * row, row, pdw + ((j + n) * c + d) * 36 + i * row, c * 36)
+    taps[0] = 0  # see combined
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -55,6 +55,7 @@ NO_SLOPE = {
     "row_loop": "single precision; test_row_loop.py compares with autograd",
     "conditional_block": "its Block's operators have slopes", "while": "as conditional_block",
     "recurrent": "as conditional_block", "print": "passes the gradient on", "py_func": "the user's own gradient",
+    "increment": "adds a constant, in place: tests/autodiff/test_gradients.py",
 }  # fmt: skip
 
 

@@ -114,7 +114,9 @@ def pointwise_backward(
 
 def _pointwise_filter(x: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
     rows = _rows(dout)
-    return product_of_rows(rows, _rows(x)) if rows.shape[0] > _FEW else steady_product(rows.t(), _rows(x))
+    if x.dtype is torch.bfloat16 or rows.shape[0] > _FEW:
+        return _over_rows(rows, _rows(x))
+    return steady_product(rows.t(), _rows(x))
 
 
 # ---- planes ----------------------------------------------------------------------------------------
@@ -198,8 +200,11 @@ def _by_windows(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, form: tupl
         out = torch.empty(1, k, depth)
         shares = [((0, pixels), e, out[0, e[0] : e[1]]) for e in cuts(work, k)]
     given = x.data_ptr(), (*x.shape[2:], c), dout.data_ptr(), (*dout.shape[2:], k), tuple(kernel), *(tuple(f) for f in form)
+    rows, step = window_rows.room_of(depth)
+    room = torch.empty(len(shares), rows * step)
     run_parts(window_rows.filter_gradient, [
-        (*given, e, filters, tiles.LANES, zeros_at(depth), made.numpy()) for e, filters, made in shares
+        (*given, e, filters, tiles.LANES, zeros_at(depth), room[i].data_ptr(), rows, step, made.data_ptr())
+        for i, (e, filters, made) in enumerate(shares)
     ])  # fmt: skip
     return out.sum(0).view(k, *kernel, c).permute(0, 3, 1, 2).contiguous()
 
