@@ -24,7 +24,7 @@ _SAMPLES = 16  # rows whose mean is taken off before squares are summed
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sums(x, shift, first, last, total, square):
+def add_sums(x, shift, first, last, total, square):
     """total += sum of x - shift, square += sum of its squares, over rows first .. last."""
     width = x.shape[1]
     s, q = np.zeros(width, shift.dtype), np.zeros(width, shift.dtype)
@@ -42,7 +42,7 @@ def _sums(x, shift, first, last, total, square):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _line(x, a, b, slope, first, last, y):
+def apply_line(x, a, b, slope, first, last, y):
     """y = x * a + b, times `slope` where it is below 0; NaN stays."""
     floor = np.float32(0) if slope == 0 else np.float32(-np.inf)  # the zeros of relu: 0 * -inf, and no -0
     for i in range(first, last):
@@ -69,7 +69,7 @@ def _relu_of_sum(x, a, b, other, first, last, y):
 def _back_sums(x, dy, a, b, slope, mean, first, last, total, dot):
     """total += sum of dz, dot += sum of dz * (x - mean).
 
-    dz is dy, times `slope` where y <= 0; y is computed as _line does.
+    dz is dy, times `slope` where y <= 0; y is computed as apply_line does.
     """
     width, zero = x.shape[1], np.float32(0)
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
@@ -152,7 +152,7 @@ def _cut(rows: int, channels: int) -> _Cut:
     while group * channels < _LONG and rows % (2 * group) == 0:
         group *= 2
     count = rows // group
-    pieces = parts(8 * rows * channels, count)
+    pieces = parts(8 * rows * channels, count)  # memory takes as long as some eight multiplications a number would
     edges = [count * k // pieces for k in range(pieces + 1)]
     return _Cut(group, group * channels, list(pairwise(edges)))
 
@@ -164,7 +164,7 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shift = singles(x[:: max(rows // _SAMPLES, 1)][:_SAMPLES]).mean(0)
     wide, wide_shift = cut.wide(x), cut.tiled(shift)
     total, square = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
-    run_parts(_sums, [(wide, wide_shift, *ends, total[k], square[k]) for k, ends in enumerate(cut.bounds)])
+    run_parts(add_sums, [(wide, wide_shift, *ends, total[k], square[k]) for k, ends in enumerate(cut.bounds)])
     moved = cut.folded(total) / rows
     return shift + moved, np.maximum(cut.folded(square) / rows - moved * moved, 0.0)
 
@@ -174,7 +174,7 @@ def forward(x: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, other: np
     cut = _cut(*x.shape)
     vectors = cut.tiled(a), cut.tiled(b)
     if other is None:
-        run_parts(_line, [(cut.wide(x), *vectors, np.float32(slope), *ends, cut.wide(y)) for ends in cut.bounds])
+        run_parts(apply_line, [(cut.wide(x), *vectors, np.float32(slope), *ends, cut.wide(y)) for ends in cut.bounds])
     else:
         wide = cut.wide(other)
         run_parts(_relu_of_sum, [(cut.wide(x), *vectors, wide, *ends, cut.wide(y)) for ends in cut.bounds])

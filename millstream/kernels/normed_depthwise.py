@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from millstream.kernels.batch_norm import _line
+from millstream.kernels.batch_norm import apply_line
 from millstream.kernels.compiled import njit
 from millstream.kernels.depthwise_sweeps import back_1, back_2, filtered_1, filtered_2
 from millstream.kernels.normed_rows import back, count, relu_back
@@ -34,7 +34,7 @@ def _filter_row(stride, above, middle, below, taps, out, step, pixels, coming, c
 def _normed_row(x, row, line, slope, place):
     """Row `row` of the normalised x to `place`, [width / group, group * channels]."""
     if line.shape[0]:
-        _line(x[row], line[0], line[1], slope, 0, x.shape[1], place)
+        apply_line(x[row], line[0], line[1], slope, 0, x.shape[1], place)
     else:
         place[:] = x[row]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from millstream.kernels.batch_norm import _line, _sums
+from millstream.kernels.batch_norm import add_sums, apply_line
 from millstream.kernels.compiled import njit
 from millstream.kernels.panels import product_at
 from millstream.kernels.tiles import LANES, VECTORS, turned_at
@@ -38,7 +38,7 @@ def count(out, begin, end, fresh, shift, total, square):
             for i in range(begin, begin + rows):
                 mean += out[i, j]
             shift[j] = mean / rows
-    _sums(out, shift, begin, end, total, square)
+    add_sums(out, shift, begin, end, total, square)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -120,7 +120,7 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if normed:
-            _line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
+            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
         else:
             pa = x.ctypes.data + i * c * 4
         po = out.ctypes.data + i * k * 4
@@ -152,7 +152,7 @@ def backward(
         else:
             pg = dout.ctypes.data + i * k * 4
         if normed:
-            _line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
+            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
         else:
             py = x.ctypes.data + i * c * 4
         if i == first:

@@ -31,7 +31,7 @@ def tiles() -> ModuleType | None:
 
 @cache
 def _zeros(n: int) -> torch.Tensor:
-    return torch.zeros(n)
+    return torch.zeros(n, dtype=torch.float32)
 
 
 def takes(work: int, *tensors: torch.Tensor) -> bool:

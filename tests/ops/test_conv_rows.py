@@ -61,3 +61,24 @@ def test_numbers(case, threads):
                         torch.testing.assert_close(mine.double(), leaf.grad, rtol=1e-4, atol=2e-3)
     finally:
         torch.set_num_threads(held)
+
+
+@pytest.mark.parametrize("case", ["stride, many pixels", "depthwise", "pointwise", "3x3"])
+def test_torch_s_default_dtype_changes_nothing(case):
+    size, filters, attrs = {**CASES, "3x3": ((2, 64, 28, 28), (64, 64, 3, 3), {"paddings": [1, 1]})}[case]
+    x, w = torch.randn(size), torch.randn(filters)
+    given = {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1, **attrs}
+    found, before = [], torch.get_default_dtype()
+    try:
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            with torch.no_grad():
+                out = REGISTRY.get("conv2d").kernel(x, w, None, None, **given)
+                dout = torch.ones_like(out)
+                dx, dw, _ = REGISTRY.get("conv2d_grad").kernel(x, w, None, dout, want=(True, True, False), **given)
+                found.append((out, dx, dw))
+    finally:
+        torch.set_default_dtype(before)
+    for expected, got in zip(*found):
+        assert got.dtype is torch.float32
+        torch.testing.assert_close(got, expected)

@@ -35,7 +35,7 @@ def by(request, monkeypatch):
     calls = []
     if request.param == "torch":
         monkeypatch.setattr(_normed_conv, "_applies", lambda *_: False)
-        monkeypatch.setattr(_normed_conv, "_plain", lambda *_: False)
+        monkeypatch.setattr(_normed_conv, "is_plain", lambda *_: False)
     else:
         for name in ("_pointwise", "_depthwise", "_pointwise_back", "_depthwise_back"):
             kept = getattr(_normed_conv, name)

@@ -45,7 +45,7 @@ _FLOAT = (torch.float32,)
 _BOTH = (torch.float32, torch.bfloat16)
 
 
-def _plain(dtypes: Sequence[torch.dtype], *tensors: torch.Tensor) -> bool:
+def is_plain(dtypes: Sequence[torch.dtype], *tensors: torch.Tensor) -> bool:
     """Whether these are values (not stand-ins of a compiler) of one of `dtypes` that nothing differentiates."""
     dtype = tensors[0].dtype
     return (
@@ -66,7 +66,7 @@ def _map(rows: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
 # ---- pointwise -------------------------------------------------------------------------------------
 def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, groups: int) -> bool:
     """Whether a convolution is a product here, and better so."""
-    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not _plain(_BOTH, x, w):
+    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not is_plain(_BOTH, x, w):
         return False
     if x.dtype is torch.bfloat16 and not pair_products.takes(x.numel() * w.shape[0], x, w):
         return False
@@ -123,7 +123,7 @@ def _pointwise_filter(x: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
 def _fits_planes(x: torch.Tensor, w: torch.Tensor, pixels: int, groups: int) -> bool:
     return (
         groups == 1 and x.dim() == 4 and pixels <= _FEW and w.shape[2] * w.shape[3] > 1 and min(w.shape[:2]) >= _LARGE
-        and _plain(_FLOAT, x, w)
+        and is_plain(_FLOAT, x, w)
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def by_planes_backward(
     x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """dInput of a large filter over few pixels."""
-    if not _fits_planes(x, w, x.shape[0] * x.shape[2] * x.shape[3], groups) or not _plain(_FLOAT, dout):
+    if not _fits_planes(x, w, x.shape[0] * x.shape[2] * x.shape[3], groups) or not is_plain(_FLOAT, dout):
         return None
     given = dout.contiguous(), x.contiguous(), w
     dx = _backward(*given, None, strides, paddings, dilations, False, [0, 0], 1, [True, False, False])[0]
@@ -158,7 +158,7 @@ def filter_gradient(
     x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """dFilter of a convolution with a large filter, over few pixels or with a stride."""
-    if groups != 1 or x.dim() != 4 or x.shape[1] < _WIDE or not _plain(_BOTH, x, w, dout):
+    if groups != 1 or x.dim() != 4 or x.shape[1] < _WIDE or not is_plain(_BOTH, x, w, dout):
         return None
     n, (out_channels, channels, kh, kw), (height, width) = x.shape[0], w.shape, dout.shape[2:]
     pixels, few = n * height * width, _FEW if x.dtype is torch.float32 else _FEW_HALF
@@ -194,14 +194,14 @@ def _by_windows(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, form: tupl
     work, depth = pixels * w.numel(), w[0].numel()
     if w.numel() <= _SMALL:
         ends, every = cuts(work, pixels), (0, k)
-        out = torch.empty(len(ends), k, depth)
+        out = x.new_empty(len(ends), k, depth)
         shares = [(e, every, out[i]) for i, e in enumerate(ends)]
     else:
-        out = torch.empty(1, k, depth)
+        out = x.new_empty(1, k, depth)
         shares = [((0, pixels), e, out[0, e[0] : e[1]]) for e in cuts(work, k)]
     given = x.data_ptr(), (*x.shape[2:], c), dout.data_ptr(), (*dout.shape[2:], k), tuple(kernel), *(tuple(f) for f in form)
     rows, step = window_rows.room_of(depth)
-    room = torch.empty(len(shares), rows * step)
+    room = x.new_empty(len(shares), rows * step)
     run_parts(window_rows.filter_gradient, [
         (*given, e, filters, tiles.LANES, zeros_at(depth), room[i].data_ptr(), rows, step, made.data_ptr())
         for i, (e, filters, made) in enumerate(shares)
@@ -213,7 +213,7 @@ def _by_windows(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, form: tupl
 def _is_depthwise(x: torch.Tensor, w: torch.Tensor, dilations: Ints, groups: int) -> bool:
     return (
         max(dilations) > 1 and x.dim() == 4 and groups == x.shape[1] == w.shape[0] and w.shape[1] == 1
-        and x.numel() >= _DEPTHWISE and _plain(_FLOAT, x, w)
+        and x.numel() >= _DEPTHWISE and is_plain(_FLOAT, x, w)
     )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def depthwise(
         (size + 2 * p - d * (k - 1) - 1) // s + 1
         for size, k, s, p, d in zip(x.shape[2:], w.shape[2:], strides, paddings, dilations)
     ]
-    out = torch.empty(x.shape[0], *sizes, x.shape[1])
+    out = x.new_empty(x.shape[0], *sizes, x.shape[1])
     kernels.forward(_last(x), _filters(w), _shape(strides, paddings, dilations), out.numpy())
     return out.permute(0, 3, 1, 2)
 
@@ -251,14 +251,14 @@ def depthwise_backward(
     want: Sequence[bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None] | None:  # fmt: skip
     """(dInput, dFilter, dBias) of a dilated depthwise convolution."""
-    if not _is_depthwise(x, w, dilations, groups) or not _plain(_FLOAT, dout):
+    if not _is_depthwise(x, w, dilations, groups) or not is_plain(_FLOAT, dout):
         return None
     from millstream.kernels import depthwise as kernels
 
     dx = dw = None
     dy, shape = _last(dout), _shape(strides, paddings, dilations)
     if want[0]:
-        room = torch.empty(x.shape[0], *x.shape[2:], x.shape[1])
+        room = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1])
         kernels.backward_input(dy, _filters(w), shape, room.numpy())
         dx = room.permute(0, 3, 1, 2)
     if want[1]:

@@ -111,13 +111,13 @@ def last(x: torch.Tensor) -> torch.Tensor:
 
 
 def _map(task: Task) -> torch.Tensor:
-    return torch.empty(task.n, *task.out, task.k).permute(0, 3, 1, 2)
+    return torch.empty(task.n, *task.out, task.k, dtype=torch.float32).permute(0, 3, 1, 2)
 
 
 def rooms_of(needed: int, count: int) -> tuple[torch.Tensor, list[int]]:
     """`needed` bytes for each of `count` threads, and where they begin."""
     size = -(-needed // 64) * 16
-    room = torch.empty(count * size)
+    room = torch.empty(count * size, dtype=torch.float32)
     return room, [room.data_ptr() + 4 * k * size for k in range(count)]
 
 
@@ -138,7 +138,7 @@ def shares_of(work: int, k: int) -> list[tuple[int, int]]:
 
 def _filters(m: int, task: Task, w: torch.Tensor, turned: bool) -> Filters:
     """turned: of the gradient of the input, from channels of the output to those of the input."""
-    values = torch.empty((m + 2) ** 2, task.c, task.k)
+    values = torch.empty((m + 2) ** 2, task.c, task.k, dtype=torch.float32)
     w = w.contiguous()
     run_parts(_kernels().filters, [
         (m, w.data_ptr(), turned, values.data_ptr(), task.c, task.k, share)
@@ -234,7 +234,7 @@ def filter_gradient(
     if task is None or dout.dtype is not torch.float32 or not (m := task.best(False)):
         return None
     c, k, squares, combinations = task.c, task.k, task.squares(m), (m + 2) ** 2
-    x, dout, dw, zeros = last(x), last(dout), torch.empty(w.shape), zeros_at(max(c, k))
+    x, dout, dw, zeros = last(x), last(dout), torch.empty(w.shape, dtype=torch.float32), zeros_at(max(c, k))
     given = (m, x.data_ptr(), (*task.size, c), task.pads, dout.data_ptr(), (*task.out, k))
     shares = shares_of(squares * combinations * c * k, k)
     if task.holds_squares(m):
@@ -246,7 +246,7 @@ def filter_gradient(
     count = parts(squares * combinations * c * k, squares)
     block = task.block(m, -(-squares // count))
     _room, begins = rooms_of(_kernels().room_of(m, block, c, k), count)
-    sums = torch.empty(count, combinations, c, k)
+    sums = torch.empty(count, combinations, c, k, dtype=torch.float32)
     run_parts(_kernels().filter_gradient, [
         (*given, (squares * i // count, squares * (i + 1) // count), block, begin, sums[i].data_ptr(), zeros)
         for i, begin in enumerate(begins)

@@ -118,7 +118,7 @@ def filter_gradient(
     task = _task(x, w, strides, paddings, dilations, groups)
     if task is None or dout.dtype is not torch.bfloat16 or not _is_faster(task, _DIRECT_GRADIENT):
         return None
-    x, dout, dw = last(x), last(dout), torch.empty(w.shape)
+    x, dout, dw = last(x), last(dout), torch.empty(w.shape, dtype=torch.float32)
     held = task.squares(_M) * (_M + 2) ** 2 * task.c * 2
     (_gradient_by_panels if held <= _HELD and task.c * task.k >= _MANY else _gradient_by_squares)(task, x, dout, dw)
     return dw.to(torch.bfloat16)
@@ -128,7 +128,7 @@ def _gradient_by_panels(task: Task, x: torch.Tensor, dout: torch.Tensor, dw: tor
     """With combinations of all pixels at hand."""
     kernels, squares, zeros = _kernels(), task.squares(_M), zeros_at(max(task.c, task.k))
     pairs, sizes = -(-squares // 2), (*task.out, task.k)
-    pixels = torch.empty((_M + 2) ** 2, task.c, pairs)
+    pixels = torch.empty((_M + 2) ** 2, task.c, pairs, dtype=torch.float32)
     count = parts(pixels.numel() * _SQUARE // 4, pairs)
     _first_room, begins = rooms_of(kernels.room_of_pixels(_M, task.c), count)
     given = _M, x.data_ptr(), (*task.size, task.c), task.pads, sizes
@@ -149,7 +149,7 @@ def _gradient_by_squares(task: Task, x: torch.Tensor, dout: torch.Tensor, dw: to
     count = parts(squares * (_M + 2) ** 2 * c * k // 2, squares)
     block, zeros = _block(task, -(-squares // count), 2 * c + 2 * k), zeros_at(max(c, k))
     _room, begins = rooms_of(kernels.room_of_gradient(_M, block, c, k), count)
-    sums = torch.empty(count, (_M + 2) ** 2, c, k)
+    sums = torch.empty(count, (_M + 2) ** 2, c, k, dtype=torch.float32)
     given = _M, x.data_ptr(), (*task.size, c), task.pads, dout.data_ptr(), (*task.out, k)
     run_parts(kernels.filter_gradient, [
         (*given, share, block, begin, part.data_ptr(), zeros)

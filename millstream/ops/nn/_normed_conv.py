@@ -15,7 +15,7 @@ import torch
 
 from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, parts, run_parts
-from millstream.ops.nn._conv_rows import Ints, _plain
+from millstream.ops.nn._conv_rows import Ints, is_plain
 
 CHANNELS = 16  # numbers of channels are multiples of it
 _LONG = 256  # numbers that loops over columns should have
@@ -54,7 +54,7 @@ class Work(NamedTuple):
 
 def _applies(work: Work, *others: torch.Tensor) -> bool:
     x, w = work.x, work.w
-    if not _plain((torch.float32,), x, w, *others) or x.dim() != 4 or x.numel() == 0:
+    if not is_plain((torch.float32,), x, w, *others) or x.dim() != 4 or x.numel() == 0:
         return False
     if x.shape[1] % CHANNELS or w.shape[0] % CHANNELS:
         return False
@@ -249,7 +249,7 @@ def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.n
 
 def finish(x: torch.Tensor, dz: torch.Tensor, line: torch.Tensor) -> torch.Tensor | None:
     """p * dz + q * x + r with `line` [3, C] = p, q, r: the gradient of a normalised x; None for other than float32 maps."""
-    if not _plain((torch.float32,), x, dz) or x.dim() != 4 or x.numel() == 0:
+    if not is_plain((torch.float32,), x, dz) or x.dim() != 4 or x.numel() == 0:
         return None
     from millstream.kernels import normed_rows
 
