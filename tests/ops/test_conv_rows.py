@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from millstream.kernels import pair_products
 from millstream.ops._opdef import REGISTRY
 
 # (input, filters, attributes): few pixels, a stride, dilated channels of their own, one thread
@@ -82,3 +83,27 @@ def test_torch_s_default_dtype_changes_nothing(case):
     for expected, got in zip(*found):
         assert got.dtype is torch.float32
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("case", ["pointwise", "3x3", "product"])
+def test_bfloat16_without_products_of_pairs(case, monkeypatch):
+    """A processor that has no such instructions: torch's own kernels do the work."""
+    monkeypatch.setattr(pair_products, "tiles", lambda: None)
+    monkeypatch.setattr(pair_products, "_LEAST", 0)
+    with torch.no_grad():
+        if case == "product":
+            x, w = torch.randn(96, 64), torch.randn(64, 48)
+            assert pair_products.product(x.bfloat16(), w.bfloat16()) is None
+            out, expected = REGISTRY.get("mul").kernel(x.bfloat16(), w.bfloat16()), x @ w
+        else:
+            x, w = torch.randn(2, 64, 28, 28), torch.randn(64, 64, *((3, 3) if case == "3x3" else (1, 1)))
+            given = {"strides": [1, 1], "paddings": [w.shape[2] // 2] * 2, "dilations": [1, 1], "groups": 1}
+            near, expected = (x.bfloat16(), w.bfloat16()), torch.conv2d(x, w, padding=w.shape[2] // 2)
+            out = REGISTRY.get("conv2d").kernel(*near, None, None, **given)
+            found = REGISTRY.get("conv2d_grad").kernel(*near, None, torch.ones_like(out), want=(True, True, False), **given)
+            ones = torch.ones_like(expected)
+            torch.testing.assert_close(
+                found[1].float(), torch.nn.grad.conv2d_weight(x, w.shape, ones, padding=w.shape[2] // 2), rtol=2e-2, atol=2.0
+            )
+    assert out.dtype is torch.bfloat16
+    torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=0.5)
