@@ -103,9 +103,9 @@ def _filtered(stride: int) -> Any:
 
 
 def _back(builder, above, middle, below, taps, given, out, sums, step, count, *coming):
-    """Stride 1: rows of the output's gradient and one of the input -> its gradient; sums [9, channels] += the filters'."""
-    factors, before = _taps(builder, taps, step), _taps(builder, sums, step)
-    sweep = _Sweep(builder, count, before)
+    """Stride 1: rows of the output's gradient and one of the input -> its gradient; sums [9, channels]: the filters'."""
+    factors = _taps(builder, taps, step)
+    sweep = _Sweep(builder, count, [_ZERO] * 9)
     at = builder.mul(sweep.j, step)
     _fetch(builder, coming, at, step)
     around = [_pixel(builder, row, at, step, m) for row in (below, middle, above) for m in (2, 1, 0)]
@@ -120,8 +120,8 @@ def _back_2(builder, gradient, following, above, middle, below, taps, out, out_b
     """Stride 2: two rows of the output's gradient (without a pixel before the first) and three of the input -> gradients of
     the input's rows `middle` and `below`, 2 * count pixels each; sums as in :func:`_back`. coming: two rows of what has the
     output's size, then rows of what has the input's."""
-    w, before = _taps(builder, taps, step), _taps(builder, sums, step)
-    sweep = _Sweep(builder, count, before)
+    w = _taps(builder, taps, step)
+    sweep = _Sweep(builder, count, [_ZERO] * 9)
     at = builder.mul(sweep.j, step)
     twice = builder.add(at, at)
     _fetch(builder, coming[:2], at, step)

@@ -1,7 +1,8 @@
 """Depthwise convolutions (3x3, padding 1, stride 1 or 2) between two batch normalisations, and their gradients.
 
 What normed_rows.py is for 1x1 filters: rows of pixels are normalised into a few rows of room, with zeros before and after,
-filtered in registers (depthwise_sweeps.py), and summed up for the next normalisation. Maps are float32
+filtered in registers (depthwise_sweeps.py), a vector of channels at a time (the last one with channels that another has,
+where they fill no vectors), and summed up for the next normalisation. Maps are float32
 [N * height, width / group, group * channels]: loops over columns take `group` pixels at a time. A part works on rows
 first .. last of the output's pixels, counted over all pictures.
 """
@@ -22,7 +23,8 @@ _SLOTS = 4  # rows at hand, in the places of their numbers modulo this
 @njit(cache=True, nogil=True, error_model="numpy")
 def _filter_row(stride, above, middle, below, taps, out, step, pixels, coming, coming_out):
     wide = stride * step * pixels
-    for c in range(0, step, LANES * 4):
+    for a in range(0, step, LANES * 4):
+        c = min(a, step - LANES * 4)
         given = (above + c, middle + c, below + c, taps + c, out + c, step, pixels)
         if stride == 1:
             filtered_1((*given, coming + c, coming_out + c))
@@ -107,12 +109,12 @@ def backward(
             if k == 2 or i == first or row == 0:
                 _given_row(out, dout, end_line, picture * tall + r, _inner(given, slot, dout))
         _normed_row(x, i, line, slope, _inner(room, 0, x))
-        sums[:] = 0
         py, pd, ps, pt = room.ctypes.data, made.ctypes.data, sums.ctypes.data, taps.ctypes.data
         size = width * step
         c0, c1, c2 = x.ctypes.data + (i + 1) * size, out.ctypes.data + (i + 2) * size, dout.ctypes.data + (i + 2) * size
         c3 = dx.ctypes.data + i * size
-        for a in range(0, step, LANES * 4):
+        for start in range(0, step, LANES * 4):
+            a = min(start, step - LANES * 4)
             given_rows = (at[0] + a, at[1] + a, at[2] + a)
             back_1((*given_rows, pt + a, py + a, pd + a, ps + a, step, width, c0 + a, c1 + a, c2 + a, c3 + a))
         dw += sums
@@ -152,13 +154,13 @@ def backward_2(
                 at[2 + k] = room[slot].ctypes.data
                 if k or i == first or row == 0:
                     _normed_row(x, picture * tall + r, line, slope, _inner(room, slot, x))
-        sums[:] = 0
         size, small = width * step, wide_out * step
         c0, c1 = out.ctypes.data + (i + 2) * small, dout.ctypes.data + (i + 2) * small
         c2 = x.ctypes.data + (picture * tall + 2 * row + 2) * size
         c3 = dx.ctypes.data + (picture * tall + 2 * row) * size
         ps, pt, p0, p1 = sums.ctypes.data, taps.ctypes.data, made[0].ctypes.data, made[1].ctypes.data
-        for a in range(0, step, LANES * 4):
+        for start in range(0, step, LANES * 4):
+            a = min(start, step - LANES * 4)
             back_2((at[0] + a, at[1] + a, at[2] + a, at[3] + a, at[4] + a, pt + a, p0 + a, p1 + a, ps + a, step, wide_out,
                     c0 + a, c1 + a, c2 + a, c2 + size + a, c3 + a, c3 + size + a))
         dw += sums

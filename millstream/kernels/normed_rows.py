@@ -75,21 +75,24 @@ def relu_back(x, dy, a, b, slope, mean, begin, end, dz, total, dot):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def lay_out(pw, rows, columns, turned, first, last, panels):
-    """Columns first .. last of a matrix, at the address pw, as panels.py has them; all numbers are multiples of LANES.
+    """Columns first .. last of a matrix, at the address pw, as panels.py has them.
 
-    The matrix is [rows, columns], or stands in memory `turned`, as [columns, rows].
+    The matrix is [rows, columns], at least LANES of each, or stands in memory `turned`, as [columns, rows]. The last panel
+    has the last LANES columns, also those that another one has; first and `last` are multiples of a panel, but for the end.
     """
     j = first
     while j < last:
         width = LANES * VECTORS if columns - j >= LANES * VECTORS else LANES
         at = panels + j * rows * 4
-        for i in range(0, rows, LANES):
+        for k in range(0, rows, LANES):
+            i = min(k, rows - LANES)
             for a in range(0, width, LANES):
+                column = min(j + a, columns - LANES)
                 if turned:
-                    turn(pw + ((j + a) * rows + i) * 4, rows * 4, at + (i * width + a) * 4, width * 4)
+                    turn(pw + (column * rows + i) * 4, rows * 4, at + (i * width + a) * 4, width * 4)
                 else:
                     for b in range(LANES):
-                        copy(pw + ((i + b) * columns + j + a) * 4, at + ((i + b) * width + a) * 4)
+                        copy(pw + ((i + b) * columns + column) * 4, at + ((i + b) * width + a) * 4)
         j += width
 
 
@@ -132,10 +135,11 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, slope, panels, zeros, out, group_out, dout, end_line, first, last, dx, dw, total, dot,
+    x, group, line, slope, panels, zeros, out, group_out, dout, end_line, first, last, dx, dw, tail, total, dot,
 ):  # fmt: skip
-    """Rows of dx: dz of x's normalisation, or plain; dw [k, c]: the share of these rows in the filters' gradient.
+    """Rows of dx: dz of x's normalisation, or plain; dw: the share of these rows in the filters' gradient [k, c].
 
+    dw has the columns that are whole vectors, and `tail` [k, LANES] the last LANES where there are more.
     line: [a, b, mean] of x's normalisation, or empty; end_line: [p, q, r] of that of `out`, or empty: then `dout` is its
     gradient itself.
     """
@@ -144,7 +148,7 @@ def backward(
     far_x, far_g = c + (_beside(c) if normed else 0), k + (_beside(k) if ended else 0)  # with a group of 1 where they differ
     room = np.empty((ROWS // group if normed else 0, far_x * group), np.float32)
     given = np.empty((ROWS // group_out if ended else 0, far_g * group_out), np.float32)
-    py, pg, pd = room.ctypes.data, given.ctypes.data, dw.ctypes.data
+    py, pg, pd, pt, whole = room.ctypes.data, given.ctypes.data, dw.ctypes.data, tail.ctypes.data, dw.shape[1]
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if ended:
@@ -155,10 +159,11 @@ def backward(
             apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
         else:
             py = x.ctypes.data + i * c * 4
-        if i == first:
-            turned_at(pg, far_g, py, far_x, zeros, 0, pd, end - i, k, c)
-        else:
-            turned_at(pg, far_g, py, far_x, pd, c, pd, end - i, k, c)
+        fresh = i == first
+        turned_at(pg, far_g, py, far_x, zeros if fresh else pd, 0 if fresh else whole, pd, end - i, k, whole)
+        if whole < c:
+            pe = py + (c - LANES) * 4
+            turned_at(pg, far_g, pe, far_x, zeros if fresh else pt, 0 if fresh else LANES, pt, end - i, k, LANES)
         if not dx.shape[0]:
             continue
         near, far = end * c * 4, end * k * 4

@@ -60,15 +60,19 @@ def lay_out(w, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def product_at(pa, sa, m, pb, depth, whole, pf, step, po, so):
-    """:func:`rows_product` of float32 by addresses; sa, step and so are distances between rows, in numbers."""
+    """:func:`rows_product` of float32 by addresses; sa, step and so are distances between rows, in numbers.
+
+    whole: columns, at least LANES; where they are no multiple of it, the last panel has the last LANES of them, and `first`
+    must not be the output.
+    """
     j = 0
     while j < whole:
         wide = whole - j >= _WIDTH
-        panel = pb + j * depth * 4
+        panel, to = pb + j * depth * 4, min(j, whole - LANES)
         i = 0
         while i < m:
             rows = tile_rows(m - i)
-            at_a, at_first, at_out = pa + i * sa * 4, pf + (i * step + j) * 4, po + (i * so + j) * 4
+            at_a, at_first, at_out = pa + i * sa * 4, pf + (i * step + to) * 4, po + (i * so + to) * 4
             if wide:
                 _wide(rows, at_a, sa, panel, _WIDTH, at_first, step, at_out, so, depth)
             else:

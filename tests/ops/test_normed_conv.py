@@ -17,10 +17,12 @@ from millstream.ops.nn.normed_conv import (
 # channels in and out, height, width, filter, groups, stride
 FORMS = {
     "1x1": (32, 48, 9, 9, 1, 1, 1), "1x1 of many rows": (48, 16, 40, 40, 1, 1, 1),
-    "1x1, 256 channels": (256, 256, 7, 9, 1, 1, 1),
+    "1x1, 256 channels": (256, 256, 7, 9, 1, 1, 1), "1x1, odd channels": (23, 85, 40, 40, 1, 1, 1),
+    "1x1, even channels": (88, 24, 9, 10, 1, 1, 1),
     "depthwise": (32, 32, 9, 12, 3, 32, 1), "depthwise, a row": (16, 16, 1, 8, 3, 16, 1),
     "stride 2, odd": (16, 16, 9, 7, 3, 16, 2), "stride 2, even": (48, 48, 8, 12, 3, 48, 2),
     "stride 2, a column": (16, 16, 5, 1, 3, 16, 2), "256 channels deep": (256, 256, 6, 5, 3, 256, 1),
+    "depthwise, odd channels": (19, 19, 7, 8, 3, 19, 1), "stride 2, odd channels": (37, 37, 7, 8, 3, 37, 2),
 }  # fmt: skip
 ALL = (True,) * 5
 

@@ -73,6 +73,11 @@ def test_training_stays():
     assert counts(plan) == [3, 3, 1, 1]
 
 
+def test_channels_that_fill_no_vectors():
+    plan = compare(trained(lambda x: separable(separable(norm(conv(x, 20, 3)), 24), 50, 2)), feed(), steps=2)
+    assert counts(plan)[0] >= 2
+
+
 def test_leaky_relu_and_no_activation():
     def body(x):
         x = layers.leaky_relu(norm(conv(x, 16), None), 0.1)
@@ -144,7 +149,7 @@ def dilated(x):
 
 
 def narrow(x):
-    return norm(conv(norm(conv(x, 24)), 16))
+    return norm(conv(norm(conv(x, 12)), 16))
 
 
 def global_statistics(x):

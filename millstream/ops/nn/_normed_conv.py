@@ -1,7 +1,7 @@
 """Convolutions between two batch normalisations by the kernels of normed_rows.py and normed_depthwise.py.
 
 Both functions return None where those do not apply: they take 1x1 filters of stride 1, and depthwise 3x3 ones of stride 1
-or 2, over float32 maps whose channels fill vectors.
+or 2, over float32 maps with channels for a vector or more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, parts, run_parts
 from millstream.ops.nn._conv_rows import Ints, is_plain
 
-CHANNELS = 16  # numbers of channels are multiples of it
+CHANNELS = 16  # a map has at least as many: a vector
 _LONG = 256  # numbers that loops over columns should have
 _EMPTY = np.empty((0, 0), np.float32)
 
@@ -56,7 +56,7 @@ def _applies(work: Work, *others: torch.Tensor) -> bool:
     x, w = work.x, work.w
     if not is_plain((torch.float32,), x, w, *others) or x.dim() != 4 or x.numel() == 0:
         return False
-    if x.shape[1] % CHANNELS or w.shape[0] % CHANNELS:
+    if x.shape[1] < CHANNELS or w.shape[0] < CHANNELS:
         return False
     form = work.strides, work.paddings
     return is_pointwise(w.shape, *form, work.groups) or is_depthwise(w.shape, *form, work.dilations, work.groups)
@@ -123,8 +123,10 @@ def forward(work: Work, counted: bool) -> tuple[torch.Tensor, tuple[np.ndarray, 
 def _panels(w: torch.Tensor, rows: int, columns: int, turned: bool) -> torch.Tensor:
     """Filters as normed_rows.lay_out lays them out."""
     from millstream.kernels import normed_rows, tiles
+    from millstream.kernels.panels import padded
 
-    panels, width = torch.empty(w.numel(), dtype=w.dtype), tiles.LANES * tiles.VECTORS
+    width = tiles.LANES * tiles.VECTORS
+    panels = torch.empty(rows * padded(columns), dtype=w.dtype)
     shares = [(a * width, min(b * width, columns)) for a, b in cuts(16 * w.numel(), -(-columns // width))]
     to = panels.data_ptr()
     run_parts(normed_rows.lay_out, [(w.data_ptr(), rows, columns, turned, *share, to) for share in shares])
@@ -205,7 +207,7 @@ def _folded(sums: np.ndarray, channels: int, normed: bool) -> np.ndarray | None:
 
 
 def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.ndarray | None, wanted: bool) -> Gradients:
-    from millstream.kernels import normed_rows
+    from millstream.kernels import normed_rows, tiles
     from millstream.kernels.gemm import zeros_at
 
     x, w, given = _last(work.x), work.w.contiguous(), _last(dout)
@@ -214,16 +216,21 @@ def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.n
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
     ends = _cut(2 * rows * c * k, rows, max(near, far))
     filters = _panels(w, k, c, False)
-    dw, (_, total, dot) = np.empty((len(ends), k, c), np.float32), _room(len(ends), near * c if normed else 0)
+    left = c % tiles.LANES
+    dw, tail = (np.empty((len(ends), k, n), np.float32) for n in (c - left, tiles.LANES if left else 0))
+    _, total, dot = _room(len(ends), near * c if normed else 0)
     read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
     after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
     made, line = dx.view(-1, near * c if wanted else c).numpy(), _tiled(end, far)
     run_parts(
-        normed_rows.backward, [(*read, *after, line, *e, made, dw[i], total[i], dot[i]) for i, e in enumerate(ends)]
+        normed_rows.backward,
+        [(*read, *after, line, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
-    gradient = torch.from_numpy(dw).sum(0).view(w.shape)
+    gradient = torch.from_numpy(dw).sum(0)
+    if left:
+        gradient = torch.cat([gradient, torch.from_numpy(tail).sum(0)[:, -left:]], 1)
     sums = (_folded(s, c, normed) for s in (total, dot))
-    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, *sums)
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient.view(w.shape), *sums)
 
 
 def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.ndarray | None, wanted: bool) -> Gradients:

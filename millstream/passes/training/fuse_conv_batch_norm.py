@@ -116,8 +116,8 @@ def _form(work: Work, conv: Operator) -> str | None:
     if conv.attr("data_format") not in layouts or conv.attr("padding_algorithm") not in paddings:
         return "it has another layout, or padding by an algorithm"
     strides, paddings, dilations, groups = (conv.attr(a) for a in _FORM)
-    if len(x.shape) != 4 or len(paddings) != 2 or x.shape[1] % CHANNELS or w.shape[0] % CHANNELS:
-        return f"numbers of channels are not multiples of {CHANNELS}, or paddings differ at the two ends"
+    if len(x.shape) != 4 or len(paddings) != 2 or min(x.shape[1], w.shape[0]) < CHANNELS:
+        return f"there are fewer than {CHANNELS} channels, or paddings differ at the two ends"
     if not (is_pointwise(w.shape, strides, paddings, groups) or is_depthwise(w.shape, strides, paddings, dilations, groups)):
         return "the filter is neither 1x1 nor depthwise 3x3"
     return None
