@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from millstream.ir.block import Block
 from millstream.ir.operator import OP_ROLE, Operator
 from millstream.passes._uses import Uses
@@ -31,3 +34,18 @@ def replace(work: Work, block: Block, positions: list[int], last: int, made: Ope
     made._attrs[OP_ROLE] = block.ops[last].role
     block.ops = [made if i == last else op for i, op in enumerate(block.ops) if i not in gone]
     work.program._touch()
+
+
+def replace_all(work: Work, replaced: Mapping[int, Operator | None]) -> None:
+    """Put operators in the places of others, by position in the global Block; None takes one out."""
+    if replaced:
+        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(work.block.ops)) if op is not None]
+        work.program._touch()
+
+
+def operator_like(
+    work: Work, like: Operator, kind: str, inputs: dict[str, Any], outputs: dict[str, Any],
+    attrs: Mapping[str, Any] | None = None,
+) -> Operator:  # fmt: skip
+    """A new operator of the global Block that has the role of `like` and was written where that was."""
+    return Operator(work.block, kind, inputs, outputs, {**(attrs or {}), OP_ROLE: like.role}, like.site)

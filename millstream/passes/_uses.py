@@ -54,6 +54,14 @@ class Uses:
                 return name
         return None
 
+    def touched_between(self, names: Iterable[str], first: int, last: int, besides: Iterable[int] = ()) -> str | None:
+        """A variable of `names` that an operator between the two, none at `besides`, reads or writes, or None."""
+        for name in names:
+            near = {*self.readers.get(name, ()), *self.writers.get(name, ())}
+            if name != EMPTY_VAR and any(first < p < last for p in near.difference(besides)):
+                return name
+        return None
+
     def seen_outside(self, name: str) -> bool:
         """Whether `name` is fetched, fed, persistable, or (in a sub-Block) a variable of a Block around this one."""
         if name in self.keep or (self.block.parent_idx >= 0 and name not in self.block.vars):

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.ops._opdef import REGISTRY
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
@@ -101,9 +102,7 @@ def fuse_optimizers(work: Work) -> int:
         fused = replaced[positions[-1]] = _build(work, uses, key[0], positions, decays)
         if fused is not None and key[0] in _TAKE_HALF:
             replaced.update(dict.fromkeys(_skip_casts(uses, fused, positions, decays)))
-    if replaced:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
+    replace_all(work, replaced)
     return sum(op is not None for op in replaced.values())
 
 
@@ -230,4 +229,4 @@ def _build(work: Work, uses: Uses, kind_name: str, positions: list[int], decays:
     if positions[0] in decays:
         attrs["weight_decay"] = decays[positions[0]].rate
     assert REGISTRY.find("fused_" + kind_name) is not None
-    return Operator(work.block, "fused_" + kind_name, inputs, outputs, {**attrs, OP_ROLE: last.role}, last.site)
+    return operator_like(work, last, "fused_" + kind_name, inputs, outputs, attrs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._work import Work
 
 
@@ -21,13 +22,11 @@ def fold_loss_gradient(work: Work) -> int:
             continue
         if uses.seen_outside(gradient) or len(uses.writers[gradient]) > 1 or uses.readers[gradient] != [at]:
             continue
-        attrs = {"value": uses.ops[filled].attr("value"), OP_ROLE: op.role}
-        new = Operator(work.block, "mean_grad_of_constant", {"X": op.input("X")}, op.outputs, attrs, op.site)
+        attrs = {"value": uses.ops[filled].attr("value")}
+        new = operator_like(work, op, "mean_grad_of_constant", {"X": op.input("X")}, op.outputs, attrs)
         new.forward = op.forward
         replaced.update({filled: None, at: new})
-    if replaced:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
+    replace_all(work, replaced)
     return len(replaced) // 2
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
+from millstream.passes.training._places import fuse_places, taken, why_needed
 
 _NAME = "fuse_batch_norm_relu"
 _ATTRS = ("momentum", "epsilon", "data_layout")
@@ -43,28 +45,23 @@ class _Place:
 @program_pass(_NAME)
 def fuse_batch_norm_relu(work: Work) -> int:
     """Returns how many places were fused."""
-    uses = work.uses(work.block)
-    replaced: dict[int, Operator | None] = {}
-    changes = 0
-    for at, op in enumerate(uses.ops):
-        if op.type not in ("relu", "leaky_relu"):
-            continue
-        refusal = None
-        for norm, add, mine in _norms(uses, at):
-            place = _place(uses, at, norm, add, mine)
-            why = place if isinstance(place, str) else _why_not(work, uses, place)
-            if why is None and isinstance(place, _Place) and norm not in replaced:
-                replaced.update(dict.fromkeys([*place.forward(), *place.backward()]))
-                replaced[at], replaced[place.relu_grad] = _build(work, uses, place)
-                changes, refusal = changes + 1, None
-                break
-            refusal = refusal or (uses.ops[norm], why or "it is part of another place")
-        if refusal is not None:
-            work.refuse(_NAME, *refusal)
-    if changes:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
-    return changes
+    return fuse_places(work, _NAME, _find, _build)
+
+
+def _find(work: Work, uses: Uses, at: int) -> _Place | None:
+    """The place whose relu stands at `at`; why there is none is said of the batch_norm."""
+    if uses.ops[at].type not in ("relu", "leaky_relu"):
+        return None
+    refusals = []
+    for norm, add, mine in _norms(uses, at):
+        place = _place(uses, at, norm, add, mine)
+        why = place if isinstance(place, str) else _why_not(work, uses, place)
+        if why is None and isinstance(place, _Place):
+            return place
+        refusals.append((uses.ops[norm], why or ""))
+    if refusals:
+        work.refuse(_NAME, *refusals[0])
+    return None
 
 
 def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
@@ -115,9 +112,10 @@ def _why_not(work: Work, uses: Uses, place: _Place) -> str | None:
         return "the slope of leaky_relu is not between 0 and 1"
     if place.add is not None and (why := _not_alike(work, uses, place.add)) is not None:
         return why
-    if any(uses.has_gradient(ops[p]) for p in place.backward()):
-        return "its gradient has a gradient"
-    return _seen(uses, place) or _moved(uses, place)
+    inside = [norm.output("Y")[0], ops[place.relu_grad].output("X@GRAD")[0]]
+    if place.add is not None and place.add_grad is not None:
+        inside += [ops[place.add].output("Out")[0], ops[place.add_grad].output(place.mine + "@GRAD")[0]]
+    return why_needed(uses, place, inside) or _moved(uses, place)
 
 
 def _slope(op: Operator) -> float:
@@ -156,38 +154,28 @@ def _fed(work: Work, uses: Uses, name: str, at: int) -> set[str]:
     return found
 
 
-def _seen(uses: Uses, place: _Place) -> str | None:
-    """Why a value inside must exist: somebody else reads, writes or fetches it."""
-    ops = uses.ops
-    inside = [ops[place.norm].output("Y")[0], ops[place.relu_grad].output("X@GRAD")[0]]
-    if place.add is not None and place.add_grad is not None:
-        inside += [ops[place.add].output("Out")[0], ops[place.add_grad].output(place.mine + "@GRAD")[0]]
-    return uses.why_kept(inside, [*place.forward(), *place.backward()])
-
-
 def _moved(uses: Uses, place: _Place) -> str | None:
     """Why the forwards can't wait for relu, or the gradients can't stand where relu's stands."""
     ops = uses.ops
-    taken = {*place.forward(), *place.backward()}
+    mine = set(taken(place))
     if len(uses.writers[ops[place.relu].output("Out")[0]]) > 1:
         return f"{ops[place.relu].output('Out')[0]!r} is written elsewhere too"
     for first, last, names in (
         (place.norm, place.relu, ops[place.norm].input_arg_names),
         (place.relu_grad, place.norm_grad, ops[place.norm_grad].input_arg_names),
     ):
-        changed = uses.written_between([n for n in names if not set(uses.writers[n]) <= taken], first, last)
+        changed = uses.written_between([n for n in names if not set(uses.writers[n]) <= mine], first, last)
         if changed is not None:
             return f"{changed!r} is overwritten in between"
     early, late = (place.norm, place.relu), (place.relu_grad, place.norm_grad)
     for p, (first, last) in ((place.norm, early), (place.norm_grad, late), (place.add_grad, late)):
-        for name in ops[p].output_arg_names if p is not None else ():
-            near = [*uses.readers.get(name, ()), *uses.writers.get(name, ())]
-            if name != EMPTY_VAR and any(first < q < last and q not in taken for q in near):
-                return f"{name!r} is read or written in between"
+        touched = None if p is None else uses.touched_between(ops[p].output_arg_names, first, last, mine)
+        if touched is not None:
+            return f"{touched!r} is read or written in between"
     return None
 
 
-def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
+def _build(work: Work, uses: Uses, place: _Place) -> dict[int, Operator]:
     norm, relu, norm_grad = (uses.ops[p] for p in (place.norm, place.relu, place.norm_grad))
     relu_grad = uses.ops[place.relu_grad]
     attrs = {a: norm.attr(a) for a in _ATTRS if norm.attr(a) is not None}
@@ -203,11 +191,9 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
         if gradient := uses.ops[place.add_grad].output(place.other + "@GRAD"):
             wanted["Residual@GRAD"] = gradient
     attrs["slope"] = _slope(relu)
-    forward = Operator(work.block, "batch_norm_relu", inputs, outputs, {**attrs, OP_ROLE: norm.role}, norm.site)
+    forward = operator_like(work, norm, "batch_norm_relu", inputs, outputs, attrs)
     attrs = {**attrs, "residual": place.add is not None}
     attrs.pop("momentum", None)
-    backward = Operator(
-        work.block, "batch_norm_relu_grad", given, wanted, {**attrs, OP_ROLE: norm_grad.role}, norm_grad.site
-    )
+    backward = operator_like(work, norm_grad, "batch_norm_relu_grad", given, wanted, attrs)
     backward.forward = forward
-    return forward, backward
+    return {place.relu: forward, place.relu_grad: backward}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from millstream.ir.operator import OP_ROLE, ROLE_OPTIMIZE, Operator
+from millstream.ir.operator import ROLE_OPTIMIZE, Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
@@ -40,13 +41,11 @@ def fuse_clipping(work: Work) -> int:
         if norm is not None:
             replaced.update(dict.fromkeys(norm.inner))
             inputs = {"X": norm.grads, "Squares": norm.squares}
-            attrs = {"clip_norm": norm.limit, OP_ROLE: op.role}
-            replaced[at] = Operator(work.block, "global_norm_factor", inputs, {"Out": op.output("Out")}, attrs, op.site)
+            outputs, attrs = {"Out": op.output("Out")}, {"clip_norm": norm.limit}
+            replaced[at] = operator_like(work, op, "global_norm_factor", inputs, outputs, attrs)
             _group_scaled(work, uses, op.output("Out")[0], replaced)
     _group_alone(work, uses, replaced)
-    if replaced:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
+    replace_all(work, replaced)
     return sum(op is not None for op in replaced.values())
 
 
@@ -164,7 +163,7 @@ def _group(
     given = {"X": [op.input("X")[0] for op in ops], **inputs}
     outputs = {"Out": [op.output("Out")[0] for op in ops]}
     replaced.update(dict.fromkeys(taken))
-    replaced[last] = Operator(work.block, kind, given, outputs, {**attrs, OP_ROLE: ops[-1].role}, ops[-1].site)
+    replaced[last] = operator_like(work, ops[-1], kind, given, outputs, attrs)
 
 
 def _can_wait(uses: Uses, at: int, last: int) -> bool:

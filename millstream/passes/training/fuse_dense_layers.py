@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
+from millstream.passes.training._places import fuse_places, why_needed
 
 _NAME = "fuse_dense_layers"
 _ACTIVATIONS = ("relu", "sigmoid", "tanh")
@@ -40,27 +41,18 @@ class _Place:
 @program_pass(_NAME)
 def fuse_dense_layers(work: Work) -> int:
     """Returns how many layers were fused."""
-    uses = work.uses(work.block)
-    replaced: dict[int, Operator | None] = {}
-    changes = 0
-    for at, op in enumerate(uses.ops):
-        if op.type != "elementwise_add":
-            continue
-        mul = uses.producer(op.input("X")[0], at)
-        if mul is None or uses.ops[mul].type != "mul" or not uses.has_gradient(uses.ops[mul]):
-            continue
-        place = _place(uses, mul, at)
-        why = place if isinstance(place, str) else _why_not(uses, place)
-        if why is not None or isinstance(place, str):
-            work.refuse(_NAME, op, why or "")
-            continue
-        replaced.update(dict.fromkeys([*place.forward(), *place.backward()]))
-        replaced[place.forward()[-1]], replaced[place.mul_grad] = _build(work, uses, place)
-        changes += 1
-    if changes:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
-    return changes
+    return fuse_places(work, _NAME, _find, _build)
+
+
+def _find(work: Work, uses: Uses, at: int) -> _Place | str | None:
+    """The place whose sum stands at `at`, or why it stays as it is."""
+    if uses.ops[at].type != "elementwise_add":
+        return None
+    mul = uses.producer(uses.ops[at].input("X")[0], at)
+    if mul is None or uses.ops[mul].type != "mul" or not uses.has_gradient(uses.ops[mul]):
+        return None
+    place = _place(uses, mul, at)
+    return place if isinstance(place, str) else _why_not(uses, place) or place
 
 
 def _place(uses: Uses, mul: int, add: int) -> _Place | str:
@@ -122,16 +114,9 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     mul_grad = uses.ops[place.mul_grad]
     if add_grad.attr("axis") != add.attr("axis") or mul_grad.attr("x_num_col_dims") != rows:
         return "a gradient has other attributes"
-    if any(uses.has_gradient(uses.ops[p]) for p in place.backward()):
-        return "its gradient has a gradient"
-    return _seen(uses, place) or _moved(uses, place)
-
-
-def _seen(uses: Uses, place: _Place) -> str | None:
-    """Why a value inside must exist: somebody else reads, writes or fetches it."""
     inside = [n for p in place.forward()[:-1] for n in uses.ops[p].output("Out")]
     inside += [n for p in place.backward()[:-1] for n in uses.ops[p].output("X@GRAD")]
-    return uses.why_kept(inside, [*place.forward(), *place.backward()])
+    return why_needed(uses, place, inside) or _moved(uses, place)
 
 
 def _moved(uses: Uses, place: _Place) -> str | None:
@@ -150,28 +135,23 @@ def _moved(uses: Uses, place: _Place) -> str | None:
     changed = uses.written_between([n for n in given if n not in out], first, last)
     if changed is not None or set(given) & set(out):
         return f"{changed or out[0]!r} is overwritten between the gradients"
-    for name in uses.ops[place.add_grad].output("Y@GRAD"):
-        near = [*uses.readers.get(name, ()), *uses.writers.get(name, ())]
-        if name != EMPTY_VAR and any(place.add_grad < q <= last for q in near):
-            return f"{name!r} is read or written before the gradient of the product"
-    return None
+    touched = uses.touched_between(uses.ops[place.add_grad].output("Y@GRAD"), place.add_grad, last + 1)
+    return None if touched is None else f"{touched!r} is read or written before the gradient of the product"
 
 
-def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
+def _build(work: Work, uses: Uses, place: _Place) -> dict[int, Operator]:
     mul, add, add_grad, mul_grad = (uses.ops[p] for p in (place.mul, place.add, place.add_grad, place.mul_grad))
     act = None if place.act is None else uses.ops[place.act]
     attrs = {"rows": mul.attr("x_num_col_dims"), "activation": "" if act is None else act.type}
     inputs = {"X": mul.input("X"), "W": mul.input("Y"), "Bias": add.input("Y")}
     outputs = {"Out": uses.ops[place.forward()[-1]].output("Out")}
-    forward = Operator(work.block, "dense_layer", inputs, outputs, {**attrs, OP_ROLE: mul.role}, mul.site)
+    forward = operator_like(work, mul, "dense_layer", inputs, outputs, attrs)
     given = {"X": mul.input("X"), "W": mul.input("Y"), "Out@GRAD": uses.ops[place.backward()[0]].input("Out@GRAD")}
     if act is not None:
         given["Out"] = act.output("Out")
     wanted = {"X@GRAD": mul_grad.output("X@GRAD"), "W@GRAD": mul_grad.output("Y@GRAD")}
     wanted["Bias@GRAD"] = add_grad.output("Y@GRAD")
     wanted = {slot: names for slot, names in wanted.items() if names}
-    backward = Operator(
-        work.block, "dense_layer_grad", given, wanted, {**attrs, OP_ROLE: mul_grad.role}, mul_grad.site
-    )  # fmt: skip
+    backward = operator_like(work, mul_grad, "dense_layer_grad", given, wanted, attrs)
     backward.forward = forward
-    return forward, backward
+    return {place.forward()[-1]: forward, place.mul_grad: backward}

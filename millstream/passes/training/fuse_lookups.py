@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
@@ -66,11 +67,7 @@ def fuse_lookups(work: Work) -> int:
             replaced[place.concat_grad] = backward
             _shorten_sums(uses, place, shorter)
         changes += 1
-    if changes:
-        work.block.ops = [
-            op for op in (replaced.get(i, shorter.get(i, op)) for i, op in enumerate(uses.ops)) if op is not None
-        ]
-        work.program._touch()
+    replace_all(work, {**shorter, **replaced})
     return changes
 
 
@@ -250,8 +247,7 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator | 
     if not place.pools:
         attrs.update(padding_idx=lookups[0].attr("padding_idx"), any_shape=lookups[0].type == "lookup_table_v2")
     inputs = {"W": tables, "Ids": [op.input("Ids")[0] for op in lookups], "X": rest}
-    attrs_of = {**attrs, OP_ROLE: concat.role}
-    forward = Operator(work.block, kind, inputs, {"Out": concat.output("Out")}, attrs_of, concat.site)
+    forward = operator_like(work, concat, kind, inputs, {"Out": concat.output("Out")}, attrs)
     if place.concat_grad is None:
         return forward, None
     concat_grad = uses.ops[place.concat_grad]
@@ -264,8 +260,7 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator | 
     dxs = [n for k, n in enumerate(concat_grad.output("X@GRAD")) if k not in place.lookups]
     outputs = {"W@GRAD": [of_table.get(t, EMPTY_VAR) for t in tables], "X@GRAD": dxs}
     given = {**inputs, "Out@GRAD": concat_grad.input("Out@GRAD")}
-    attrs_of = {**attrs, "sparse": sparse, OP_ROLE: concat_grad.role}
-    backward = Operator(work.block, kind + "_grad", given, outputs, attrs_of, concat_grad.site)
+    backward = operator_like(work, concat_grad, kind + "_grad", given, outputs, {**attrs, "sparse": sparse})
     backward.forward = forward
     return forward, backward
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
+from millstream.passes.training._places import fuse_places, why_needed
 
 _NAME = "fuse_softmax_cross_entropy"
 _GRADS = {"cross_entropy": "cross_entropy_grad", "cross_entropy2": "cross_entropy_grad2"}
@@ -23,31 +25,29 @@ class _Place(NamedTuple):
     loss_grad: int
     softmax_grad: int
 
+    def forward(self) -> list[int]:
+        return [self.softmax, self.loss]
+
+    def backward(self) -> list[int]:
+        return [self.loss_grad, self.softmax_grad]
+
 
 @program_pass(_NAME)
 def fuse_softmax_cross_entropy(work: Work) -> int:
     """Returns how many losses were fused."""
-    uses = work.uses(work.block)
-    replaced: dict[int, Operator | None] = {}
-    changes = 0
-    for at, op in enumerate(uses.ops):
-        if op.type not in _GRADS or op.attrs.get("soft_label"):
-            continue
-        before = uses.producer(op.input("X")[0], at)
-        if before is None or uses.ops[before].type != "softmax" or before in replaced:
-            continue
-        place = _place(uses, before, at)
-        why = place if isinstance(place, str) else _why_not(uses, place)
-        if why is not None or isinstance(place, str):
-            work.refuse(_NAME, op, why or "")
-            continue
-        replaced.update(dict.fromkeys(place))
-        replaced[place.softmax], replaced[place.softmax_grad] = _build(work, uses, place)
-        changes += 1
-    if changes:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
-    return changes
+    return fuse_places(work, _NAME, _find, _build)
+
+
+def _find(work: Work, uses: Uses, at: int) -> _Place | str | None:
+    """The place whose loss stands at `at`, or why it stays as it is."""
+    op = uses.ops[at]
+    if op.type not in _GRADS or op.attrs.get("soft_label"):
+        return None
+    before = uses.producer(op.input("X")[0], at)
+    if before is None or uses.ops[before].type != "softmax":
+        return None
+    place = _place(uses, before, at)
+    return place if isinstance(place, str) else _why_not(uses, place) or place
 
 
 def _place(uses: Uses, softmax: int, loss: int) -> _Place | str:
@@ -78,14 +78,11 @@ def _is_of(grad: Operator, loss: Operator) -> bool:
 
 
 def _why_not(uses: Uses, place: _Place) -> str | None:
-    softmax, loss, loss_grad, softmax_grad = (uses.ops[p] for p in place)
+    softmax, loss, loss_grad, _ = (uses.ops[p] for p in place)
     out, axis = uses.block._find_var_recursive(softmax.output("Out")[0]), softmax.attr("axis")
     if axis != -1 and (out is None or not out.has_shape or axis != len(out.shape) - 1):
         return "the softmax is not over the last axis"
-    if uses.has_gradient(loss_grad) or uses.has_gradient(softmax_grad):
-        return "its gradient has a gradient"
-    inside = [loss_grad.output("X@GRAD")[0], *loss.output("XShape"), *loss.output("MatchX")]
-    why = uses.why_kept(inside, place)
+    why = why_needed(uses, place, [loss_grad.output("X@GRAD")[0], *loss.output("XShape"), *loss.output("MatchX")])
     if why is not None:
         return why
     labels, given = loss.input("Label"), loss_grad.input("Y@GRAD")
@@ -94,18 +91,14 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     return None if changed is None else f"{changed!r} is overwritten in between"
 
 
-def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
+def _build(work: Work, uses: Uses, place: _Place) -> dict[int, Operator]:
     softmax, loss, loss_grad, softmax_grad = (uses.ops[p] for p in place)
-    attrs = {"ignore_index": loss.attr("ignore_index")}
+    kind, attrs = "softmax_cross_entropy", {"ignore_index": loss.attr("ignore_index")}
+    inputs = {"X": softmax.input("X"), "Label": loss.input("Label")}
     outputs = {"Softmax": softmax.output("Out"), "Y": loss.output("Y")}
-    forward = Operator(
-        work.block, "softmax_cross_entropy", {"X": softmax.input("X"), "Label": loss.input("Label")}, outputs,
-        {**attrs, OP_ROLE: loss.role}, loss.site,
-    )  # fmt: skip
+    forward = operator_like(work, loss, kind, inputs, outputs, attrs)
     given = {"Softmax": softmax.output("Out"), "Label": loss.input("Label"), "Y@GRAD": loss_grad.input("Y@GRAD")}
-    backward = Operator(
-        work.block, "softmax_cross_entropy_grad", given, {"X@GRAD": softmax_grad.output("X@GRAD")},
-        {**attrs, OP_ROLE: softmax_grad.role}, softmax_grad.site,
-    )  # fmt: skip
+    wanted = {"X@GRAD": softmax_grad.output("X@GRAD")}
+    backward = operator_like(work, softmax_grad, kind + "_grad", given, wanted, attrs)
     backward.forward = forward
-    return forward, backward
+    return {place.softmax: forward, place.softmax_grad: backward}

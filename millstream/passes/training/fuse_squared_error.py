@@ -7,11 +7,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
+from millstream.passes.training._places import fuse_places, why_needed
 
 _NAME = "fuse_squared_error"
 _MEAN_GRADS = ("mean_grad", "mean_grad_of_constant")
@@ -25,32 +27,29 @@ class _Place(NamedTuple):
     square_grad: int
     sub_grad: int
 
+    def forward(self) -> list[int]:
+        return [self.sub, self.square, self.mean]
+
+    def backward(self) -> list[int]:
+        return [self.mean_grad, self.square_grad, self.sub_grad]
+
 
 @program_pass(_NAME)
 def fuse_squared_error(work: Work) -> int:
     """Returns how many losses were fused."""
-    uses = work.uses(work.block)
-    replaced: dict[int, Operator | None] = {}
-    changes = 0
-    for at, op in enumerate(uses.ops):
-        if op.type != "mean":
-            continue
-        square = _made_by(uses, op.input("X")[0], at, "square")
-        sub = None if square is None else _made_by(uses, uses.ops[square].input("X")[0], square, "elementwise_sub")
-        if square is None or sub is None:
-            continue
-        place = _place(uses, sub, square, at)
-        why = place if isinstance(place, str) else _why_not(uses, place)
-        if why is not None or isinstance(place, str):
-            work.refuse(_NAME, op, why or "")
-            continue
-        replaced.update(dict.fromkeys(place))
-        replaced[at], replaced[place.sub_grad] = _build(work, uses, place)
-        changes += 1
-    if changes:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
-    return changes
+    return fuse_places(work, _NAME, _find, _build)
+
+
+def _find(work: Work, uses: Uses, at: int) -> _Place | str | None:
+    """The place whose mean stands at `at`, or why it stays as it is."""
+    if uses.ops[at].type != "mean":
+        return None
+    square = _made_by(uses, uses.ops[at].input("X")[0], at, "square")
+    sub = None if square is None else _made_by(uses, uses.ops[square].input("X")[0], square, "elementwise_sub")
+    if square is None or sub is None:
+        return None
+    place = _place(uses, sub, square, at)
+    return place if isinstance(place, str) else _why_not(uses, place) or place
 
 
 def _made_by(uses: Uses, name: str, reader: int, kind: str) -> int | None:
@@ -91,10 +90,9 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
         return "the operands of the difference may differ in shape"
     if sub.attr("axis") != -1 or x.dtype != y.dtype or x.dtype not in (VarType.FP32, VarType.FP64):
         return "the operands of the difference are spread, or not float32 or float64"
-    if any(uses.has_gradient(ops[p]) for p in place[3:]):
-        return "its gradient has a gradient"
-    inside = [ops[p].output("Out")[0] for p in place[:2]] + [ops[p].output("X@GRAD")[0] for p in place[3:5]]
-    why = uses.why_kept(inside, place)
+    inside = [ops[p].output("Out")[0] for p in place.forward()[:-1]]
+    inside += [ops[p].output("X@GRAD")[0] for p in place.backward()[:-1]]
+    why = why_needed(uses, place, inside)
     if why is not None:
         return why
     changed = uses.written_between(sub.input_arg_names, place.sub, place.mean)
@@ -102,17 +100,17 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     return None if changed is None else f"{changed!r} is overwritten in between"
 
 
-def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
+def _build(work: Work, uses: Uses, place: _Place) -> dict[int, Operator]:
     sub, _, mean, mean_grad, _, sub_grad = (uses.ops[p] for p in place)
     given = {"X": sub.input("X"), "Y": sub.input("Y")}
     difference = sub.output("Out")
     outputs = {"Difference": difference, "Out": mean.output("Out")}
-    forward = Operator(work.block, "mean_squared_error", given, outputs, {OP_ROLE: mean.role}, mean.site)
-    attrs, given = {OP_ROLE: sub_grad.role}, {**given, "Difference": difference}
+    forward = operator_like(work, mean, "mean_squared_error", given, outputs)
+    given, attrs = {**given, "Difference": difference}, {}
     if mean_grad.type == "mean_grad":
-        given = {**given, "Out@GRAD": mean_grad.input("Out@GRAD")}
+        given["Out@GRAD"] = mean_grad.input("Out@GRAD")
     else:
         attrs["value"] = mean_grad.attr("value")
-    backward = Operator(work.block, "mean_squared_error_grad", given, sub_grad.outputs, attrs, sub_grad.site)
+    backward = operator_like(work, sub_grad, "mean_squared_error_grad", given, sub_grad.outputs, attrs)
     backward.forward = forward
-    return forward, backward
+    return {place.mean: forward, place.sub_grad: backward}

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from millstream.ir.names import EMPTY_VAR, grad_name
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 from millstream.passes.training.fuse_lookups import lookups_of, pooled_lookups_of
@@ -84,7 +85,7 @@ def _in_the_way(uses: Uses, copies: list[int]) -> str | None:
 
 
 def _new(work: Work, like: Operator, kind: str, inputs: dict[str, Any], outputs: dict[str, Any], **attrs: Any) -> Operator:
-    return Operator(work.block, kind, inputs, outputs, {**attrs, OP_ROLE: like.role}, like.site)
+    return operator_like(work, like, kind, inputs, outputs, attrs)
 
 
 def _forward(work: Work, op: Operator, width: int) -> list[Operator]:

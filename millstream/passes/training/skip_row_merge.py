@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._work import Work
 
 _ADD_UP = ("sgd", "adagrad", "adam")
@@ -14,8 +15,7 @@ _ADD_UP = ("sgd", "adagrad", "adam")
 def skip_row_merge(work: Work) -> int:
     """Returns how many sums were replaced."""
     uses = work.uses(work.block)
-    changes = 0
-    ops = list(uses.ops)
+    replaced: dict[int, Operator | None] = {}
     for at, op in enumerate(uses.ops):
         if op.type != "sum" or not all(_sparse(work, n) for n in op.input("X")):
             continue
@@ -24,12 +24,9 @@ def skip_row_merge(work: Work) -> int:
         if uses.seen_outside(out) or len(uses.writers[out]) > 1 or not readers:
             continue
         if all(uses.ops[r].type in _ADD_UP and uses.ops[r].input("Grad") == [out] for r in readers):
-            ops[at] = Operator(work.block, "join_rows", op.inputs, op.outputs, {OP_ROLE: op.role}, op.site)
-            changes += 1
-    if changes:
-        work.block.ops = ops
-        work.program._touch()
-    return changes
+            replaced[at] = operator_like(work, op, "join_rows", op.inputs, op.outputs)
+    replace_all(work, replaced)
+    return len(replaced)
 
 
 def _sparse(work: Work, name: str) -> bool:
