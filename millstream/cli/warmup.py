@@ -108,6 +108,13 @@ def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.elementwise_add(layers.mean(strided), layers.mean(many)))
 
 
+def _grouped_filters(fluid: Any, feed: Feed) -> list[Any]:
+    """3x3 filters of groups of channels."""
+    layers = fluid.layers
+    first = layers.conv2d(_dense(fluid, feed, "x", [1, 64, 48, 48]), 64, 3, padding=1, groups=8)
+    return _trained(fluid, layers.conv2d(first, 64, 3, padding=1, stride=2, groups=2))
+
+
 def _brain_filters(fluid: Any, feed: Feed) -> list[Any]:
     """The same in bfloat16."""
     layers, means = fluid.layers, []
@@ -262,7 +269,8 @@ EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
     "convolutions between normalisations": _between_norms,
-    "small filters": _small_filters, "small filters in bfloat16": _brain_filters, "resizing": _resized,
+    "small filters": _small_filters, "small filters in groups": _grouped_filters,
+    "small filters in bfloat16": _brain_filters, "resizing": _resized,
     "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
     "products of few rows": _products, "products of many rows": _many_products,
