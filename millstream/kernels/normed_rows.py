@@ -17,14 +17,14 @@ import numpy as np
 from millstream.kernels.batch_norm import add_sums, apply_line
 from millstream.kernels.compiled import njit
 from millstream.kernels.panels import product_at
-from millstream.kernels.tiles import LANES, VECTORS, turned_at
-from millstream.kernels.vectors import copy, fetch_line
+from millstream.kernels.tiles import LANES, VECTORS, fetch_line, turned_at
+from millstream.kernels.vectors import copy
 from millstream.kernels.winograd_tiles import turn
 
 ROWS = 240  # that are in the cache at a time
 SAMPLES = 16
 _SHARE = 48  # rows that are multiplied before more of the next ones are fetched
-_LINE = 64
+_LINE, _FLOATS = 64, 16  # of the cache: bytes, numbers
 _BLOCK = 32
 
 
@@ -108,9 +108,18 @@ def _product(pa, sa, rows, panels, depth, columns, zeros, out, so, coming):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _beside(columns):
-    """What a row of room has beyond its columns: rows a power of two apart would share few sets of a cache."""
-    return 16 if columns % 256 == 0 else 0
+def _apart(columns):
+    """How far apart rows of room are: whole lines, and no power of two, as those would share few sets of a cache."""
+    far = (columns + _FLOATS - 1) // _FLOATS * _FLOATS
+    return far + _FLOATS if far % 256 == 0 else far
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _room(rows, columns):
+    """An array whose rows begin with a line of the cache if `columns` are whole lines."""
+    whole = np.empty(rows * columns + _FLOATS, np.float32)
+    begin = -(whole.ctypes.data >> 2) % _FLOATS
+    return whole[begin : begin + rows * columns].reshape(rows, columns)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -118,7 +127,7 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
     """Rows of `out`: the normalised x times the filters, in panels; its sums, where `total` is not empty."""
     c, k = x.shape[1] // group, out.shape[1] // group_out
     normed = line.shape[0] > 0
-    room = np.empty((ROWS // group if normed else 0, x.shape[1]), np.float32)
+    room = _room(ROWS // group if normed else 0, x.shape[1])
     pa = room.ctypes.data
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
@@ -145,9 +154,9 @@ def backward(
     """
     c, k = x.shape[1] // group, dout.shape[1] // group_out
     normed, ended = line.shape[0] > 0, end_line.shape[0] > 0
-    far_x, far_g = c + (_beside(c) if normed else 0), k + (_beside(k) if ended else 0)  # with a group of 1 where they differ
-    room = np.empty((ROWS // group if normed else 0, far_x * group), np.float32)
-    given = np.empty((ROWS // group_out if ended else 0, far_g * group_out), np.float32)
+    far_x, far_g = _apart(c) if normed and group == 1 else c, _apart(k) if ended and group_out == 1 else k
+    room = _room(ROWS // group if normed else 0, far_x * group)
+    given = _room(ROWS // group_out if ended else 0, far_g * group_out)
     py, pg, pd, pt, whole = room.ctypes.data, given.ctypes.data, dw.ctypes.data, tail.ctypes.data, dw.shape[1]
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from millstream.kernels import pairs
 from millstream.kernels.compiled import njit
 
-_FLOAT, _INDEX, _I32, _BYTE = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(8)
+_FLOAT, _INDEX, _I32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _LINE = 16  # floats of a cache line
 
 
@@ -110,13 +110,30 @@ def _right(builder: ir.IRBuilder, row: ir.Value, stride: ir.Value, kind: _Kind) 
         coming = builder.gep(row, [builder.mul(stride, _number(kind.ahead))])
     else:  # the columns beside these come next, perhaps from far away
         coming = builder.gep(row, [_number(kind.vectors * LANES)])
-    prefetch = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _I32, _I32, _I32]), "llvm.prefetch.p0"
-    )  # fmt: skip
     for j in range(0, kind.vectors * LANES, _LINE):
-        line = builder.bitcast(builder.gep(coming, [_number(j)]), _BYTE.as_pointer())
-        builder.call(prefetch, [line, *(ir.Constant(_I32, flag) for flag in (0, 3, 1))])
+        fetch(builder, builder.gep(coming, [_number(j)]), 3)
     return vectors
+
+
+def fetch(builder: ir.IRBuilder, pointer: ir.Value, level: int) -> None:
+    """Have the line at a pointer, which may be any, brought to a cache; level: 3 the first, 2 the second."""
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
+    )
+    builder.call(function, [builder.bitcast(pointer, byte), *(ir.Constant(flag, n) for n in (0, level, 1))])
+
+
+@intrinsic
+def fetch_line(typing_context, address):
+    """Have the line at an address brought to the second-level cache."""
+    del typing_context
+
+    def emit(context, builder, signature, args):
+        fetch(builder, builder.inttoptr(args[0], _FLOAT.as_pointer()), 2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
 
 
 def _spread(builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
@@ -301,6 +318,9 @@ def turned_at(pa, sa, pb, sb, pf, sf, po, depth, m, n):
                 rows = tile_rows(m - i)
                 at_a, at_b, at_out = pa + (k * sa + i) * 4, pb + (k * sb + j) * 4, po + (i * n + j) * 4
                 first, step = (at_out, n) if k else (pf + (i * sf + j) * 4, sf)
+                for r in range(i + rows, min(i + rows + ROWS, m)):
+                    for v in range(0, VECTORS * LANES if wide else LANES, _LINE):
+                        fetch_line(po + (r * n + j + v) * 4)
                 if wide:
                     _turned_wide(rows, at_a, sa, at_b, sb, first, step, at_out, n, slab)
                 else:

@@ -7,6 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from millstream.kernels import tiles
 from millstream.kernels.tiles import LANES
 
 INDEX = ir.IntType(64)
@@ -40,11 +41,7 @@ def fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Valu
 
 def fetch(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     """Have the line at an address, which may be any, brought to the second-level cache."""
-    pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag]), "llvm.prefetch.p0"
-    )  # fmt: skip
-    builder.call(function, [builder.inttoptr(address, pointer), *(ir.Constant(flag, n) for n in (0, 2, 1))])
+    tiles.fetch(builder, _at(builder, address), 2)
 
 
 @intrinsic
@@ -57,15 +54,3 @@ def copy(typing_context, given, out):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), emit
-
-
-@intrinsic
-def fetch_line(typing_context, address):
-    """:func:`fetch`, for kernels."""
-    del typing_context
-
-    def emit(context, builder, signature, args):
-        fetch(builder, args[0])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), emit
