@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
+import importlib.util
 import mmap
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding  # noqa: F401
+import llvmlite.binding
 
 __all__ = ["njit"]
 
 _LIBRARY = "libllvmlite"
+_MOST_PAGES = (8 << 20) // mmap.PAGESIZE  # that may stand before they are given back
+_EVERY = 4  # calls of LLVM
 
 
 def unwritten(library: str) -> list[tuple[int, int]]:
@@ -67,6 +72,25 @@ _leave()  # before numba comes: loading the library alone touched 36 MiB
 
 import numba  # noqa: E402
 from numba.core import event  # noqa: E402
+from numba.core.registry import cpu_target  # noqa: E402
+from numba.core.runtime.nrt import rtsys  # noqa: E402
+
+
+def _without_linear_algebra() -> None:
+    """Load numba's functions of arrays, which look for scipy's BLAS by importing it: 11 MiB and 0.1 s, and no kernel here
+    needs it. They are told that scipy is there; numba still imports it when a user's function asks for a product."""
+    from numba.np import linalg
+
+    look = getattr(linalg, "ensure_blas", None)
+    if look is None or "numba.np.arraymath" in sys.modules or importlib.util.find_spec("scipy") is None:
+        return
+    vars(linalg).update(ensure_blas=lambda: None)
+    try:
+        arraymath = importlib.import_module("numba.np.arraymath")
+        if hasattr(arraymath, "ensure_blas"):
+            arraymath.ensure_blas = look
+    finally:
+        vars(linalg).update(ensure_blas=look)
 
 
 def _digest(folder: Path) -> str:
@@ -95,11 +119,15 @@ def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 class _Leave(event.Listener):
-    """Gives the pages of the compiler back when it is left.
+    """Gives the pages of the compiler back when it is left, and while it runs as soon as many have come.
 
-    Its lock is taken again within itself; pages go each time, so that
-    they do not pile up (a few ms in all).
+    Its lock is taken again within itself; pages go each time, so that they do not pile up (a few ms in all). Preparing
+    the compiler and compiling touch 50 MiB between: LLVM's own lock, which each call of it takes, tells of these.
     """
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._limit = 0
 
     def on_start(self, event: event.Event) -> None:
         """Nothing: pages come back as they are touched."""
@@ -107,6 +135,27 @@ class _Leave(event.Listener):
     def on_end(self, event: event.Event) -> None:
         _leave()
 
+    def after_call(self) -> None:
+        """After each call of LLVM. Asking the system costs some us: every few calls will do."""
+        self._calls += 1
+        if not self._calls % _EVERY and _file_pages() > self._limit:
+            _leave()
+            self._limit = _file_pages() + _MOST_PAGES
+
+
+def _file_pages() -> int:
+    """Resident pages of files; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as statm:
+            return int(statm.read().split()[2])
+    except OSError:
+        return 0
+
 
 _leave()
-event.register("numba:compiler_lock", _Leave())
+_leaving = _Leave()
+event.register("numba:compiler_lock", _leaving)
+llvmlite.binding.ffi.register_lock_callback(lambda: None, _leaving.after_call)
+# numba's own run time is its first work for the compiler and touches most of it: while little else stands in memory.
+rtsys.initialize(cpu_target.target_context)
+_without_linear_algebra()

@@ -39,6 +39,40 @@ def test_the_compiler_leaves_no_pages_and_works_again():
     assert doubled(2) == 4
 
 
+PRODUCT = """
+import sys
+import numpy as np
+from millstream.kernels import compiled
+from millstream.kernels.rows import merge
+merge(np.array([1, 2, 1]), np.ones((3, 4), np.float32))
+print("scipy.linalg" in sys.modules)
+import numba
+
+@numba.njit
+def product(a, b):
+    return a.dot(b)
+
+print(product(np.full((2, 2), 3.0), np.ones((2, 2))).sum(), "scipy.linalg" in sys.modules)
+"""
+
+
+def test_linear_algebra_comes_for_those_who_ask():
+    run = subprocess.run([sys.executable, "-c", PRODUCT], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "24.0", "True"]
+
+
+@told
+def test_pages_go_while_the_compiler_runs():
+    seen = []
+    leaving = compiled._Leave()
+    leaving.on_start(None)
+    for _ in range(3 * compiled._EVERY):
+        leaving.after_call()
+        seen.append(leaving._limit)
+    assert seen[: compiled._EVERY - 1] == [0] * (compiled._EVERY - 1)
+    assert seen[-1] >= compiled._MOST_PAGES
+
+
 def test_no_library_no_maps():
     assert unwritten("no such library") == []
 
