@@ -211,6 +211,16 @@ def _brain_products(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.cast(fluid.layers.mul(x, w), "float32"))
 
 
+def _brain_attention(fluid: Any, feed: Feed) -> list[Any]:
+    layers = fluid.layers
+    shapes = {"Q": [4, 2, 64, 32], "K": [4, 2, 64, 32], "V": [4, 2, 64, 32], "Mask": [64, 64]}
+    given = {slot: layers.cast(_dense(fluid, feed, slot, shape), "bfloat16") for slot, shape in shapes.items()}
+    block = given["Q"].block
+    outs = {slot: block.create_var(name=f"attention_{slot}", dtype="bfloat16") for slot in ("Out", "Weights")}
+    block.append_op("attention_layer", given, outs, {"scale": 0.2})
+    return _trained(fluid, layers.cast(outs["Out"], "float32"))
+
+
 def _brain_updates(fluid: Any, feed: Feed) -> list[Any]:
     """Updates of large parameters by gradients of bfloat16."""
     shape, found = [256, 256], []
@@ -274,7 +284,8 @@ EXAMPLES: dict[str, Example] = {
     "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
     "products of few rows": _products, "products of many rows": _many_products,
-    "products in bfloat16": _brain_products, "updates in bfloat16": _brain_updates,
+    "products in bfloat16": _brain_products, "attention in bfloat16": _brain_attention,
+    "updates in bfloat16": _brain_updates,
     "losses over many classes": _many_classes, "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, exp32
 
-_CUT = np.float32(-64)  # as Fluid's softmax, which reads no logit further than that below the greatest
+CUT = np.float32(-64)  # as Fluid's softmax, which reads no logit further than that below the greatest
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"}, error_model="numpy")
@@ -26,7 +26,7 @@ def _exponentials(x, m, y):
     total = np.float32(0)
     for j in range(len(x)):
         d = x[j] - m
-        d = _CUT if d < _CUT else d  # NaN stays
+        d = CUT if d < CUT else d  # NaN stays
         e = exp32(d)
         y[j] = e
         total += e

@@ -29,6 +29,7 @@ CALLED = {
     "updates": ["sgd", "momentum", "adam"],
 }  # fmt: skip
 if pairs.available():
+    CALLED["pair_attention"] = ["padded", "room_for", "forward", "backward"]
     CALLED["pair_tiles"] = ["product_at", "over_rows_at"]
     CALLED["winograd_pairs"] = ["forward", "filters", "filter_gradient", "pixels_in_pairs", "filter_gradient_by_panels"]
 

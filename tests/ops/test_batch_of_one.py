@@ -55,6 +55,9 @@ ROWS = {
         {}, ("Out",),
     ),
     "fused_attention": ({"Q": f(3, 2, 4), "K": f(3, 5, 4), "V": f(3, 5, 4)}, {}, {"scale": 0.5, "heads": 2}, ("Out",)),
+    "attention_layer": (
+        {"Q": f(3, 2, 4), "K": f(3, 5, 4), "V": f(3, 5, 4)}, {"Mask": f(2, 5)}, {"scale": 0.5}, ("Out", "Weights"),
+    ),
     "packed_conv2d": (
         {"Input": f(3, 2, 5, 4), "ResidualData": f(3, 4, 3, 2)}, {"Filter": f(4, 2, 3, 3), "Bias": f(4)},
         {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "activation": "relu"}, ("Output",),

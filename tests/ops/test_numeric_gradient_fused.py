@@ -49,6 +49,10 @@ FORMS = {
     "dense_layer (without an activation)": (
         "dense_layer", {"X": f(2, 3, 4), "W": f(4, 3), "Bias": f(3)}, {"rows": 2}, ("Out",), ("X", "W", "Bias"),
     ),
+    "attention_layer": (
+        "attention_layer", {"Q": f(2, 2, 3, 2), "K": f(2, 2, 4, 2), "V": f(2, 2, 4, 3), "Mask": f(3, 4)}, {"scale": 0.7},
+        ("Out", "Weights"), ("Q", "K", "V"),
+    ),
     "mean_squared_error": ("mean_squared_error", {"X": f(3, 4), "Y": f(3, 4) / 2}, {}, ("Difference", "Out"), ("X", "Y")),
     "rows_to_steps": ("rows_to_steps", {"X": f(6, 2), "Like": f(3, 2, 1)}, {}, ("Out",), ("X",)),
     "lookup_concat": (
