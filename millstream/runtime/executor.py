@@ -359,7 +359,8 @@ def _check_shape(var: Variable, t: torch.Tensor, any_rank: bool) -> None:
         return
     if not var.need_check_feed and (any_rank or len(want) == t.dim() or _is_only_flattened(var, t.dim())):
         return  # fluid.layers.data promises nothing: programs feed other sizes, and [1] for a number, than they declared
-    _explain_rank(var, t)
+    if not any_rank or not 0 < t.dim() < len(want):  # as in Fluid, [batch] is taken for [-1, 1]: what is there counts
+        _explain_rank(var, t)
     for k, (d, got) in enumerate(zip(want, t.shape)):
         if d >= 0 and d != got:
             raise FeedError(

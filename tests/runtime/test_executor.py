@@ -235,7 +235,7 @@ def test_a_form_that_was_taken_once():
         assert exe.run(feed={"x": np.asfortranarray(np.arange(6).reshape(2, 3).astype("float32"))}, fetch_list=[y])[
             0
         ].tolist() == [[0, 2, 4], [6, 8, 10]]
-        for wrong in (np.ones((2, 4), "float32"), np.ones((2, 3), "int64"), np.ones(3, "float32")):
+        for wrong in (np.ones((2, 4), "float32"), np.ones((2, 3), "int64"), np.ones((), "float32")):
             with pytest.raises(FeedError, match="feed"):
                 exe.run(feed={"x": wrong}, fetch_list=[y])
     x.shape = (-1, 4)

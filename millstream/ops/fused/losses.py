@@ -12,7 +12,7 @@ from millstream.ops._broadcast import reduce_like
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.activation_pieces import clipped_softmax
-from millstream.ops.loss.cross_entropy import label_spec, pick
+from millstream.ops.loss.cross_entropy import column, fits_label, label_spec, pick
 
 
 def _spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, Spec]:
@@ -41,6 +41,7 @@ def _compiled(x: torch.Tensor, label: torch.Tensor) -> bool:
         and x.is_contiguous()
         and label.is_contiguous()
         and not torch.is_grad_enabled()
+        and fits_label(x, label, -1)
     )
 
 
@@ -51,23 +52,25 @@ def softmax_cross_entropy(x, label, *, ignore_index: int = -100):
     X [..., C], Label [..., 1] int64, Softmax like X, Y [..., 1].
     """
     classes = x.shape[-1]
+    label, given = column(x, label), label
     if _compiled(x, label):
         at, rows = label.view(-1).numpy(), x.view(-1, classes).numpy()
         if _kernels().outside(at, classes, ignore_index) < 0:  # else the error, or what it stands for, is that of torch
-            y, loss = torch.empty_like(x), x.new_empty(label.shape)
-            given = (rows, at, ignore_index, y.view(-1, classes).numpy(), loss.view(-1).numpy())
-            run_parts(_kernels().losses, [(*given, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
+            y, loss = torch.empty_like(x), x.new_empty(given.shape)
+            arrays = (rows, at, ignore_index, y.view(-1, classes).numpy(), loss.view(-1).numpy())
+            run_parts(_kernels().losses, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
             return y, loss
     y = clipped_softmax(x, -1)
     p, ignored = pick(y, label.long(), -1, ignore_index)
     loss = torch.log(p).neg_()  # the softmax is cut: there is no log(0)
-    return y, loss if ignored is None else loss.masked_fill_(ignored, 0.0)
+    return y, (loss if ignored is None else loss.masked_fill_(ignored, 0.0)).view(given.shape)
 
 
 @op("softmax_cross_entropy_grad", slots="Softmax, Label, Y@GRAD -> X@GRAD", infer="X@GRAD=Softmax")
 def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
     """dY * (Softmax - label as one-hot), 0 where the label is ignored."""
     classes = y.shape[-1]
+    label = column(y, label)
     if _compiled(y, label) and dloss.dtype is y.dtype:
         at, rows = label.view(-1).numpy(), y.view(-1, classes).numpy()
         if _kernels().outside(at, classes, ignore_index) < 0:
@@ -76,6 +79,7 @@ def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
             run_parts(_kernels().losses_back, [(*given, *cut) for cut in cuts(y.numel(), len(rows))])
             return d
     label = label.long()
+    dloss = dloss.reshape(label.shape)
     try:
         if not 0 <= ignore_index < y.shape[-1]:  # ignored labels, where there are any, are outside: scatter complains
             return (y * dloss).scatter_add_(-1, label, dloss.neg())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from millstream.errors import ShapeError
 from millstream.ops._opdef import Long, op
 from millstream.ops._values import Spec
-from millstream.ops.loss.cross_entropy import label_spec
+from millstream.ops.loss.cross_entropy import label_spec, pick
 from millstream.ops.tensor._dims import fit
 
 _aten = torch.ops.aten
@@ -61,7 +61,7 @@ def _bpr_spec(x: Spec, label: Spec) -> Spec:
 def bpr_loss(x, label):
     """Mean over the other classes j of log(1 + exp(X[j] - X[label])) (Hidasi et al. 2016): X [..., C] to Y [..., 1]."""
     label = label.long()
-    loss = F.softplus(x - x.gather(-1, label), threshold=100)
+    loss = F.softplus(x - pick(x, label, -1, -1)[0], threshold=100)
     own = loss.gather(-1, label)
     return (loss.sum(-1, keepdim=True) - own) / (x.shape[-1] - 1)
 

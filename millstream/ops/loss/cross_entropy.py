@@ -39,15 +39,41 @@ def label_spec(x: Spec, label: Spec, axis: int, soft_label: bool, what: str = "X
     return tuple(1 if i == axis else d for i, d in enumerate(x.shape))
 
 
+def column(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """`label` [..., 1]: as in Fluid the last dim may be left out of what is fed."""
+    return label.unsqueeze(-1) if label.dim() == x.dim() - 1 and label.shape == x.shape[:-1] else label
+
+
+def fits_label(x: torch.Tensor, label: torch.Tensor, axis: int) -> bool:
+    """Whether there is one label for each row of classes: feeds may have other sizes than the Program declares."""
+    want = [*x.shape]
+    want[axis] = 1
+    return [*label.shape] == want
+
+
 def pick(x: torch.Tensor, label: torch.Tensor, axis: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """`x` at the labels, and the mask of ignored labels (None: there are none)."""
-    if not 0 <= ignore_index < x.shape[axis]:
+    if not fits_label(x, label, axis):
+        raise ShapeError(
+            f"hard labels have the shape of the scores with 1 in place of the class dim, dim {axis % x.dim()}; received "
+            f"scores of shape {list(x.shape)} and labels of shape {list(label.shape)}"
+        )
+    classes = x.shape[axis]
+    if not 0 <= ignore_index < classes:
         try:
             return x.gather(axis, label), None
         except (RuntimeError, IndexError):
-            pass  # a label is outside: ignored ones are, and the gather below complains of all others
+            pass  # a label is outside: ignored ones are, all others are an error
     ignored = label == ignore_index
-    return x.gather(axis, label.masked_fill(ignored, 0)), ignored
+    label = label.masked_fill(ignored, 0)
+    try:
+        return x.gather(axis, label), ignored
+    except (RuntimeError, IndexError):
+        wrong = label[(label < 0) | (label >= classes)]
+        raise IndexError(
+            f"labels must be from 0 to {classes - 1} (ignore_index is {ignore_index}), received {int(wrong[0])} and "
+            f"{wrong.numel() - 1} more outside"
+        ) from None
 
 
 def _bounded_log_loss(p: torch.Tensor) -> torch.Tensor:
@@ -67,10 +93,11 @@ def cross_entropy(x, label, *, soft_label: bool = False, ignore_index: int = -10
     X: probabilities [..., C]; Label [..., 1] int64 (soft: [..., C]); Y [..., 1].
     """
     if soft_label:
+        same_shape(x, label)
         return (label * _bounded_log_loss(x)).sum(-1, keepdim=True)
-    p, ignored = pick(x, label.long(), -1, ignore_index)
+    p, ignored = pick(x, column(x, label).long(), -1, ignore_index)
     y = _bounded_log_loss(p)
-    return y if ignored is None else y.masked_fill(ignored, 0.0)
+    return (y if ignored is None else y.masked_fill(ignored, 0.0)).view(label.shape)
 
 
 @op("cross_entropy_grad", slots="X, Label, Y@GRAD -> X@GRAD")
@@ -78,9 +105,9 @@ def cross_entropy_grad(x, label, dy, *, soft_label: bool = False, ignore_index: 
     """-dY / X at the label, 0 elsewhere; with soft labels -dY * Label / X."""
     if soft_label:
         return -(dy * label / x)
-    label = label.long()
+    label = column(x, label).long()
     p, ignored = pick(x, label, -1, ignore_index)
-    return _scatter_grad(torch.zeros_like(x), -1, label, dy / p, ignored)
+    return _scatter_grad(torch.zeros_like(x), -1, label, dy.reshape(p.shape) / p, ignored)
 
 
 def _scatter_grad(dx, axis, label, g, ignored):
@@ -108,19 +135,19 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
 )
 def cross_entropy2(x, label, *, ignore_index: int = -100):
     """-log X[label]; MatchX is X[label] (0 where the label is ignored). Shapes as cross_entropy."""
-    p, ignored = pick(x, label.long(), -1, ignore_index)
+    p, ignored = pick(x, column(x, label).long(), -1, ignore_index)
     y = _bounded_log_loss(p)
     if ignored is not None:
         p, y = p.masked_fill(ignored, 0.0), y.masked_fill(ignored, 0.0)
-    return y, x.new_empty((*x.shape, 0)), p
+    return y.view(label.shape), x.new_empty((*x.shape, 0)), p
 
 
 @op("cross_entropy_grad2", slots="XShape, MatchX, Label, Y@GRAD -> X@GRAD")
 def cross_entropy2_grad(xshape, match, label, dy, *, ignore_index: int = -100):
     """-dY / MatchX at the label."""
-    label = label.long()
     dx = torch.zeros(xshape.shape[:-1], dtype=dy.dtype, device=dy.device)
-    return _scatter_grad(dx, -1, label, dy / match, label == ignore_index)
+    label = column(dx, label).long()
+    return _scatter_grad(dx, -1, label, dy.reshape(match.shape) / match, label == ignore_index)
 
 
 # ---- softmax_with_cross_entropy --------------------------------------------------------------------
@@ -143,6 +170,7 @@ def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignor
     """
     y = clipped_softmax(logits, axis)
     if soft_label:
+        same_shape(y, label)
         return y, (label * _bounded_log_loss(y)).sum(axis, keepdim=True)
     p, ignored = pick(y, label.long(), axis, ignore_index)
     loss = _bounded_log_loss(p)
@@ -183,6 +211,13 @@ def same_shape_spec(x: Spec, y: Spec, **attrs: object) -> Spec:
     return x
 
 
+def same_shape(x: torch.Tensor, *others: torch.Tensor) -> None:
+    """Raise ShapeError where a Program that declares equal shapes, or unknown ones, was fed others: nothing is spread."""
+    for other in others:
+        if other.shape != x.shape:
+            raise ShapeError(f"all inputs must have one shape, received {list(x.shape)} and {list(other.shape)}")
+
+
 @op(
     "sigmoid_cross_entropy_with_logits", slots="X, Label -> Out", infer=same_shape_spec, lod="X", nodiff="Label", amp="black"
 )
@@ -191,6 +226,7 @@ def sigmoid_cross_entropy_with_logits(x, label, *, normalize: bool = False, igno
 
     With `normalize`, divided by the number of elements whose Label is not `ignore_index` (none: 0, where Fluid gives NaN).
     """
+    same_shape(x, label)
     ignored = _ignored(label, ignore_index)
     out = (F.softplus(-x.abs()) + x.clamp_min(0) - x * label).masked_fill(ignored, 0.0)
     return out / _count(label, ignore_index) if normalize else out

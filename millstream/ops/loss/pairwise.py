@@ -9,7 +9,7 @@ import torch
 from millstream.errors import NotSupportedError, ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.loss.cross_entropy import same_shape_spec
+from millstream.ops.loss.cross_entropy import same_shape, same_shape_spec
 
 
 def _like_first(x: Spec, *rest: Spec, **attrs: object) -> Spec:
@@ -31,6 +31,7 @@ def _huber_spec(x: Spec, y: Spec, *, delta: float) -> tuple[Spec, Spec]:
 @op("huber_loss", slots="X, Y -> Residual~, Out", infer=_huber_spec, lod="Out=X", traceable=True)
 def huber_loss(x, y, *, delta: float):
     """r^2 / 2 where |r| <= delta, else delta * (|r| - delta / 2); r = Y - X is Residual (Huber 1964)."""
+    same_shape(x, y)
     r = y - x
     a = r.abs()
     return r, torch.where(a <= delta, 0.5 * r * r, delta * (a - 0.5 * delta))
@@ -69,6 +70,7 @@ def smooth_l1_loss(x, y, inside, outside, *, sigma: float = 1.0):
     (Girshick 2015.) X, Y and the weights [N, ...]; Out [N, 1]; Diff is d.
     """
     s = sigma * sigma
+    same_shape(x, y, *(w for w in (inside, outside) if w is not None))
     d = x - y
     if inside is not None:
         d = d * inside
@@ -95,6 +97,7 @@ def smooth_l1_loss_grad(inside, outside, d, dout, *, sigma: float = 1.0, want):
 @op("log_loss", slots="Predicted, Labels -> Loss", infer=_like_first, lod="Predicted", nodiff="Labels")
 def log_loss(p, y, *, epsilon: float):
     """-y log(p + epsilon) - (1 - y) log(1 - p + epsilon)."""
+    same_shape(p, y)
     return -y * torch.log(p + epsilon) - (1 - y) * torch.log(1 - p + epsilon)
 
 
@@ -107,6 +110,7 @@ def log_loss_grad(p, y, dloss, *, epsilon: float):
 @op("bce_loss", slots="X, Label -> Out", infer=_like_first, lod="X", grad_lod="X", nodiff="Label")
 def bce_loss(x, y):
     """-y log(x) - (1 - y) log(1 - x), logarithms not below -100."""
+    same_shape(x, y)
     return -y * torch.log(x).clamp_min(-100) - (1 - y) * torch.log(1 - x).clamp_min(-100)
 
 
@@ -119,6 +123,7 @@ def bce_loss_grad(x, y, dout):
 @op("hinge_loss", slots="Logits, Labels -> Loss", infer=_like_first, lod="Logits", nodiff="Labels")
 def hinge_loss(x, y):
     """max(0, 1 - x (2y - 1)), y in {0, 1}."""
+    same_shape(x, y)
     return (1 - x * (2 * y - 1)).clamp_min(0)
 
 
@@ -132,6 +137,7 @@ def hinge_loss_grad(x, y, dloss):
 @op("modified_huber_loss", slots="X, Y -> IntermediateVal~, Out", infer=_two_like_first, nodiff="Y")
 def modified_huber_loss(x, y):
     """With z = x (2y - 1), y in {0, 1}: -4 z below -1, (1 - z)^2 up to 1, then 0 (Zhang 2004). IntermediateVal is z."""
+    same_shape(x, y)
     z = x * (2 * y - 1)
     return z, torch.where(z < -1, -4 * z, torch.square((1 - z).clamp_min(0)))
 
@@ -148,6 +154,7 @@ def teacher_student_sigmoid_loss(x, y, *, soft_max_up_bound: float = 15.0, soft_
 
     Label: -2 no click, -1 click (no score); q in [0, 1): no click; 1 + q: click.
     """
+    same_shape(x, y)
     base = x.clamp_min(0) + torch.log1p(torch.exp(-x.abs()))
     clicked = ((y >= -1) & (y < 0)) | (y >= 1)
     score = torch.where(y >= 1, y - 1, y)
@@ -174,6 +181,7 @@ def _margin_spec(label: Spec, x1: Spec, x2: Spec, **attrs: object) -> tuple[Spec
 @op("margin_rank_loss", slots="Label, X1, X2 -> Activated~, Out", infer=_margin_spec, nodiff="Label")
 def margin_rank_loss(label, x1, x2, *, margin: float = 0.0):
     """max(0, -Label * (X1 - X2) + margin), Label 1 (X1 should be greater) or -1. Activated: 1 where that is above 0."""
+    same_shape(label, x1, x2)
     out = (margin - label * (x1 - x2)).clamp_min(0)
     return (out > 0).to(out.dtype), out
 
@@ -192,14 +200,24 @@ def _rank_spec(label: Spec, left: Spec, right: Spec) -> Spec:
 @op("rank_loss", slots="Label, Left, Right -> Out", infer=_rank_spec, nodiff="Label")
 def rank_loss(label, left, right):
     """log(1 + exp(o)) - Label * o, o = Left - Right (RankNet, Burges et al. 2005)."""
-    o = left - right
+    o = _difference(label, left, right)
     return torch.logaddexp(o, o.new_zeros(())) - label * o
+
+
+def _difference(label: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """`left` - `right` in the form of `label`, which may lack their last dim of 1."""
+    same_shape(left, right)
+    o = left - right
+    if label.dim() == o.dim() - 1 and o.shape == (*label.shape, 1):
+        return o.view(label.shape)
+    same_shape(o, label)
+    return o
 
 
 @op("rank_loss_grad", slots="Label, Left, Right, Out@GRAD -> Left@GRAD, Right@GRAD")
 def rank_loss_grad(label, left, right, dout, *, want):
     """dLeft = dOut * (sigmoid(o) - Label), dRight = -dLeft."""
-    d = dout * (torch.sigmoid(left - right) - label)
+    d = (dout * (torch.sigmoid(_difference(label, left, right)) - label)).view(left.shape)
     return d if want[0] else None, -d if want[1] else None
 
 
@@ -225,6 +243,7 @@ def kldiv_loss(x, target, *, reduction: str = "mean"):
 
     reduction: none (elementwise), or [1]: mean, sum, batchmean (sum / N).
     """
+    same_shape(x, target)
     loss = torch.where(target > 0, target * (torch.log(target.clamp_min(math.ulp(0.0))) - x), torch.zeros_like(x))
     if reduction == "none":
         return loss

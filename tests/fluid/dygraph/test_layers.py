@@ -254,3 +254,22 @@ def test_each_guard_starts_names_anew():
     for _ in range(2):
         with dy.guard():
             assert dy.Linear(2, 2).weight.name == "linear_0.w_0"
+
+
+def test_arguments_without_effect_in_imperative_mode():
+    """1.8.5: GRUUnit has one form of its output, and train() and eval() alone decide what Dropout and BatchNorm do."""
+    dygraph = fluid.dygraph
+    with dygraph.guard():
+        x, h = dygraph.to_variable(np.random.rand(2, 12).astype("float32")), dygraph.to_variable(np.ones((2, 4), "float32"))
+        cell, other = dygraph.GRUUnit(12), dygraph.GRUUnit(12, origin_mode=True)
+        other.set_dict({k: v.numpy() for k, v in cell.state_dict().items()})
+        np.testing.assert_array_equal(cell(x, h)[0].numpy(), other(x, h)[0].numpy())
+        drop, norm = dygraph.Dropout(0.5, is_test=True), dygraph.BatchNorm(12, is_test=True)
+        ones = dygraph.to_variable(np.ones((8, 12), "float32"))
+        assert 0 < (drop(ones).numpy() == 0).sum() < 96
+        np.testing.assert_allclose(norm(x).numpy().mean(0), np.zeros(12), atol=1e-6)
+        drop.eval()
+        norm.eval()
+        assert (drop(ones).numpy() == 0.5).all()
+        assert np.abs(norm(x).numpy().mean(0)).max() > 0.01
+        drop.train()

@@ -146,7 +146,7 @@ class GRUUnit(Layer):
     Args:
         size: three times the hidden size D.
         activation: of the candidate; gate_activation: of the gates; "identity", "sigmoid", "tanh" or "relu".
-        origin_mode: h = u * h_prev + (1 - u) * c; else h = (1 - u) * h_prev + u * c.
+        origin_mode: has no effect, as in 1.8.5: h = (1 - u) * h_prev + u * c (``fluid.layers.gru_unit`` has both forms).
 
     forward(input [batch, 3D], hidden [batch, D]) -> (hidden, reset hidden, gates).
     """
@@ -166,7 +166,6 @@ class GRUUnit(Layer):
         self._attributes = {
             "activation": self._ACTIVATIONS[activation],
             "gate_activation": self._ACTIVATIONS[gate_activation],
-            "origin_mode": bool(origin_mode),
         }
         self.weight = self.create_parameter([size // 3, size], param_attr, dtype)
         self.bias = self.create_parameter([1, size], bias_attr, dtype, is_bias=True)

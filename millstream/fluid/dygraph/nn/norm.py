@@ -9,6 +9,7 @@ from millstream.fluid.dygraph.layers import Layer
 from millstream.fluid.initializer import Constant, Normal
 from millstream.fluid.layers._check import FLOATS, check_choice, check_variable_and_dtype, refuse, refuse_type
 from millstream.fluid.param_attr import ParamAttr
+from millstream.ir.mode import in_dygraph_mode
 from millstream.ir.program import default_main_program
 from millstream.ir.types import VarType
 
@@ -19,7 +20,8 @@ class BatchNorm(Layer):
     Args:
         num_channels: C.
         act: activation.
-        is_test: always use the moving statistics.
+        is_test: use the moving statistics where the layer is part of a Program; in imperative mode train() and eval()
+            decide, as in 1.8.5.
         momentum: of the moving statistics.
         param_attr, bias_attr: of scale and shift [C].
         data_layout: "NCHW" or "NHWC".
@@ -66,7 +68,7 @@ class BatchNorm(Layer):
         inputs = {"X": [input], "Scale": [self.weight], "Bias": [self.bias], "Mean": [mean], "Variance": [variance]}
         attrs = {
             "epsilon": self._epsilon,
-            "is_test": self._is_test or not self.training,
+            "is_test": not self.training or (self._is_test and not in_dygraph_mode()),
             "data_layout": self._data_layout,
             "use_global_stats": self._use_global_stats,
             "trainable_statistics": self._trainable_statistics,
@@ -237,7 +239,7 @@ class Dropout(Layer):
         seed: fixes the draws.
         dropout_implementation: "downgrade_in_infer": evaluation multiplies by 1 - p; "upscale_in_train": training
             divides by 1 - p and evaluation changes nothing.
-        is_test: always evaluate.
+        is_test: evaluate where the layer is part of a Program; in imperative mode train() and eval() decide, as in 1.8.5.
     """
 
     def __init__(
@@ -256,7 +258,7 @@ class Dropout(Layer):
         seed = self._seed if self._seed is not None else default_main_program().random_seed
         attrs = {
             "dropout_prob": self._p,
-            "is_test": self._is_test or not self.training,
+            "is_test": not self.training or (self._is_test and not in_dygraph_mode()),
             "fix_seed": self._seed is not None or seed != 0,
             "seed": seed or 0,
             "dropout_implementation": self._implementation,
