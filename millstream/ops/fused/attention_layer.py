@@ -19,8 +19,8 @@ def _spec(q, k, v, mask, *, scale):
 def attention_layer(q, k, v, mask, *, scale: float = 1.0):
     """Weights = softmax(scale * Q K^T + Mask), Out = Weights V over the last two dims (arXiv:1706.03762).
 
-    Q [.., rows, D], K [.., columns, D], V [.., columns, E]; Mask, of their type, broadcasts to [.., rows, columns] and has no
-    gradient.
+    Q [.., rows, D], K [.., columns, D], V [.., columns, E]; Mask, of their type, broadcasts to [.., rows, columns] and
+    has no gradient.
     """
     found = attention.forward(q, k, v, mask, scale)
     if found is not None:
