@@ -1,4 +1,4 @@
-"""Which engine was fastest, remembered on disk: one JSON file a question, written atomically."""
+"""Which engine was fastest, remembered on disk (files/answers.py): what the answer depends on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import hashlib
 import json
 import os
 import platform
-import warnings
 from functools import cache
 from typing import Any
 
 import torch
 
 from millstream import version
-from millstream.config import settings
-from millstream.files.atomic import write_bytes
+from millstream.files import answers
 from millstream.inference import engines
 from millstream.inference.model import Model
 from millstream.ir.proto import program_to_bytes
@@ -57,41 +55,11 @@ def question(model_digest: str, shapes: Any, threads: int, precision: str) -> di
     }
 
 
-def path_of(asked: dict[str, Any]) -> str:
-    """The file with the answer."""
-    name = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
-    return os.path.join(settings().cache_dir, "engines", name + ".json")
-
-
 def recall(asked: dict[str, Any]) -> dict[str, float] | None:
-    """Milliseconds by candidate, the fastest first, or None. A file that can't be right is ignored with a warning."""
-    path = path_of(asked)
-    try:
-        with open(path, "rb") as fh:
-            data = fh.read(1 << 20)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        warnings.warn(f"the remembered choice of an engine can't be read and is made again: {error}", stacklevel=2)
-        return None
-    try:
-        found = json.loads(data)
-        if found["question"] != asked:
-            raise ValueError("it answers another question")
-        times = {str(k): float(v) for k, v in found["milliseconds"].items()}
-        if not times or not all(0 < t < 1e9 for t in times.values()):
-            raise ValueError("its times can't be right")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        warnings.warn(f"the remembered choice of an engine in {path} is damaged and made again: {error}", stacklevel=2)
-        return None
-    return dict(sorted(times.items(), key=lambda item: item[1]))
+    """Milliseconds by candidate, the fastest first, or None."""
+    return answers.recall("engines", asked, "an engine")
 
 
 def remember(asked: dict[str, Any], milliseconds: dict[str, float]) -> None:
-    """Keep an answer; a directory that can't be written is no error, only a warning."""
-    path = path_of(asked)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_bytes(path, json.dumps({"question": asked, "milliseconds": milliseconds}, indent=1).encode())
-    except OSError as error:
-        warnings.warn(f"the choice of an engine can't be remembered: {error}", stacklevel=2)
+    """Keep an answer."""
+    answers.remember("engines", asked, milliseconds, "an engine")

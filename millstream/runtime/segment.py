@@ -2,7 +2,8 @@
 
 The first call with new shapes, strides or dtypes tries every operator on fake tensors beside its real run: those that
 look at values refuse, and the Plan is lowered again without them. The second one traces and compiles, and compares the
-compiled results with those of the kernels. The next ones take turns and are timed; from then on the faster of the two runs.
+compiled results with those of the kernels. The next ones take turns and are timed; from then on the faster of the two runs,
+and later processes know which (turns.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from millstream import config
 from millstream.ir.operator import Operator
+from millstream.runtime import turns
 
 MOST_FORMS = 8  # of arguments to compile for; what has more (every batch another length) runs kernel by kernel
-TURNS = 5  # timed calls of the compiled code and of the kernels each
 _TOLERANCE = {torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}  # of the largest value; else 1e-3
 
 
@@ -78,6 +79,8 @@ class Segment:
             return self._function(*values, *generators)
         if key not in self._tried:
             self._tried.add(key)
+            if self._known_to_be_slower(key):
+                return self._function(*values, *generators)
             return _probe(self, values, generators)
         draws = _Draws(generators)
         versions = [None if v is None else v._version for v in values]
@@ -85,7 +88,9 @@ class Segment:
             real = self._function(*values, *generators)
         untouched = versions == [None if v is None else v._version for v in values]
         try:
-            self._compiled[key] = _Trial(self, key, self._compile(values, draws, real, untouched))
+            compiled = self._compile(values, draws, real, untouched)
+            known = turns.recall(turns.question(self.ops, key))
+            self._compiled[key] = _Trial(self, key, compiled) if known is None else compiled
         except Exception as error:  # whatever the compiler finds: the kernels go on
             op = self._culprit(error)
             if op is not None:
@@ -96,9 +101,22 @@ class Segment:
     def keep(self, key: Any, compiled: Callable[..., Any], mine: float, kernels: float) -> None:
         """After the trial: compiled code goes on, or, where it is slower, its operators stay outside from now on."""
         self._compiled[key] = compiled
+        turns.remember(turns.question(self.ops, key), mine, kernels)
         if mine > kernels:
-            for op in self.ops:
-                self._refuse(op, f"compiled code was slower ({mine * 1e3:.3g} ms, the kernels {kernels * 1e3:.3g} ms)")
+            self._leave(mine, kernels)
+
+    def _leave(self, mine: float, kernels: float) -> None:
+        for op in self.ops:
+            self._refuse(op, f"compiled code was slower ({mine * 1e3:.3g} ms, the kernels {kernels * 1e3:.3g} ms)")
+
+    def _known_to_be_slower(self, key: Any) -> bool:
+        """Whether a process before found so; then nothing is compiled."""
+        known = turns.recall(turns.question(self.ops, key))
+        if known is None or known[0] <= known[1]:
+            return False
+        self._leave(*known)
+        self._eager = "compiled code was slower"
+        return True
 
     def _culprit(self, error: BaseException) -> Operator | None:
         for frame in traceback.extract_tb(error.__traceback__):
@@ -160,7 +178,7 @@ class _Trial:
         else:
             found = self._compiled(values, generators)
         (kernels if by_kernels else mine).append(time.perf_counter() - start)
-        if len(kernels) >= TURNS:
+        if len(kernels) == len(mine) and turns.decided(mine, kernels):
             self._segment.keep(self._key, self._compiled, min(mine), min(kernels))
         return found
 

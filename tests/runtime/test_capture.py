@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 import millstream.fluid as fluid
-from millstream.runtime import segment
+from millstream import config
+from millstream.runtime import segment, turns
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler")
 RNG = np.random.RandomState(0)
+
+
+@pytest.fixture(autouse=True)
+def answers(tmp_path, monkeypatch):
+    """What was measured in other tests is not known here; compiled code stays where it is."""
+    config.keep_compiled_code()
+    monkeypatch.setenv("MILLSTREAM_CACHE_DIR", str(tmp_path))
 
 
 def program(build, optimizer):
@@ -144,5 +152,51 @@ def test_compiled_code_that_is_slower_is_left(monkeypatch):
         return compiled
 
     monkeypatch.setattr(segment.Segment, "_compile", slow)
-    text = both(regression, lambda: fluid.optimizer.SGD(0.1), batches(2 + 2 * segment.TURNS + 2))
+    text = both(regression, lambda: fluid.optimizer.SGD(0.1), batches(2 + 2 * turns.TURNS + 2))
     assert "not captured: compiled code was slower (2" in text and "segment" not in text
+    monkeypatch.setattr(segment.Segment, "_compile", None)  # it is known: nobody compiles
+    text = both(regression, lambda: fluid.optimizer.SGD(0.1), batches(3))
+    assert "not captured: compiled code was slower (2" in text and "segment" not in text
+
+
+def test_compiled_code_that_is_faster_takes_no_turns_again(monkeypatch):
+    by = []
+
+    def quick(self, values, draws, real, untouched):
+        def compiled(values, generators):
+            by.append("compiled")
+            return self._function(*values, *generators)
+
+        return compiled
+
+    monkeypatch.setattr(segment.Segment, "_compile", quick)
+    monkeypatch.setattr(turns, "decided", lambda mine, kernels: len(kernels) >= 2)
+    monkeypatch.setattr(segment.Segment, "keep", lambda self, key, compiled, mine, kernels: KEEP(self, key, compiled, 1, 2))
+    both(regression, lambda: fluid.optimizer.SGD(0.1), batches(6))
+    assert len(by) == 2
+    both(regression, lambda: fluid.optimizer.SGD(0.1), batches(6))
+    assert len(by) == 2 + 4
+
+
+KEEP = segment.Segment.keep
+
+
+@pytest.mark.parametrize(
+    ("mine", "kernels", "known"),
+    [([0.3], [0.1], False), ([0.3, 0.2], [0.1, 0.2], True), ([0.11, 0.11], [0.1, 0.1], False),
+     ([1e-3] * 4, [3e-3] * 4, False), ([1e-3] * 5, [1.1e-3] * 5, True), ([0.3, 0.3, 0.3], [0.1], False)],
+)  # fmt: skip
+def test_when_turns_have_said_enough(mine, kernels, known):
+    assert turns.decided(mine, kernels) is known
+
+
+def test_answers_belong_to_operators_and_forms():
+    main = program(regression, lambda: fluid.optimizer.SGD(0.1))[0]
+    ops = main.global_block().ops
+    asked = turns.question(ops, ((4, 6), "float32"))
+    assert turns.recall(asked) is None
+    turns.remember(asked, 0.002, 0.001)
+    again = program(regression, lambda: fluid.optimizer.SGD(0.1))[0].global_block().ops
+    assert turns.recall(turns.question(again, ((4, 6), "float32"))) == (0.002, 0.001)
+    assert turns.recall(turns.question(again, ((5, 6), "float32"))) is None
+    assert turns.recall(turns.question(again[:-1], ((4, 6), "float32"))) is None
