@@ -187,13 +187,13 @@ class Gradient(NamedTuple):
     dot: np.ndarray
 
 
-def backward(
-    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, inverse: np.ndarray,
-    dx: np.ndarray, y: np.ndarray | None, dz: np.ndarray | None,
+def back_sums(
+    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, y: np.ndarray | None,
+    dz: np.ndarray | None,
 ) -> Gradient:  # fmt: skip
-    """Fills dx, and dz where y = relu(x * a + b + other) is given; `inverse` is 1 / sqrt(variance + epsilon)."""
-    rows, cut = x.shape[0], _cut(*x.shape)
-    wide, wide_dy, wide_dx = cut.wide(x), cut.wide(dy), cut.wide(dx)
+    """The sums; fills dz where y = relu(x * a + b + other) is given."""
+    cut = _cut(*x.shape)
+    wide, wide_dy = cut.wide(x), cut.wide(dy)
     wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
     below = np.float32(slope)
     total, dot = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
@@ -206,7 +206,19 @@ def backward(
         run_parts(_back_sums_of_sum, [
             (wide, wide_dy, wide_y, wide_mean, *ends, wide_dz, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
         ])  # fmt: skip
-    found = Gradient(cut.folded(total), cut.folded(dot))
+    return Gradient(cut.folded(total), cut.folded(dot))
+
+
+def backward(
+    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, inverse: np.ndarray,
+    dx: np.ndarray, y: np.ndarray | None, dz: np.ndarray | None,
+) -> Gradient:  # fmt: skip
+    """:func:`back_sums`, and fills dx; `inverse` is 1 / sqrt(variance + epsilon)."""
+    found = back_sums(x, dy, a, b, slope, mean, y, dz)
+    rows, cut = x.shape[0], _cut(*x.shape)
+    wide, wide_dy, wide_dx = cut.wide(x), cut.wide(dy), cut.wide(dx)
+    wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
+    below = np.float32(slope)
     factor = a.astype(np.float64) / rows
     k1 = cut.tiled((factor * found.total).astype(a.dtype))
     k2 = cut.tiled((factor * inverse.astype(np.float64) ** 2 * found.dot).astype(a.dtype))

@@ -14,7 +14,7 @@ import numpy as np
 from millstream.kernels.batch_norm import apply_line
 from millstream.kernels.compiled import njit
 from millstream.kernels.depthwise_sweeps import back_1, back_2, filtered_1, filtered_2
-from millstream.kernels.normed_rows import back, count, relu_back
+from millstream.kernels.normed_rows import count, give, relu_back
 from millstream.kernels.tiles import LANES
 
 _SLOTS = 4  # rows at hand, in the places of their numbers modulo this
@@ -76,17 +76,17 @@ def forward(x, group, line, slope, taps, out, group_out, stride, heights, first,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _given_row(out, dout, end_line, row, place):
+def _given_row(out, dout, end_line, end_slope, row, place):
     """Row `row` of the gradient of `out`."""
     if end_line.shape[0]:
-        back(out[row], dout[row], end_line[0], end_line[1], end_line[2], 0, dout.shape[1], place)
+        give(out[row], dout[row], end_line, end_slope, 0, dout.shape[1], place)
     else:
         place[:] = dout[row]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, slope, taps, out, group_out, dout, end_line, heights, first, last, dx, dw, total, dot,
+    x, group, line, slope, taps, out, group_out, dout, end_line, end_slope, heights, first, last, dx, dw, total, dot,
 ):  # fmt: skip
     """Stride 1: rows of dx: dz of x's normalisation, or plain; dw [9, c] float64: the share of these rows. Lines as in
     normed_rows.backward."""
@@ -107,7 +107,7 @@ def backward(
             slot = r % _SLOTS
             at[k] = given[slot].ctypes.data
             if k == 2 or i == first or row == 0:
-                _given_row(out, dout, end_line, picture * tall + r, _inner(given, slot, dout))
+                _given_row(out, dout, end_line, end_slope, picture * tall + r, _inner(given, slot, dout))
         _normed_row(x, i, line, slope, _inner(room, 0, x))
         py, pd, ps, pt = room.ctypes.data, made.ctypes.data, sums.ctypes.data, taps.ctypes.data
         size = width * step
@@ -126,7 +126,7 @@ def backward(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward_2(
-    x, group, line, slope, taps, out, group_out, dout, end_line, heights, first, last, dx, dw, total, dot,
+    x, group, line, slope, taps, out, group_out, dout, end_line, end_slope, heights, first, last, dx, dw, total, dot,
 ):  # fmt: skip
     """:func:`backward` for stride 2: rows first .. last of the output, twice as many of dx."""
     c = x.shape[2] // group
@@ -145,7 +145,7 @@ def backward_2(
                 slot = (row + k) % 2
                 at[k] = given[slot].ctypes.data + step
                 if k == 1 or i == first or row == 0:
-                    _given_row(out, dout, end_line, i + k, _inner(given, slot, dout))
+                    _given_row(out, dout, end_line, end_slope, i + k, _inner(given, slot, dout))
         for k in range(3):
             r = 2 * row + k - 1
             at[2 + k] = outside.ctypes.data

@@ -50,6 +50,27 @@ def back(x, dz, p, q, r, begin, end, g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _back_through(x, dy, a, b, slope, p, q, r, begin, end, g):
+    """:func:`back` with dz: dy, times `slope` where x * a + b is not above 0."""
+    zero = np.float32(0)
+    for i in range(begin, end):
+        for j in range(x.shape[1]):
+            v, d = x[i, j], dy[i, j]
+            low = d * slope if slope != 0 else zero
+            z = low if v * a[j] + b[j] <= 0 else d
+            g[i - begin, j] = p[j] * z + q[j] * v + r[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def give(x, dz, line, slope, begin, end, g):
+    """The gradient of x by a line [p, q, r], or [p, q, r, a, b]: then dz is what it is behind the activation."""
+    if line.shape[0] == 5:
+        _back_through(x, dz, line[3], line[4], slope, line[0], line[1], line[2], begin, end, g)
+    else:
+        back(x, dz, line[0], line[1], line[2], begin, end, g)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def relu_back(x, dy, a, b, slope, mean, begin, end, dz, total, dot):
     """Rows begin .. end of dz: the first rows of dy, times `slope` where the normalised x is not above 0.
 
@@ -144,13 +165,14 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, slope, panels, zeros, out, group_out, dout, end_line, first, last, dx, dw, tail, total, dot,
+    x, group, line, slope, panels, zeros, out, group_out, dout, end_line, end_slope, first, last, dx, dw, tail, total,
+    dot,
 ):  # fmt: skip
     """Rows of dx: dz of x's normalisation, or plain; dw: the share of these rows in the filters' gradient [k, c].
 
     dw has the columns that are whole vectors, and `tail` [k, LANES] the last LANES where there are more.
-    line: [a, b, mean] of x's normalisation, or empty; end_line: [p, q, r] of that of `out`, or empty: then `dout` is its
-    gradient itself.
+    line: [a, b, mean] of x's normalisation, or empty; end_line: that of :func:`give` for `out`, or empty: then `dout` is
+    its gradient itself.
     """
     c, k = x.shape[1] // group, dout.shape[1] // group_out
     normed, ended = line.shape[0] > 0, end_line.shape[0] > 0
@@ -161,7 +183,7 @@ def backward(
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if ended:
-            back(out, dout, end_line[0], end_line[1], end_line[2], i // group_out, end // group_out, given)
+            give(out, dout, end_line, end_slope, i // group_out, end // group_out, given)
         else:
             pg = dout.ctypes.data + i * k * 4
         if normed:

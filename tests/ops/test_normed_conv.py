@@ -8,7 +8,9 @@ from millstream.ops.nn import _normed_conv
 from millstream.ops.nn.batch_norm_relu import batch_norm_relu, batch_norm_relu_grad
 from millstream.ops.nn.conv import _conv2d, _conv2d_grad
 from millstream.ops.nn.normed_conv import (
+    batch_norm_apply,
     batch_norm_finish_grad,
+    batch_norm_line_grad,
     batch_norm_statistics,
     normed_conv2d,
     normed_conv2d_grad,
@@ -72,11 +74,11 @@ class Pair:
         self.behind = batch_norm_relu(self.out, self.scale_2, self.bias_2, *self.running, None, None, momentum=0.8)
         self.dy = torch.randn_like(self.out)
 
-    def gradients(self):
+    def gradients(self, added=False):
         """(dX, dFilter, dScale, dBias)."""
         y, _, _, mean, inverse = self.behind
         given = (self.out, self.scale_2, self.bias_2, mean, inverse, y, self.dy)
-        dout = batch_norm_relu_grad(*given, want=ALL[:4])[0]
+        dout = batch_norm_relu_grad(*given, want=ALL[:4], residual=added)[0]
         dy, dw, _ = _conv2d_grad(self.y, self.w, None, dout, want=(True, True, False), **self.attrs)
         given = (self.x, self.scale, self.bias, self.mean, self.inverse, self.y, dy)
         dx, dscale, dbias, _ = batch_norm_relu_grad(*given, want=ALL[:4], slope=self.slope)
@@ -140,6 +142,35 @@ def test_without_normalisations(form, by):
     close(dx, expected[0])
     close(dw, expected[1])
     assert rest == [None] * 3
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "depthwise", "stride 2, odd"])
+def test_first_convolution_alone(form, added, by, monkeypatch):
+    """The normalisation behind it is applied, and its gradient summed up, by operators of their own."""
+    monkeypatch.setattr("millstream.ops.nn._norm_rows._WORTH", 1 if by == "kernels" else 1 << 40)
+    pair = Pair(FORMS[form], 0.0)
+    mean, inverse = pair.behind[3:]
+    other = torch.randn_like(pair.out) if added else None
+    norm = (pair.out, pair.scale_2, pair.bias_2, mean, inverse)
+    y = batch_norm_apply(*norm, other, slope=0.0)
+    if other is not None:
+        pair.behind = batch_norm_relu(pair.out, pair.scale_2, pair.bias_2, *pair.running, None, other)
+    close(y, pair.behind[0])
+    dscale, dbias, line, dz = batch_norm_line_grad(*norm, y if added else None, pair.dy, slope=0.0)
+    assert (dz is not None) == added and line.shape[0] == (3 if added else 5)
+    given = (*norm, pair.behind[0], pair.dy)
+    expected = batch_norm_relu_grad(*given, want=ALL[:4], residual=added)
+    close(dscale, expected[1], 1e-4)
+    close(dbias, expected[2], 1e-4)
+    if added:
+        close(dz, expected[3])
+    given, slope = (pair.dy, 0.0) if dz is None else (dz, 1.0)
+    found = normed_conv2d_grad(
+        *pair.before(), pair.out, line, given, want=ALL, slope=0.0, line_slope=slope, **pair.attrs
+    )  # fmt: skip
+    for got, right in zip(found[1:3], pair.gradients(added)[1:3]):
+        close(got, right, 1e-4)
 
 
 def test_gradient_of_filters_alone(by):

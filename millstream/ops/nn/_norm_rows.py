@@ -96,6 +96,36 @@ def forward(
     return y, mean_out, torch.lerp(torch.from_numpy(spread).to(variance.dtype), variance, momentum), *saved
 
 
+def apply(
+    x: torch.Tensor, norm: Norm, mean: torch.Tensor, inverse: torch.Tensor, residual: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Y of a training step whose statistics are known."""
+    if not _fits(x, norm) or (rows := _rows(x, norm.layout)) is None:
+        return None
+    from millstream.kernels import batch_norm as kernels
+
+    y = torch.empty_like(x)
+    other = None if residual is None else _same_rows(residual, x, norm.layout)
+    kernels.forward(rows, *_line(norm, mean, inverse), norm.slope, other, _rows(y, norm.layout))
+    return y
+
+
+def back_sums(
+    x: torch.Tensor, norm: Norm, saved_mean: torch.Tensor, saved_inv: torch.Tensor, dy: torch.Tensor, y: torch.Tensor | None
+) -> tuple[Any, ...] | None:
+    """(sum of dz, sum of dz * (x - mean), dz where `y` is given: relu's output where a residual was added)."""
+    if not _fits(x, norm) or (dy.requires_grad and torch.is_grad_enabled()) or (rows := _rows(x, norm.layout)) is None:
+        return None
+    from millstream.kernels import batch_norm as kernels
+
+    dz = None if y is None else torch.empty_like(x)
+    found = kernels.back_sums(
+        rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.slope, array(saved_mean),
+        None if y is None else _same_rows(y, x, norm.layout), None if dz is None else _rows(dz, norm.layout),
+    )  # fmt: skip
+    return *(torch.from_numpy(v).to(_worked(x)) for v in found), dz
+
+
 def backward(
     x: torch.Tensor, norm: Norm, saved_mean: torch.Tensor, saved_inv: torch.Tensor, dy: torch.Tensor,
     y: torch.Tensor | None = None,

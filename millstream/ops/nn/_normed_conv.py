@@ -189,24 +189,33 @@ class Gradients(NamedTuple):
     dot: np.ndarray | None
 
 
-def backward(
-    work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: np.ndarray | None, wanted: bool
-) -> Gradients | None:
-    """Gradients; `end` [3, out channels]: p, q and r where the output's gradient is p * dout + q * out + r.
+class End(NamedTuple):
+    """Where the output's gradient is p * dz + q * out + r: line [3, out channels], p, q and r.
 
-    wanted: whether dx is.
+    [5, ...], with a and b: dz is `dout`, times `slope` where a * out + b is not above 0; else it is `dout`.
     """
+
+    line: np.ndarray
+    slope: float
+
+
+def backward(work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients | None:
+    """Gradients; wanted: whether dx is."""
     if not _applies(work, dout, *([] if out is None else [out])):
         return None
     run = _pointwise_back if work.groups == 1 else _depthwise_back
     return run(work, dout if out is None else out, dout, end, wanted)
 
 
+def _given(end: End | None, group: int) -> tuple[np.ndarray, np.float32]:
+    return (_EMPTY, np.float32(1)) if end is None else (_tiled(end.line, group), np.float32(end.slope))
+
+
 def _folded(sums: np.ndarray, channels: int, normed: bool) -> np.ndarray | None:
     return sums.reshape(-1, channels).sum(0) if normed else None
 
 
-def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.ndarray | None, wanted: bool) -> Gradients:
+def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients:
     from millstream.kernels import normed_rows, tiles
     from millstream.kernels.gemm import zeros_at
 
@@ -221,10 +230,10 @@ def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.n
     _, total, dot = _room(len(ends), near * c if normed else 0)
     read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
     after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
-    made, line = dx.view(-1, near * c if wanted else c).numpy(), _tiled(end, far)
+    made, line = dx.view(-1, near * c if wanted else c).numpy(), _given(end, far)
     run_parts(
         normed_rows.backward,
-        [(*read, *after, line, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
+        [(*read, *after, *line, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
     gradient = torch.from_numpy(dw).sum(0)
     if left:
@@ -233,7 +242,7 @@ def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.n
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient.view(w.shape), *sums)
 
 
-def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.ndarray | None, wanted: bool) -> Gradients:
+def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients:
     from millstream.kernels import normed_depthwise as kernels
 
     x, given, normed = _last(work.x), _last(dout), work.line is not None
@@ -244,7 +253,7 @@ def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: np.n
     ends = _cut(18 * given.numel(), n * tall_out, 1)
     dw, (_, total, dot) = np.zeros((len(ends), 9, c)), _room(len(ends), near * c if normed else 0)
     read = _rows_of(x, near), near, _tiled(work.line, near), np.float32(work.slope), _taps(work.w)
-    after = _rows_of(_last(out), far), far, _rows_of(given, far), _tiled(end, far), (tall, tall_out)
+    after = _rows_of(_last(out), far), far, _rows_of(given, far), *_given(end, far), (tall, tall_out)
     run_parts(
         kernels.backward if work.strides[0] == 1 else kernels.backward_2,
         [(*read, *after, *e, _rows_of(dx, near), dw[i], total[i], dot[i]) for i, e in enumerate(ends)],

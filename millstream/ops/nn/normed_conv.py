@@ -3,6 +3,9 @@
 Plans make these operators (passes/training/fuse_conv_batch_norm.py); Programs do not have them. What a normalised map is
 made of stands in place of it: X, Scale, Bias and the batch's statistics. Likewise the gradient of a normalised X, which is
 p * dZ + q * X + r: dZ, the gradient behind the normalisation times the slopes of a relu, and Line [3, C], p, q and r.
+
+Where a convolution makes the map of a normalisation but none takes its output, that is made from the statistics as they are
+(batch_norm_apply), and the convolution takes the gradient in parts as well (batch_norm_line_grad).
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ from millstream.kernels.arrays import array
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.nn import _normed_conv
-from millstream.ops.nn._norm_rows import moments
-from millstream.ops.nn._normed_conv import Work
+from millstream.ops.nn import _norm_rows, _normed_conv
+from millstream.ops.nn._norm_rows import Norm, moments
+from millstream.ops.nn._normed_conv import End, Work
 from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
 
 
@@ -62,10 +65,59 @@ def batch_norm_statistics(x, mean, variance, momentum_tensor, *, momentum: float
 def batch_norm_finish_grad(x, dz, line):
     """X@GRAD = p * dZ + q * X + r with Line = p, q, r for each channel."""
     found = _normed_conv.finish(x, dz, line)
+    return _finished(x, dz, line, 1.0) if found is None else found
+
+
+def _finished(x, dz, line, slope):
+    """The gradient of a normalised x, by torch's operators; line as _normed_conv.End has it."""
+    p, q, r, *ab = (v.view(-1, 1, 1) for v in line)
+    if ab:
+        dz = torch.where(ab[0] * x + ab[1] > 0, dz, dz * slope) if slope else dz * (ab[0] * x + ab[1] > 0)
+    return p * dz + q * x + r
+
+
+@op(
+    "batch_norm_apply", slots="X, Scale, Bias, SavedMean, SavedVariance, Residual? -> Y", infer=lambda x, *_, **__: x,
+    lod="Y=X", grad=False,
+)  # fmt: skip
+def batch_norm_apply(x, scale, bias, mean, inverse, residual, *, slope: float = 1.0):
+    """Y = leaky_relu(batch_norm(X), slope), or relu(batch_norm(X) + Residual), from the statistics of the batch.
+
+    X [N, C, H, W]; slope 0: relu, 1: no activation.
+    """
+    found = _norm_rows.apply(x, Norm(scale, bias, 0.0, "NCHW", slope), mean, inverse, residual)
     if found is not None:
         return found
-    p, q, r = (v.view(-1, 1, 1) for v in line)
-    return p * dz + q * x + r
+    return _normalised(x, scale, bias, mean, inverse, slope, residual)
+
+
+def _infer_line(x, scale, bias, mean, inverse, y, *_: Any, slope, **__: Any):
+    rows = 3 if slope == 1 or y is not None else 5
+    return scale, scale, Spec((rows, *scale.shape), scale.dtype), x
+
+
+@op(
+    "batch_norm_line_grad",
+    slots="X, Scale, Bias, SavedMean, SavedVariance, Y?, Y@GRAD -> Scale@GRAD, Bias@GRAD, Line, dZ?", infer=_infer_line,
+    grad=False,
+)  # fmt: skip
+def batch_norm_line_grad(x, scale, bias, mean, inverse, y, dy, *, slope: float = 1.0):
+    """Gradients of batch_norm_apply but for X's, which Line has with dZ or Y@GRAD.
+
+    Y where a residual was added: dZ, its gradient, is Y@GRAD where Y is above 0. Else, with a slope other than 1, Line
+    [5, C] says where X was negative.
+    """
+    found = _norm_rows.back_sums(x, Norm(scale, bias, 0.0, "NCHW", slope), mean, inverse, dy, y)
+    if found is None:
+        above = y if y is not None else _normalised(x, scale, bias, mean, inverse, 1.0)
+        dz = dy if slope == 1 else torch.where(above > 0, dy, dy * slope) if slope else dy * (above > 0)
+        found = *_sums(x, mean, dz), dz
+    total, dot, dz = found
+    dscale, dbias, line = _behind(x, scale, mean, inverse, total, dot)
+    if y is None and slope != 1:
+        a = scale * inverse
+        line = torch.cat([line, torch.stack([a, bias - mean * a])])
+    return dscale, dbias, line, dz if y is not None else None
 
 
 def _line(scale, bias, mean, inverse) -> np.ndarray | None:
@@ -77,12 +129,13 @@ def _line(scale, bias, mean, inverse) -> np.ndarray | None:
     return np.stack([a, array(bias) - center * a, center])
 
 
-def _normalised(x, scale, bias, mean, inverse, slope):
+def _normalised(x, scale, bias, mean, inverse, slope, residual=None):
     """Y, where the kernels do not apply."""
     if scale is None:
         return x
     a = scale * inverse
     y = x * a.view(-1, 1, 1) + (bias - mean * a).view(-1, 1, 1)
+    y = y if residual is None else y + residual
     return y if slope == 1 else F.leaky_relu(y, slope) if slope else torch.relu(y)
 
 
@@ -132,25 +185,25 @@ def _sums(x, center, dz) -> tuple[torch.Tensor, torch.Tensor]:
 )
 def normed_conv2d_grad(
     x, scale, bias, center, inverse, w, out, line, dout, *, want, strides: list[int] = [1, 1], paddings: list[int] = [0, 0],
-    dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0,
+    dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0, line_slope: float = 1.0,
 ):  # fmt: skip
     """Gradients of normed_conv2d.
 
-    Output@GRAD is the gradient of Output, or, with Line, dZ of its batch_norm; Input@GRAD likewise dZ of Input's, with
-    InputLine [3, C], where Input is normalised.
+    Output@GRAD is the gradient of Output, or, with Line, dZ of its batch_norm, or, with Line [5, C], what is dZ behind an
+    activation of `line_slope`; Input@GRAD likewise dZ of Input's, with InputLine [3, C], where Input is normalised.
     """
     form, found = (strides, paddings, dilations, groups), None
     wanted = want[0] or scale is not None  # sums of dZ are what gradients of a normalisation are made of
     if type(x) is torch.Tensor:
         work = Work(x, _line(scale, bias, center, inverse), slope, w, *form)
-        found = _normed_conv.backward(work, out, dout, None if line is None else array(line), wanted)
+        found = _normed_conv.backward(work, out, dout, None if line is None else End(array(line), line_slope), wanted)
     if found is not None:
         if scale is None:
             return found.dx, found.dw, None, None, None
         total, dot = (torch.from_numpy(s).to(scale.dtype) for s in (found.total, found.dot))
         return found.dx, found.dw, *_behind(x, scale, center, inverse, total, dot)
     if line is not None:
-        dout = batch_norm_finish_grad(out, dout, line)
+        dout = _finished(out, dout, line, line_slope)
     y = _normalised(x, scale, bias, center, inverse, slope)
     dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
     if scale is None:

@@ -1,7 +1,8 @@
 """batch_norm (+ relu) that a 1x1 or depthwise convolution takes -> no operator: the convolution normalises as it reads.
 
 The convolution before it, where it is of the same kinds, sums up the statistics, and takes the gradient as its parts
-(ops/nn/normed_conv.py says which). Large maps are then read and written once by each convolution, not five times.
+(ops/nn/normed_conv.py says which). Large maps are then read and written once by each convolution, not five times. It does so
+also where none takes the normalised map, which then is made in one pass, as the sums of its gradient are.
 """
 
 from __future__ import annotations
@@ -30,46 +31,48 @@ _FORM = ("strides", "paddings", "dilations", "groups")
 class _Edge:
     """Positions of a normalisation between two convolutions.
 
-    `maker` and `maker_grad` are None where the first convolution is of another form; line: the variable of its parts.
+    `maker` and `maker_grad` are None where the first convolution is of another form, `conv` and `conv_grad` where the second
+    is; line: the variable of the gradient's parts, given: of dZ or, with a `slope`, of what is dZ behind an activation.
     """
 
     norm: int
     norm_grad: int
-    conv: int
-    conv_grad: int
+    conv: int | None = None
+    conv_grad: int | None = None
     maker: int | None = None
     maker_grad: int | None = None
     line: str = ""
+    given: str = ""
+    slope: float = 1.0
 
 
 @program_pass(_NAME)
 def fuse_conv_batch_norm(work: Work) -> int:
     """Returns how many normalisations are left to convolutions."""
     uses = work.uses(work.block)
+    edge: _Edge | str | None
     before: dict[int, _Edge] = {}  # by the position of the convolution that takes the normalised map
     after: dict[int, _Edge] = {}  # by that of the one that makes the map
     for at, op in enumerate(uses.ops):
         if op.type not in _NORMS:
             continue
         edge = _edge(work, uses, at)
-        if edge is None:
-            continue
+        if not isinstance(edge, _Edge):
+            edge = _alone(work, uses, at) or edge
         if isinstance(edge, str):
             work.refuse(_NAME, op, edge)
+        if not isinstance(edge, _Edge):
             continue
-        before[edge.conv] = edge
+        if edge.conv is not None:
+            before[edge.conv] = edge
         if edge.maker is not None:
             after[edge.maker] = edge
-    if not before:
+    if not before and not after:
         return 0
     replaced: dict[int, Operator | None] = {}
-    for edge in before.values():
-        edge.line = work.declare(
-            work.block, uses.ops[edge.norm].input("Scale")[0], shape=(3, -1), stop_gradient=True
-        )  # fmt: skip
-        linked = edge.maker is not None
-        replaced[edge.norm] = None if linked else _statistics(work, uses, edge)
-        replaced[edge.norm_grad] = None if linked else _finish(work, uses, edge)
+    edges = {edge.norm: edge for edge in (*before.values(), *after.values())}
+    for edge in edges.values():
+        replaced[edge.norm], replaced[edge.norm_grad] = _norm_operators(work, uses, edge)
     for at in {*before, *after}:
         near, far = before.get(at), after.get(at)
         grad = near.conv_grad if near is not None else far.maker_grad if far is not None else None
@@ -77,7 +80,7 @@ def fuse_conv_batch_norm(work: Work) -> int:
             replaced[at], replaced[grad] = _build(work, uses, at, grad, near, far)
     work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
     work.program._touch()
-    return len(before)
+    return len(edges)
 
 
 def _edge(work: Work, uses: Uses, norm: int) -> _Edge | str | None:
@@ -85,9 +88,7 @@ def _edge(work: Work, uses: Uses, norm: int) -> _Edge | str | None:
     op = uses.ops[norm]
     y = op.output("Y")[0]
     conv = next((p for p in uses.readers[y] if p > norm and uses.ops[p].type in _CONVOLUTIONS), None)
-    if conv is None or op.attr("data_layout") not in (None, "NCHW", "AnyLayout"):
-        return None
-    if op.input("Residual") if op.type == "batch_norm_relu" else any(op.attr(name) for name in _OTHER):
+    if conv is None or not _is_plain(op) or (op.type == "batch_norm_relu" and op.input("Residual")):
         return None
     why = _form(work, uses.ops[conv])
     if why is not None:
@@ -99,10 +100,35 @@ def _edge(work: Work, uses: Uses, norm: int) -> _Edge | str | None:
     if norm_grad is None or not uses.ops[norm_grad].output("X@GRAD"):
         return "batch_norm has no gradient, or several"
     edge = _Edge(norm, norm_grad, conv, conv_grad)
-    why = _why_not(work, uses, edge)
+    why = _why_not(work, uses, edge, conv, conv_grad)
     if why is None:
         _link(work, uses, edge)
     return why or edge
+
+
+def _is_plain(norm: Operator) -> bool:
+    """Whether it normalises by the statistics of the batch, a map in Fluid's order."""
+    other = norm.type == "batch_norm" and any(norm.attr(name) for name in _OTHER)
+    return not other and norm.attr("data_layout") in (None, "NCHW", "AnyLayout")
+
+
+def _alone(work: Work, uses: Uses, norm: int) -> _Edge | None:
+    """The normalisation at `norm` with the convolution before it alone, or None."""
+    op = uses.ops[norm]
+    if not _is_plain(op):
+        return None
+    found = [p for p in uses.readers[op.output("SavedMean")[0]] if uses.ops[p].type == op.type + "_grad"]
+    if len(found) != 1 or not uses.ops[found[0]].output("X@GRAD"):
+        return None
+    edge = _Edge(norm, found[0])
+    if _small(work, op) or _other_gradient(uses, edge) or _changed(uses, edge):
+        return None
+    _link(work, uses, edge)
+    if edge.maker_grad is None:
+        return None
+    grad = uses.ops[edge.norm_grad]
+    given = [*grad.input("Y@GRAD"), *grad.output("Residual@GRAD")]
+    return None if uses.written_between(given, edge.norm_grad, edge.maker_grad) else edge
 
 
 def _form(work: Work, conv: Operator) -> str | None:
@@ -123,32 +149,41 @@ def _form(work: Work, conv: Operator) -> str | None:
     return None
 
 
-def _why_not(work: Work, uses: Uses, edge: _Edge) -> str | None:
-    ops = uses.ops
-    norm, norm_grad, conv_grad = (ops[p] for p in (edge.norm, edge.norm_grad, edge.conv_grad))
+def _why_not(work: Work, uses: Uses, edge: _Edge, conv: int, conv_grad: int) -> str | None:
+    norm = uses.ops[edge.norm]
+    why = _small(work, norm) or _other_gradient(uses, edge)
+    if why is not None:
+        return why
+    inside = [norm.output("Y")[0], uses.ops[conv_grad].output("Input@GRAD")[0]]
+    kept = uses.why_kept(inside, (edge.norm, conv, conv_grad, edge.norm_grad))
+    gradients = [n for s in ("Scale@GRAD", "Bias@GRAD") for n in uses.ops[edge.norm_grad].output(s)]
+    return kept or _changed(uses, edge) or _touched(uses, gradients, conv_grad, edge.norm_grad)
+
+
+def _small(work: Work, norm: Operator) -> str | None:
     x = work.block._find_var_recursive(norm.input("X")[0])
     if x is None or not x.has_shape or any(d < 0 for d in x.shape[1:]) or prod(x.shape[1:]) < _LEAST:
         return "the map is small, or its size is not known"
-    saved = norm.output("SavedMean")
-    if norm_grad.input("SavedMean") != saved or norm_grad.input("X") != norm.input("X"):
-        return "the gradient is another batch_norm's"
-    if any(uses.has_gradient(ops[p]) for p in (edge.norm_grad, edge.conv_grad)):
-        return "its gradient has a gradient"
-    inside = [norm.output("Y")[0], conv_grad.output("Input@GRAD")[0]]
-    kept = uses.why_kept(inside, (edge.norm, edge.conv, edge.conv_grad, edge.norm_grad))
-    return kept or _moved(uses, edge)
+    return None
 
 
-def _moved(uses: Uses, edge: _Edge) -> str | None:
-    """Why the convolution can't normalise where it stands, or make the gradients of scale and bias."""
+def _other_gradient(uses: Uses, edge: _Edge) -> str | None:
+    """Why the gradients are not those of this place alone."""
     norm, norm_grad = uses.ops[edge.norm], uses.ops[edge.norm_grad]
+    if norm_grad.input("SavedMean") != norm.output("SavedMean") or norm_grad.input("X") != norm.input("X"):
+        return "the gradient is another batch_norm's"
+    if any(uses.has_gradient(uses.ops[p]) for p in (edge.norm_grad, edge.conv_grad) if p is not None):
+        return "its gradient has a gradient"
+    return None
+
+
+def _changed(uses: Uses, edge: _Edge) -> str | None:
+    """Why what is normalised, and with what, is not there any more for the gradient."""
+    norm = uses.ops[edge.norm]
     changed = uses.written_between(
         [n for s in ("X", "Scale", "Bias") for n in norm.input(s)], edge.norm, edge.norm_grad
     ) or next((n for s in ("SavedMean", "SavedVariance") for n in norm.output(s) if len(uses.writers[n]) > 1), None)
-    if changed is not None:
-        return f"{changed!r} is overwritten in between"
-    gradients = [n for s in ("Scale@GRAD", "Bias@GRAD") for n in norm_grad.output(s)]
-    return _touched(uses, gradients, edge.conv_grad, edge.norm_grad)
+    return None if changed is None else f"{changed!r} is overwritten in between"
 
 
 def _touched(uses: Uses, names: Iterable[str], first: int, last: int) -> str | None:
@@ -192,6 +227,46 @@ def _running(norm: Operator) -> tuple[dict[str, list[str]], dict[str, list[str]]
     return inputs, {s: norm.output(s) for s in ("MeanOut", "VarianceOut", "SavedMean", "SavedVariance")}
 
 
+def _norm_operators(work: Work, uses: Uses, edge: _Edge) -> tuple[Operator | None, Operator | None]:
+    """What stands in the places of a normalisation and its gradient; chooses the edge's variables."""
+    norm = uses.ops[edge.norm]
+    masked = edge.conv is None and norm.type == "batch_norm_relu" and not norm.input("Residual")
+    edge.line = work.declare(work.block, norm.input("Scale")[0], shape=(5 if masked else 3, -1), stop_gradient=True)
+    if edge.conv_grad is None:
+        return _apply(work, norm), _line_grad(work, uses, edge)
+    edge.given = uses.ops[edge.conv_grad].output("Input@GRAD")[0]
+    if edge.maker is not None:
+        return None, None
+    return _statistics(work, uses, edge), _finish(work, uses, edge)
+
+
+def _slope(norm: Operator) -> float:
+    return norm.attr("slope") if norm.type == "batch_norm_relu" else 1.0
+
+
+def _apply(work: Work, norm: Operator) -> Operator:
+    inputs = {s: norm.input(s) for s in ("X", "Scale", "Bias", "Residual") if norm.input(s)}
+    inputs.update({s: norm.output(s) for s in ("SavedMean", "SavedVariance")})
+    attrs = {"slope": _slope(norm), OP_ROLE: norm.role}
+    return Operator(work.block, "batch_norm_apply", inputs, {"Y": norm.output("Y")}, attrs, norm.site)
+
+
+def _line_grad(work: Work, uses: Uses, edge: _Edge) -> Operator:
+    norm, grad = uses.ops[edge.norm], uses.ops[edge.norm_grad]
+    inputs = {s: grad.input(s) for s in ("X", "Scale", "SavedMean", "SavedVariance", "Y@GRAD")}
+    inputs["Bias"] = norm.input("Bias")
+    outputs = {s: grad.output(s) for s in ("Scale@GRAD", "Bias@GRAD") if grad.output(s)}
+    outputs["Line"] = [edge.line]
+    edge.given, edge.slope = grad.input("Y@GRAD")[0], _slope(norm)
+    if norm.input("Residual"):
+        inputs["Y"] = norm.output("Y")
+        names = [n for n in grad.output("Residual@GRAD") if n != EMPTY_VAR]
+        edge.given = names[0] if names else work.declare(work.block, norm.input("X")[0], stop_gradient=True)
+        outputs["dZ"] = [edge.given]
+    attrs = {"slope": _slope(norm), OP_ROLE: grad.role}
+    return Operator(work.block, "batch_norm_line_grad", inputs, outputs, attrs, grad.site)
+
+
 def _statistics(work: Work, uses: Uses, edge: _Edge) -> Operator:
     norm = uses.ops[edge.norm]
     inputs, outputs = _running(norm)
@@ -201,7 +276,7 @@ def _statistics(work: Work, uses: Uses, edge: _Edge) -> Operator:
 
 def _finish(work: Work, uses: Uses, edge: _Edge) -> Operator:
     grad = uses.ops[edge.norm_grad]
-    inputs = {"X": grad.input("X"), "dZ": uses.ops[edge.conv_grad].output("Input@GRAD"), "Line": [edge.line]}
+    inputs = {"X": grad.input("X"), "dZ": [edge.given], "Line": [edge.line]}
     outputs = {"X@GRAD": grad.output("X@GRAD")}
     return Operator(work.block, "batch_norm_finish_grad", inputs, outputs, {OP_ROLE: grad.role}, grad.site)
 
@@ -221,7 +296,7 @@ def _build(
         inputs.update(NormMean=norm.output("SavedMean"), NormInverse=norm.output("SavedVariance"))
         wanted.update({f"Norm{s}": norm_grad.output(s) for s in ("Scale@GRAD", "Bias@GRAD") if norm_grad.output(s)})
         wanted["InputLine"] = [near.line]
-        attrs["slope"] = norm.attr("slope") if norm.type == "batch_norm_relu" else 1.0
+        attrs["slope"] = _slope(norm)
     given = {**inputs, "Output@GRAD": grad.input("Output@GRAD")}
     own = dict(attrs)
     if far is not None:
@@ -231,8 +306,9 @@ def _build(
         outputs.update(statistics)
         own.update(_attributes(norm, "momentum", "epsilon"))
         given.update({"Output": conv.output("Output"), "Line": [far.line]})
-        given["Output@GRAD"] = uses.ops[far.conv_grad].output("Input@GRAD")
+        given["Output@GRAD"] = [far.given]
+    behind = {**attrs, "line_slope": far.slope if far is not None else 1.0}
     forward = Operator(work.block, "normed_conv2d", inputs, outputs, {**own, OP_ROLE: conv.role}, conv.site)
-    backward = Operator(work.block, "normed_conv2d_grad", given, wanted, {**attrs, OP_ROLE: grad.role}, grad.site)
+    backward = Operator(work.block, "normed_conv2d_grad", given, wanted, {**behind, OP_ROLE: grad.role}, grad.site)
     backward.forward = forward
     return forward, backward
