@@ -267,7 +267,7 @@ def test_arguments_without_effect_in_imperative_mode():
         drop, norm = dygraph.Dropout(0.5, is_test=True), dygraph.BatchNorm(12, is_test=True)
         ones = dygraph.to_variable(np.ones((8, 12), "float32"))
         assert 0 < (drop(ones).numpy() == 0).sum() < 96
-        np.testing.assert_allclose(norm(x).numpy().mean(0), np.zeros(12), atol=1e-6)
+        np.testing.assert_allclose(norm(x).numpy().mean(0), np.zeros(12), atol=1e-4)
         drop.eval()
         norm.eval()
         assert (drop(ones).numpy() == 0.5).all()
