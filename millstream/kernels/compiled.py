@@ -88,7 +88,7 @@ def _without_linear_algebra() -> None:
     try:
         arraymath = importlib.import_module("numba.np.arraymath")
         if hasattr(arraymath, "ensure_blas"):
-            arraymath.ensure_blas = look
+            vars(arraymath).update(ensure_blas=look)
     finally:
         vars(linalg).update(ensure_blas=look)
 

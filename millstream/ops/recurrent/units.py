@@ -52,13 +52,15 @@ def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 
     Gate: activated u, r, c; ResetHiddenPrev: r * HiddenPrev.
     """
     d = weight.shape[0]
-    w, wc = split_weight(weight)
+    # Split, not sliced: autograd joins the gradients of the pieces where it would add up wholes with zeros around each.
+    w, wc = weight.reshape(-1).split_with_sizes((2 * d * d, d * d))
     if bias is not None:
         x = x + bias.reshape(1, 3 * d)
-    gates = _act(torch.addmm(x[:, : 2 * d], h, w), gate_activation)
-    u, r = gates[:, :d], gates[:, d:]
+    xg, xc = x.split_with_sizes((2 * d, d), 1)
+    gates = _act(torch.addmm(xg, h, w.view(d, 2 * d)), gate_activation)
+    u, r = gates.split_with_sizes((d, d), 1)
     reset = r * h
-    c = _act(torch.addmm(x[:, 2 * d :], reset, wc), activation)
+    c = _act(torch.addmm(xc, reset, wc.view(d, d)), activation)
     hidden = torch.lerp(c, h, u) if origin_mode else torch.lerp(h, c, u)
     return torch.cat((gates, c), 1), reset, hidden
 
