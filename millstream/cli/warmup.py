@@ -115,6 +115,14 @@ def _grouped_filters(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.conv2d(first, 64, 3, padding=1, stride=2, groups=2))
 
 
+def _scaled_maps(fluid: Any, feed: Feed) -> list[Any]:
+    """A number for each channel, with a sum and a relu behind it and without."""
+    layers = fluid.layers
+    x, scale = layers.conv2d(_dense(fluid, feed, "x", [1, 8, 64, 64]), 32, 1), _dense(fluid, feed, "scale", [1, 32])
+    y = layers.relu(layers.elementwise_mul(x, scale, axis=0) + x)
+    return _trained(fluid, layers.elementwise_mul(y, scale, axis=0))
+
+
 def _brain_filters(fluid: Any, feed: Feed) -> list[Any]:
     """The same in bfloat16."""
     layers, means = fluid.layers, []
@@ -278,7 +286,7 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
-    "convolutions between normalisations": _between_norms,
+    "convolutions between normalisations": _between_norms, "scaled channels": _scaled_maps,
     "small filters": _small_filters, "small filters in groups": _grouped_filters,
     "small filters in bfloat16": _brain_filters, "resizing": _resized,
     "sequences": _sequences, "metrics, top-k, hash": _metrics,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from millstream.ops import _scaled_maps
 from millstream.ops._broadcast import align, broadcast_spec, reduce_like
 from millstream.ops._opdef import op
 from millstream.ops._values import SelectedRows
@@ -57,6 +58,8 @@ def elementwise_mul(x, y, *, axis: int = -1):
 def elementwise_mul_grad(x, y, dout, *, axis: int = -1, want):
     """dX = dOut * Y, dY = dOut * X."""
     xa, ya = (x, y) if axis == -1 else align(x, y, axis)
+    if want[0] and want[1] and (found := _scaled_maps.back(xa, ya, dout)) is not None:
+        return found[0], found[1].reshape(y.shape)
     return (
         reduce_like(dout * ya, x, axis) if want[0] else None,
         reduce_like(dout * xa, y, axis) if want[1] else None,

@@ -20,6 +20,7 @@ CALLED = {
     ],
     "bigru": ["from_rows", "from_ids", "batch_from_rows", "batch_from_ids", "outside"],
     "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
+    "scaled_maps": ["relu_of_sum", "back", "back_of_sum"],
     "window_rows": ["filter_gradient"], "grouped": ["lay_out_filters", "correlate", "filter_gradient", "collect_filters"],
     "winograd": [
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",

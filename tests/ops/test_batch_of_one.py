@@ -66,6 +66,7 @@ ROWS = {
         {"Ids": [ids(3, 1), ids(3, 1)[::-1].copy()], "X": f(3, 2)}, {"W": [f(5, 2), f(5, 3)]},
         {"tables": [0, 1], "order": [0, -1, 1], "sparse": [0, 0]}, ("Out",),
     ),
+    "scaled_sum_relu": ({"X": f(3, 2, 4, 5), "Scale": f(3, 2), "Residual": f(3, 2, 4, 5) / 2}, {}, {"axis": 0}, ("Out",)),
     "quantize_linear": ({"X": f(3, 4)}, {"Scale": f(1) * 0 + 0.01}, {"dtype": 20}, ("Y",)),
     "dequantize_linear": ({"X": ids(3, 4)}, {"Scale": f(1)}, {}, ("Y",)),
     "quantize_dequantize_linear": ({"X": f(3, 4)}, {"Scale": f(1) * 0 + 0.01}, {"dtype": 20}, ("Y",)),

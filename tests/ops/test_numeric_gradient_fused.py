@@ -54,6 +54,10 @@ FORMS = {
         ("Out", "Weights"), ("Q", "K", "V"),
     ),
     "mean_squared_error": ("mean_squared_error", {"X": f(3, 4), "Y": f(3, 4) / 2}, {}, ("Difference", "Out"), ("X", "Y")),
+    "scaled_sum_relu": (
+        "scaled_sum_relu", {"X": f(2, 3, 2, 3), "Scale": f(2, 3), "Residual": f(2, 3, 2, 3) / 3}, {"axis": 0}, ("Out",),
+        ("X", "Scale", "Residual"),
+    ),
     "rows_to_steps": ("rows_to_steps", {"X": f(6, 2), "Like": f(3, 2, 1)}, {}, ("Out",), ("X",)),
     "lookup_concat": (
         "lookup_concat", {"W": [f(5, 2)], "Ids": [np.array([[1], [4], [1]])], "X": [f(3, 2)]},

@@ -24,7 +24,8 @@ _GROUPS = {
     "it walks through a tree or a table whose form depends on the data": "tree_conv similarity_focus filter_by_instag",
     "every sequence is an image of a size of its own": "match_matrix_tensor var_conv_2d sequence_topk_avg_pooling",
     "every region is read through a perspective of its own": "roi_perspective_transform deformable_psroi_pooling",
-    "a training pass made it; export the Program that was built": "batch_norm_relu row_loop rows_to_steps",
+    "a training pass made it; export the Program that was built": "batch_norm_relu row_loop rows_to_steps "
+    "scaled_sum_relu",
     "it runs an engine; export the Program that was loaded": "engine_run",
     "XXH64 of the ids, which ONNX has no integer operators for": "hash pyramid_hash",
 }

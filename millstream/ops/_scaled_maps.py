@@ -1,0 +1,97 @@
+"""Maps whose channels are scaled, picture by picture, by kernels/scaled_maps.py where a pixel's channels are neighbours.
+
+One thread, processor ms, torch -> so, maps of 4x256x56x56 and 4x512x28x28: the gradient of a product 5.4 -> 2.6, 2.4 -> 1.4;
+product, sum and relu 5.3 -> 2.4, 2.5 -> 1.4; their gradient 19.6 -> 5.1, 3.4 -> 1.8.
+
+Functions return None where the kernels do not apply.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from millstream.kernels.arrays import array
+from millstream.kernels.threads import cuts, run_parts
+
+_LEAST = 1 << 17  # numbers of a map below which the kernels are not worth loading
+_NARROW = 32  # channels whose loops are too short
+
+
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import scaled_maps as module
+
+    return module
+
+
+def _is_map(t: torch.Tensor) -> bool:
+    return type(t) is torch.Tensor and t.dtype is torch.float32 and t.is_cpu and t.dim() == 4
+
+
+def applies(x: torch.Tensor, scale: torch.Tensor, *others: torch.Tensor) -> bool:
+    """Whether the kernels take `x` [N, C, H, W], `scale` [N, C, 1, 1] and maps of x's shape."""
+    return (
+        _is_map(x) and _is_map(scale) and x.shape[1] >= _NARROW and x.numel() >= _LEAST
+        and scale.shape == (*x.shape[:2], 1, 1) and not torch.is_grad_enabled()
+        and x.is_contiguous(memory_format=torch.channels_last) and x.shape[2] * x.shape[3] > 1
+        and all(_is_map(t) and t.shape == x.shape for t in others)
+    )  # fmt: skip
+
+
+def _pixels(x: torch.Tensor) -> Any:
+    """[N, C, H, W] as [N, H * W, C]."""
+    rows = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    return array(rows.reshape(x.shape[0], -1, x.shape[1]))
+
+
+def _line(scale: torch.Tensor) -> Any:
+    return array(scale.reshape(scale.shape[:2]))
+
+
+def _shares(x: torch.Tensor) -> list[tuple[int, int]]:
+    return cuts(8 * x.numel(), x.numel() // x.shape[1])  # memory takes as long as some eight multiplications a number would
+
+
+def relu_of_sum(x: torch.Tensor, scale: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
+    """relu(x * scale + other)."""
+    if not applies(x, scale, other):
+        return None
+    out = torch.empty_like(x)
+    given = _pixels(x), _line(scale), _pixels(other)
+    run_parts(_kernels().relu_of_sum, [(*given, *share, _pixels(out)) for share in _shares(x)])
+    return out
+
+
+def back(x: torch.Tensor, scale: torch.Tensor, dy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(gradient of x, that of scale) of x * scale."""
+    if not applies(x, scale, dy):
+        return None
+    dx, shares = torch.empty_like(x), _shares(x)
+    sums = np.zeros((len(shares), *x.shape[:2]))
+    given = _pixels(x), _line(scale), _pixels(dy)
+    run_parts(_kernels().back, [(*given, *share, _pixels(dx), sums[k]) for k, share in enumerate(shares)])
+    return dx, _total(sums, scale)
+
+
+def back_of_sum(
+    x: torch.Tensor, scale: torch.Tensor, y: torch.Tensor, dy: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """(gradient of x, that of scale, that of what was added) of :func:`relu_of_sum`, whose result is y."""
+    if not applies(x, scale, y, dy):
+        return None
+    dx, dz, shares = torch.empty_like(x), torch.empty_like(x), _shares(x)
+    sums = np.zeros((len(shares), *x.shape[:2]))
+    given = _pixels(x), _line(scale), _pixels(y), _pixels(dy)
+    run_parts(_kernels().back_of_sum, [
+        (*given, *share, _pixels(dz), _pixels(dx), sums[k]) for k, share in enumerate(shares)
+    ])  # fmt: skip
+    return dx, _total(sums, scale), dz
+
+
+def _total(sums: np.ndarray, scale: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(sums.sum(0).astype(np.float32)).view(scale.shape)
