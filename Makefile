@@ -26,10 +26,10 @@ demo: $(STAMP)
 	$(BIN)/millstream run examples/tag_sentences.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not oracle"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not oracle"
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "slow and not oracle"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not oracle"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,6 +27,8 @@ def pytest_configure(config):
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    # Tests start dozens of processes that import the package: compile its files once.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -60,7 +60,7 @@ def main():
     parser.add_argument("--text", action="append", default=[])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--millstream", action="store_true")
-    parser.add_argument("--only", choices=("jieba", "seg", "lac", "rank"), required=True)
+    parser.add_argument("--only", choices=("jieba", "seg", "lac", "rank"), nargs="+", required=True)
     options = parser.parse_args()
     if options.millstream:
         from millstream import paddle_alias
@@ -70,10 +70,11 @@ def main():
     for path in options.text:
         sentences += from_file(path, options.count // len(options.text))
     result = {"sentences": sentences}
-    if options.only == "jieba":
+    if "jieba" in options.only:
         result["jieba"] = jieba_results(sentences)
-    else:
-        result["lac"] = lac_results(sentences, [options.only])
+    modes = [part for part in options.only if part != "jieba"]
+    if modes:
+        result["lac"] = lac_results(sentences, modes)
     with open(options.out, "w") as target:
         json.dump(result, target, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
 

@@ -27,6 +27,7 @@ def run(*arguments, **environment):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 
 
+@pytest.mark.slow
 def test_one_run(tmp_path):
     """millstream and torch from the same parameters: one table, one JSON file, a chart, and who is missing."""
     pytest.importorskip("matplotlib")

@@ -1,7 +1,6 @@
 """The command ``millstream``."""
 
 import os
-import signal
 import subprocess
 import sys
 import zipfile
@@ -35,14 +34,14 @@ def test_arguments_path_and_name(tmp_path):
     script(tmp_path, "VALUE = 3\n", "beside.py")
     path = script(
         tmp_path,
-        "import sys, beside, paddle.fluid as fluid\n"
+        "import sys, beside, paddle\n"
         "import __main__\n"
         "assert __main__.beside is beside and __name__ == '__main__'\n"
-        "print(sys.argv, sys.path[0], __file__, fluid.__name__)\n",
+        "print(sys.argv, sys.path[0], __file__, paddle.__name__)\n",
     )
     done = millstream("run", path, "--rate", "0.1", "-m", "--", "x")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{[str(path), '--rate', '0.1', '-m', '--', 'x']} {tmp_path} {path} millstream.fluid"
+    assert done.stdout.strip() == f"{[str(path), '--rate', '0.1', '-m', '--', 'x']} {tmp_path} {path} millstream"
 
 
 @pytest.mark.parametrize(
@@ -101,16 +100,3 @@ def test_module_directory_and_zip(tmp_path):
 def test_main_module_stays_for_exit_handlers(tmp_path):
     path = script(tmp_path, "import atexit\nNAME = 'kept'\natexit.register(lambda: print(NAME))\n")
     assert millstream("run", path).stdout.strip() == "kept"
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="needs signals")
-def test_a_fluid_program(tmp_path):
-    path = script(
-        tmp_path,
-        "import numpy\nimport paddle.fluid as fluid\n"
-        "x = fluid.layers.data('x', [2])\ny = fluid.layers.fc(x, 1)\n"
-        "exe = fluid.Executor(fluid.CPUPlace())\nexe.run(fluid.default_startup_program())\n"
-        "print(exe.run(feed={'x': numpy.ones((3, 2), 'float32')}, fetch_list=[y])[0].shape)\n",
-    )
-    done = millstream("run", path)
-    assert done.returncode == 0 and done.stdout.strip() == "(3, 1)", done.stderr

@@ -18,16 +18,17 @@ from millstream.ir import Program
 from millstream.ir.proto import program_from_bytes, program_to_bytes
 
 RECORDED = pathlib.Path(__file__).parent / "recorded"
-COUNT = 700
+# damaged versions of a file; the slow suite reads more
+COUNTS = pytest.mark.parametrize("count", [140, pytest.param(700, marks=pytest.mark.slow)])
 SLACK = 1 << 18
 
 
-def _outcomes(data: bytes, read, seed: int, slack: int = SLACK, check=None) -> dict[str, int]:
-    """Read damaged versions of `data`; how many were refused and how many gave a result."""
+def _outcomes(data: bytes, read, count: int, seed: int, slack: int = SLACK, check=None) -> dict[str, int]:
+    """Read `count` damaged versions of `data`; how many were refused and how many gave a result."""
     seen = {"refused": 0, "read": 0}
     tracemalloc.start()
     try:
-        for version in damaged(data, COUNT, seed):
+        for version in damaged(data, count, seed):
             gc.collect(0)
             tracemalloc.reset_peak()
             before, _ = tracemalloc.get_traced_memory()
@@ -48,8 +49,9 @@ def _outcomes(data: bytes, read, seed: int, slack: int = SLACK, check=None) -> d
     return seen
 
 
+@COUNTS
 @pytest.mark.parametrize("name", ["__model__", "train.pdmodel", "while.pdmodel"])
-def test_models(name):
+def test_models(name, count):
     data = (RECORDED / name).read_bytes()
 
     def check(program: Program) -> None:
@@ -57,8 +59,8 @@ def test_models(name):
         assert program_to_bytes(program_from_bytes(again)) == again
 
     # Python objects of a Program are some 30 times its bytes, hence the slack.
-    seen = _outcomes(data, program_from_bytes, len(name), 64 * len(data), check)
-    assert seen["refused"] > COUNT // 3, seen
+    seen = _outcomes(data, program_from_bytes, count, len(name), 64 * len(data), check)
+    assert seen["refused"] > count // 3, seen
 
 
 def _combined(data: bytes) -> list:
@@ -75,12 +77,13 @@ def _large_tensor() -> bytes:
     return out.getvalue()
 
 
+@COUNTS
 @pytest.mark.parametrize("which", ["t_combined", "t_float64", "rows.selected", "large"])
-def test_parameters(which):
+def test_parameters(which, count):
     data = _large_tensor() if which == "large" else (RECORDED / which).read_bytes()
-    seen = _outcomes(data, read_selected_rows if which == "rows.selected" else _combined, 5)
-    assert seen["refused"] > COUNT // 8, seen
-    assert sum(seen.values()) == COUNT
+    seen = _outcomes(data, read_selected_rows if which == "rows.selected" else _combined, count, 5)
+    assert seen["refused"] > count // 8, seen
+    assert sum(seen.values()) == count
 
 
 def _large_state() -> bytes:
@@ -90,8 +93,9 @@ def _large_state() -> bytes:
     return out.getvalue()
 
 
+@COUNTS
 @pytest.mark.parametrize("which", ["train.pdopt", "dygraph.pdopt", "dygraph.pdparams", "large"])
-def test_pickles(which):
+def test_pickles(which, count):
     data = _large_state() if which == "large" else (RECORDED / which).read_bytes()
-    seen = _outcomes(data, read_pickle, 7)
-    assert seen["refused"] > COUNT // 4, seen
+    seen = _outcomes(data, read_pickle, count, 7)
+    assert seen["refused"] > count // 4, seen

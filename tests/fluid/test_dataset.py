@@ -231,8 +231,8 @@ def test_generators(capsys, tmp_path, files):
             """
         )
     )
-    dataset, _, _ = make("QueueDataset", files, command=f"{sys.executable} {script}", batch_size=9)
-    assert rows(dataset)[0][1][0] == [1, 3, 5, 7, 9]
+    dataset, _, _ = make("QueueDataset", files[:1], command=f"{sys.executable} {script}", batch_size=9)
+    assert rows(dataset)[0][1][0] == [1, 3, 5]
 
 
 def test_numbers_of_all_forms(tmp_path):
