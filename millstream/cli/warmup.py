@@ -255,13 +255,17 @@ def _two_ways(fluid: Any, feed: Feed) -> list[Any]:
     for _ in range(2):
         ways = [fluid.layers.dynamic_gru(fluid.layers.fc(x, 3 * WIDTH), WIDTH, is_reverse=back) for back in (False, True)]
         x = fluid.layers.concat(ways, axis=1)
+    moves = fluid.ParamAttr("moves")
+    fluid.layers.create_parameter([TAGS + 2, TAGS], "float32", attr=moves)
+    tags = fluid.layers.crf_decoding(fluid.layers.fc(x, TAGS), moves)
     exe = fluid.Executor(fluid.CPUPlace())
     exe.run(fluid.default_startup_program())
-    with tempfile.TemporaryDirectory() as folder:
-        fluid.io.save_inference_model(folder, ["words"], [x], exe)
-        model = millstream.load(folder)
-        model(feed["words"])  # several sequences at a time, and one, are kernels of their own
-        model(fluid.create_lod_tensor(np.arange(ROWS).reshape(ROWS, 1), [[ROWS]], None))
+    for out in (x, tags):
+        with tempfile.TemporaryDirectory() as folder:
+            fluid.io.save_inference_model(folder, ["words"], [out], exe)
+            model = millstream.load(folder)
+            model(feed["words"])  # several sequences at a time, and one, are kernels of their own
+            model(fluid.create_lod_tensor(np.arange(ROWS).reshape(ROWS, 1), [[ROWS]], None))
     return [x]
 
 

@@ -284,7 +284,8 @@ _WAYS = {"": partition, "whole": whole, "split": split, "bfloat16": _in_bfloat16
 
 
 def _quantized(model: Model) -> bool:
-    return any(op.type in ("quantize_linear", "quantize_dequantize_linear") for op in walk.all_ops(model.program))
+    kinds = ("quantize_linear", "quantize_dequantize_linear")
+    return any(op.type in kinds or op.type.startswith("fake_quantize") for op in walk.all_ops(model.program))
 
 
 def measure(forms: dict[str, Form], request: Request, ctx: Context, seconds: float) -> dict[str, float]:

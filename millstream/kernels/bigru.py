@@ -50,7 +50,7 @@ def _bytes(typing_context, address):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _split_rows(x, d, out, m):
+def split_rows(x, d, out, m):
     """Digits of m rows of d numbers, by addresses."""
     for i in range(m):
         split(carray(pointer(x + i * d * 4), d), carray(_bytes(out + i * d * 2), 2 * d))
@@ -115,7 +115,7 @@ def from_rows(first, last, x, weights, hidden, scratches, offsets, depth, d, rev
                 sums += carray(pointer(weights[slot]), width)
         if weights[6 * k + 4] != 0:
             rows = scratch + (total + 1) * width * 4
-            _split_rows(x, depth, rows, total)
+            split_rows(x, depth, rows, total)
             rows_at(rows, 2 * depth, weights[6 * k + 4], sums.ctypes.data, 0, scratch, width, total, depth, width)
         else:
             few_rows_at(x, weights[6 * k], sums.ctypes.data, scratch, total, depth, width)
@@ -176,7 +176,7 @@ def _batch(
             for j in range(d):
                 c[j] = tail[j] + end[j]
         if digits != 0:
-            _split_rows(at_h, d, at_digits, m)
+            split_rows(at_h, d, at_digits, m)
             rows_at(at_digits, 2 * d, digits, at_g, 2 * d, at_g, 2 * d, m, d, 2 * d)
         else:
             strip_at(at_h, d, weight, 2 * d, at_g, 2 * d, at_g, 2 * d, m, d, 2 * d)
@@ -187,7 +187,7 @@ def _batch(
             for j in range(d):
                 out[j] = r[j] * h[j]
         if digits != 0:
-            _split_rows(at_rh, d, at_digits, m)
+            split_rows(at_rh, d, at_digits, m)
             rows_at(at_digits, 2 * d, digits + size_of(d, 2 * d), at_c, d, at_c, d, m, d, d)
         else:
             strip_at(at_rh, d, weight + 2 * d * d * 4, d, at_c, d, at_c, d, m, d, d)
@@ -223,7 +223,7 @@ def batch_from_rows(
     begin = x + first * depth * 4
     if weights[6 * k + 4] != 0:
         rows = zero + width * 4
-        _split_rows(begin, depth, rows, total)
+        split_rows(begin, depth, rows, total)
         rows_at(rows, 2 * depth, weights[6 * k + 4], zero, 0, scratch, width, total, depth, width)
     else:
         many_rows_at(begin, depth, weights[6 * k], width, zero, scratch, total, depth, width)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
 
 from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, exp64
@@ -195,16 +198,121 @@ def cost_back(e, w, label, start, size, dout, de, dw):
         dw[1, y] -= scale
 
 
+# ---- decoding --------------------------------------------------------------------------------------
+_INDEX, _I32 = ir.IntType(64), ir.IntType(32)
+_FLOATS, _INTEGERS = ir.VectorType(ir.FloatType(), 16), ir.VectorType(_I32, 16)
+_SPREAD = ir.Constant(_INTEGERS, [0] * 16)
+
+
+def padded(tags):
+    """How long rows of tags are: what lies beyond the last tag is computed and never looked at."""
+    return (tags + 63) // 64 * 64
+
+
+_padded = njit(cache=True, nogil=True)(padded)
+
+
+def _emit_step(builder: ir.IRBuilder, best: ir.Value, move: ir.Value, line: ir.Value, n: ir.Value) -> list[ir.Value]:
+    """The loop over tags for 64 columns, in registers: four vectors of the best sums, four of where they came from."""
+
+    def spread(value: ir.Value, kind: ir.Type) -> ir.Value:
+        nothing = ir.Constant(kind, ir.Undefined)
+        return builder.shuffle_vector(builder.insert_element(nothing, value, ir.Constant(_I32, 0)), nothing, _SPREAD)
+
+    def sums(i: ir.Value) -> list[ir.Value]:
+        at = builder.inttoptr(builder.add(best, builder.mul(i, _INDEX(4))), ir.FloatType().as_pointer())
+        b = spread(builder.load(at), _FLOATS)
+        row = builder.add(move, builder.mul(i, line))
+        found = []
+        for j in range(4):
+            value = builder.load(builder.inttoptr(builder.add(row, _INDEX(64 * j)), _FLOATS.as_pointer()))
+            value.align = 4
+            found.append(builder.fadd(b, value))
+        return found
+
+    first = sums(_INDEX(0))
+    before = builder.block
+    loop, body, done = (builder.append_basic_block(f"tags.{name}") for name in ("loop", "body", "end"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i = builder.phi(_INDEX)
+    top, came = [builder.phi(_FLOATS) for _ in range(4)], [builder.phi(_INTEGERS) for _ in range(4)]
+    builder.cbranch(builder.icmp_signed("<", i, n), body, done)
+    builder.position_at_end(body)
+    tag = spread(builder.trunc(i, _I32), _INTEGERS)
+    values = sums(i)
+    better = [builder.fcmp_ordered(">", new, old) for new, old in zip(values, top)]
+    tops = [builder.select(*args) for args in zip(better, values, top)]
+    tags = [builder.select(one, tag, old) for one, old in zip(better, came)]
+    starts = [_INDEX(1), *first, *[ir.Constant(_INTEGERS, [0] * 16)] * 4]
+    for phi, start, end in zip([i, *top, *came], starts, [builder.add(i, _INDEX(1)), *tops, *tags]):
+        phi.add_incoming(start, before)
+        phi.add_incoming(end, body)
+    builder.branch(loop)
+    builder.position_at_end(done)
+    return [*top, *came]
+
+
+@intrinsic
+def _step_at(typing_context, best, move, line, n, ahead, came):
+    """:func:`_step` for 64 columns, by addresses; line: bytes from row to row of `move`."""
+    del typing_context, best, move, line, n, ahead, came
+
+    def emit(context, builder, signature, args):
+        found = _emit_step(builder, args[0], args[1], args[2], args[3])
+        for k, value in enumerate(found):
+            at = builder.add(args[4 + k // 4], _INDEX(64 * (k % 4)))
+            builder.store(value, builder.inttoptr(at, value.type.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), emit
+
+
+def _step(best, move, ahead, came):
+    """ahead[j] = max_i best[i] + move[i, j], came[j] = the first such i; float32 rows are multiples of 64 long."""
+
+
+def _step32(best, move, ahead, came):
+    n, line = move.shape[0], move.shape[1] * 4
+    for at in range(0, line, 256):
+        _step_at(best.ctypes.data, move.ctypes.data + at, line, n, ahead.ctypes.data + at, came.ctypes.data + at)
+
+
+def _step64(best, move, ahead, came):
+    row = move[0]
+    for j in range(len(ahead)):
+        ahead[j] = best[0] + row[j]
+        came[j] = 0
+    for i in range(1, move.shape[0]):
+        b = best[i]
+        row = move[i]
+        for j in range(len(ahead)):
+            v = b + row[j]
+            better = v > ahead[j]
+            ahead[j] = v if better else ahead[j]
+            came[j] = i if better else came[j]
+
+
+@overload(_step)
+def _step_of(best, move, ahead, came):
+    return _step32 if best.dtype == types.float32 else _step64
+
+
 @njit(cache=True, nogil=True)
 def viterbi(e, w, start, size, path):
     """path[row] = tag of the best path; on ties the lowest tag."""
     n = w.shape[1]
-    # rows a whole number of vectors long: what lies beyond the last tag is computed and never looked at
-    wide = (n + 15) // 16 * 16
+    wide = _padded(n)
     move = np.zeros((n, wide), w.dtype)
     for i in range(n):
-        for j in range(n):
-            move[i, j] = w[2 + i, j]
+        move[i, :n] = w[2 + i]
+    decode(e, w, move, start, size, path)
+
+
+@njit(cache=True, nogil=True)
+def decode(e, w, move, start, size, path):
+    """:func:`viterbi` with the moves between tags as rows of :func:`padded` numbers; rows of `e` may be longer than w's."""
+    n, wide = move.shape
     longest = 1
     for q in range(len(size)):
         longest = max(longest, size[q])
@@ -217,19 +325,7 @@ def viterbi(e, w, start, size, path):
         for j in range(n):
             best[j] = w[0, j] + e[first, j]
         for k in range(1, m):
-            from_tag = came[k]
-            row = move[0]
-            for j in range(wide):
-                ahead[j] = best[0] + row[j]
-                from_tag[j] = 0
-            for i in range(1, n):
-                b = best[i]
-                row = move[i]
-                for j in range(wide):
-                    v = b + row[j]
-                    better = v > ahead[j]
-                    ahead[j] = v if better else ahead[j]
-                    from_tag[j] = i if better else from_tag[j]
+            _step(best, move, ahead, came[k])
             for j in range(n):
                 best[j] = ahead[j] + e[first + k, j]
         y = 0

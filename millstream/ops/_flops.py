@@ -90,6 +90,12 @@ def embedded_recurrence(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> 
     return 2 * ins["Ids"][0][0] * weights
 
 
+def tagged(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
+    """bigru_tagger: rows times all weights but the table's, and a sum and a comparison for each pair of tags."""
+    weights = sum(prod(shape) for s in ("WeightH", "WeightX", "W") for shape in ins.get(s, ()))
+    return 2 * ins["Ids"][0][0] * (weights + ins["W"][0][1] ** 2)
+
+
 def attended_recurrence(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
     """attention_lstm: rows times the weights of attention and LSTM; a step weighs its sequence's rows once more.
 

@@ -13,7 +13,7 @@ CLEAN = (
 )  # fmt: skip
 """What is right for any inference Program and any engine: the result has Fluid's own operators, none of them fused."""
 
-EXPORT = (*CLEAN, "fuse_quantized_bias")
+EXPORT = (*CLEAN, "pair_quantization", "fuse_quantized_bias")
 """For other engines, which fuse by themselves."""
 
 _CONVOLUTION = ("fuse_conv_bias", "fuse_conv_residual", "fuse_conv_activation")
@@ -36,6 +36,6 @@ INFER = (
     "fold_dequantize", *CLEAN, "simplify_arithmetic", "fuse_quantize_pairs", "fuse_activations", "fuse_attention_lstm",
     *_CONVOLUTION, *_ATTENTION, *_DENSE, *_LSTM,
     "fuse_projected_gru", "fuse_bigru", *_SEQUENCE, "fuse_seqpool_concat", "fuse_repeated_fc_relu", "fuse_elementwise",
-    "pack_bigru", "pack_conv", "remove_dead", "reuse_memory",
+    "pack_bigru", "fuse_bigru_tagger", "pack_conv", "remove_dead", "reuse_memory",
 )  # fmt: skip
 """For inference by millstream (`passes.optimize`)."""

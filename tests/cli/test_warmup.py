@@ -19,6 +19,7 @@ CALLED = {
         "pool_sum", "pool_max", "pool_max_back", "softmax", "softmax_back", "context_gather", "context_scatter",
     ],
     "bigru": ["from_rows", "from_ids", "batch_from_rows", "batch_from_ids", "outside"],
+    "bigru_tagger": ["tag"],
     "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
     "scaled_maps": ["relu_of_sum", "back", "back_of_sum"],
     "window_rows": ["filter_gradient"], "grouped": ["lay_out_filters", "correlate", "filter_gradient", "collect_filters"],

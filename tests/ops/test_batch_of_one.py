@@ -93,6 +93,7 @@ LENGTHS = [2, 1, 3]
 
 ELSEWHERE = {
     "batch_norm_relu": "below",
+    "bigru_tagger": "tests/passes/test_fuse_bigru_tagger.py",
     "cudnn_lstm": "below",
     "sync_batch_norm": "below",
     **dict.fromkeys(("normed_conv2d", "batch_norm_statistics"), "tests/ops/test_normed_conv.py"),

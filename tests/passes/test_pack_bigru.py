@@ -39,7 +39,7 @@ def saved(folder, width=64, tags=False, bound=0.2, activation="tanh", depth=2):
 
 def packed(model):
     ops = model._model.native.program.global_block().ops
-    return [slot for op in ops for slot in op.input_names if slot.startswith("Digits") and op.input(slot)]
+    return [slot for op in ops for slot in op.input_names if slot.startswith("Digits") for _ in op.input(slot)]
 
 
 def refusals(model):

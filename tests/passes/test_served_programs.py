@@ -22,6 +22,6 @@ def test_served(tmp_path, make):
 
 def test_every_pass_for_inference_fires_somewhere():
     fired = {name for *_, counts in FIRED.values() for name in counts} | {n for counts in SERVED.values() for n in counts}
-    # in test_fuse_activations.py, test_pack_bigru.py and tests/onnx/test_quantized.py
-    elsewhere = {"fuse_activations", "pack_bigru", "fold_dequantize", "fuse_quantize_pairs"}
+    # in test_fuse_activations.py, test_pack_bigru.py, test_fuse_bigru_tagger.py and tests/onnx/test_quantized.py
+    elsewhere = {"fuse_activations", "pack_bigru", "fuse_bigru_tagger", "fold_dequantize", "fuse_quantize_pairs"}
     assert set(pipelines.INFER) <= fired | elsewhere

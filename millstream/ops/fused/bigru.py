@@ -60,9 +60,9 @@ def projected_bigru(
     d, (rows, depth) = wh.shape[0], values.shape
     kernels, lanes = _kernels()
     weights = (wx, bias_x, wh, bias, digits_x, digits_h, wx2, bias_x2, wh2, bias2, digits_x2, digits_h2)
-    small = _alone(offsets)
+    small = alone(offsets)
     tiled = not d % lanes and depth == wx.shape[0] and rows and depth and (not small or rows * depth * 3 * d <= TILED)
-    if not tiled or not _plain(values, wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2):
+    if not tiled or not all_plain(values, wx, bias_x, wh, bias, wx2, bias_x2, wh2, bias2):
         acts = {"activation": activation, "gate_activation": gate_activation, "origin_mode": origin_mode}
         one = projected_gru(x, None, wx, bias_x, wh, bias, is_reverse=is_reverse, **acts)
         two = projected_gru(x, None, wx2, bias_x2, wh2, bias2, is_reverse=not is_reverse, **acts)
@@ -108,7 +108,7 @@ def embedded_bigru(
         if least < 0 or most >= table.shape[0]:
             raise EnforceNotMet(f"Ids must lie in [0, {table.shape[0]}), received {least} to {most}")
     weights = (wh, bias, digits_h, wh2, bias2, digits_h2)
-    if d % lanes or not rows or not plain or not _plain(table, wh, bias, wh2, bias2):
+    if d % lanes or not rows or not plain or not all_plain(table, wh, bias, wh2, bias2):
         both = torch.index_select(table, 0, flat.reshape(-1).long())
         acts: Any = {"activation": activation, "gate_activation": gate_activation, "origin": origin_mode}
         halves = [both[:, : 3 * d].contiguous(), both[:, 3 * d :].contiguous()]
@@ -118,21 +118,21 @@ def embedded_bigru(
     hidden = table.new_empty((rows, 2 * d))
     inputs = (flat.data_ptr(), table.data_ptr(), _addresses(weights), hidden.data_ptr())
     how = (is_reverse, ACTIVATIONS[gate_activation], ACTIVATIONS[activation], origin_mode)
-    if _alone(offsets):
+    if alone(offsets):
         _directions(kernels.from_ids, (rows + 1) * 3 * d, rows * 3 * d * d, inputs, offsets, d, *how)
     else:
         _batches(kernels.batch_from_ids, offsets, d, inputs, 0, d, *how)
     return Ragged(hidden, ids.lod)
 
 
-def _alone(offsets: np.ndarray) -> bool:
+def alone(offsets: np.ndarray) -> bool:
     """Whether nearly all rows are of one sequence: of two that are as long, steps together cost less already."""
     return len(offsets) == 2 or int(offsets[-1]) * 4 <= 5 * int((offsets[1:] - offsets[:-1]).max())
 
 
 # Requests come one by one: the other thread sleeps by then, or waits awake on this thread's core. jieba's sentences of 17
 # characters with two threads took 0.48 ms each, or 1.5 in every third process; with one 0.45.
-_RARELY = 4
+RARELY = 4
 
 
 def _directions(kernel, size: int, work: int, inputs: tuple[Any, ...], *rest) -> None:
@@ -140,7 +140,7 @@ def _directions(kernel, size: int, work: int, inputs: tuple[Any, ...], *rest) ->
     scratch = torch.empty(2 * size, dtype=torch.float32)
     begin = scratch.data_ptr()
     scratches = (begin, begin + size * 4)
-    if parts(work // _RARELY, 2) == 2:
+    if parts(work // RARELY, 2) == 2:
         run_parts(kernel, [(k, k + 1, *inputs, scratches, *rest) for k in (0, 1)])
     else:
         kernel(0, 2, *inputs, scratches, *rest)
@@ -174,7 +174,7 @@ def _batches(kernel, offsets: np.ndarray, d: int, inputs: tuple[Any, ...], line:
         kernel(*call)
 
 
-def _plain(*tensors) -> bool:
+def all_plain(*tensors) -> bool:
     for t in tensors:  # a generator takes three times as long
         if t is None:
             continue
@@ -184,10 +184,10 @@ def _plain(*tensors) -> bool:
 
 
 def _addresses(tensors) -> np.ndarray:
-    return _array_of(tuple([0 if t is None else t.data_ptr() for t in tensors]))
+    return array_of(tuple([0 if t is None else t.data_ptr() for t in tensors]))
 
 
 @lru_cache(maxsize=1024)
-def _array_of(addresses: tuple[int, ...]) -> np.ndarray:
+def array_of(addresses: tuple[int, ...]) -> np.ndarray:
     """To be read only."""
     return np.array(addresses)

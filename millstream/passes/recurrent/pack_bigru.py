@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
+import numpy as np
 import torch
 
 from millstream.ir import walk
@@ -82,6 +83,18 @@ def _why_not(work: Work, op: Operator, largest: float) -> str | None:
     return None
 
 
+def fits_scores(work: Work, name: str) -> bool:
+    """Whether the weight [depth, tags] that makes scores of states may be integers too, as those of layers may."""
+    w = work.value(name)
+    return w is not None and w.shape[0] % 4 == 0 and float(w.abs().max()) * w.shape[0] ** 0.5 <= _DECISIONS
+
+
+def digits_of(w: np.ndarray) -> np.ndarray:
+    """A weight as kernels/digits.py has it."""
+    made: np.ndarray = _digits().digits_of(w)
+    return made
+
+
 def _is_bounded(uses: Uses, block: Block, at: int) -> bool:
     """Whether the rows that are projected are states of another such layer, within [-1, 1]."""
     op = block.ops[at]
@@ -96,7 +109,6 @@ def _is_bounded(uses: Uses, block: Block, at: int) -> bool:
 
 
 def _pack(work: Work, op: Operator, bounded: bool) -> None:
-    digits_of = _digits().digits_of
     for mark in ("", "2"):
         name = op.input("WeightH" + mark)[0]
         w = work.value(name)

@@ -10,7 +10,7 @@ from millstream.onnx.writer.graph import Graph, Value
 from millstream.onnx.writer.segments import END, Segments, scan
 
 
-def _viterbi(g: Graph, emission: Value, w: Value, mask: Value) -> Value:
+def viterbi(g: Graph, emission: Value, w: Value, mask: Value) -> Value:
     """Best tags of [steps, sequences, tags], int64 [steps, sequences]: scores forward, then back along what was best.
 
     Both scans run over all steps (the first one starts anew), so that none is over nothing.
@@ -45,7 +45,7 @@ def crf_decoding(e: Emission) -> None:
         lengths = g.cast(g.reshape(e.x("Length"), -1), np.int64)
         steps = g.transpose(x, [1, 0, 2])
         mask = g.unsqueeze(g.arange(g.dim(x, 1)), 1) < g.unsqueeze(lengths, 0)
-        tags = g.transpose(_viterbi(g, steps, w, mask), [1, 0])
+        tags = g.transpose(viterbi(g, steps, w, mask), [1, 0])
         inside = g.transpose(mask, [1, 0])
         if e.has("Label"):
             label = g.op("Reshape", g.cast(e.x("Label"), np.int64), g.shape(tags))
@@ -53,7 +53,7 @@ def crf_decoding(e: Emission) -> None:
         e.set("ViterbiPath", g.where(inside, tags, g.const(0, np.int64)), ())
         return
     seg = segments(e, "Emission")
-    path = seg.unpad(_viterbi(g, seg.pad(x), w, seg.mask))
+    path = seg.unpad(viterbi(g, seg.pad(x), w, seg.mask))
     if e.has("Label"):
         path = g.cast(g.op("Equal", path, g.cast(g.reshape(e.x("Label"), -1), np.int64)), np.int64)
     e.set("ViterbiPath", g.unsqueeze(path, 1), e.lod("Emission"))

@@ -9,6 +9,7 @@ import numpy as np
 
 from millstream.onnx.writer.emission import Emission, emits
 from millstream.onnx.writer.families.activation import activate
+from millstream.onnx.writer.families.labels import viterbi
 from millstream.onnx.writer.families.sequence import segments
 from millstream.onnx.writer.graph import Graph, Value
 from millstream.onnx.writer.segments import Segments, scan
@@ -179,25 +180,52 @@ def fusion_gru(e: Emission) -> None:
     e.set("Hidden", hidden, e.lod("X"))
 
 
+def _looked_up(e: Emission, d: int) -> list[Projection]:
+    """The projections of both directions: rows of Table. The lookup stands inside: ONNX's weight is the identity."""
+    g = e.g
+    rows = g.gather(e.x("Table"), g.reshape(e.x("Ids"), -1))
+    eye = g.const(np.eye(3 * d, dtype=rows.dtype))
+    return [Projection(g.slice(rows, 1, k * 3 * d, (k + 1) * 3 * d), eye, None) for k in (0, 1)]
+
+
+def _both_ways(
+    e: Emission, seg: Segments, sides: Sequence[Projection], weights: Sequence[Value], biases: Sequence[Value | None],
+    d: int, reverse: bool,
+) -> Value:  # fmt: skip
+    names = (e["gate_activation"], e["activation"])
+    ways = zip(sides, weights, biases, (reverse, not reverse))
+    return e.g.concat([_gru(e, seg, proj, w, bias, d, names, e["origin_mode"], way) for proj, w, bias, way in ways], 1)
+
+
 @emits("projected_bigru", "embedded_bigru")
 def bigru(e: Emission) -> None:
     """Both directions, from rows or from ids; their results side by side."""
     g, d = e.g, e.shape("WeightH")[0]
-    names, source = (e["gate_activation"], e["activation"]), e.definition.inputs[0].name
-    seg = segments(e, source)
+    source = e.definition.inputs[0].name
     if e.op.type == "embedded_bigru":
-        # the lookup stands inside: ONNX's weight is the identity
-        rows = g.gather(e.x("Table"), g.reshape(e.x("Ids"), -1))
-        eye = g.const(np.eye(3 * d, dtype=rows.dtype))
-        sides = [Projection(g.slice(rows, 1, k * 3 * d, (k + 1) * 3 * d), eye, None) for k in (0, 1)]
+        sides = _looked_up(e, d)
     else:
         x = e.x("X") if e.rank("X") == 2 else g.op("Flatten", e.x("X"), axis=1)
         sides = [Projection(x, e.x("WeightX" + k), e.maybe("BiasX" + k)) for k in ("", "2")]
-    parts = [
-        _gru(e, seg, proj, e.x("WeightH" + k), e.maybe("Bias" + k), d, names, e["origin_mode"], back)
-        for proj, k, back in zip(sides, ("", "2"), (e["is_reverse"], not e["is_reverse"]))
-    ]
-    e.set("Hidden", g.concat(parts, 1), e.lod(source))
+    weights, biases = [e.x("WeightH" + k) for k in ("", "2")], [e.maybe("Bias" + k) for k in ("", "2")]
+    e.set("Hidden", _both_ways(e, segments(e, source), sides, weights, biases, d, bool(e["is_reverse"])), e.lod(source))
+
+
+@emits("bigru_tagger")
+def bigru_tagger(e: Emission) -> None:
+    """The layers, the product and the best path one after another."""
+    g, d, seg = e.g, e.shape("W")[0] // 2, segments(e, "Ids")
+    weights, biases, rows, rows_bias = (e.xs(slot) for slot in ("WeightH", "Bias", "WeightX", "BiasX"))
+    x = _both_ways(e, seg, _looked_up(e, d), weights[:2], biases[:2], d, bool(e["is_reverse"][0]))
+    for k in range(0, len(rows), 2):
+        sides = [Projection(x, w, bias) for w, bias in zip(rows[k : k + 2], rows_bias[k : k + 2])]
+        own = slice(k + 2, k + 4)
+        x = _both_ways(e, seg, sides, weights[own], biases[own], d, bool(e["is_reverse"][k // 2 + 1]))
+    scores = g.op("MatMul", x, e.x("W"))
+    if e.has("BiasW"):
+        scores = scores + g.reshape(e.x("BiasW"), 1, -1)
+    path = seg.unpad(viterbi(g, seg.pad(scores), e.x("Transition"), seg.mask))
+    e.set("ViterbiPath", g.unsqueeze(path, 1), e.lod("Ids"))
 
 
 _NUMBERED = {0: "identity", 1: "sigmoid", 2: "tanh", 3: "relu"}
