@@ -346,14 +346,6 @@ def gemm(n: Node) -> None:
 
 
 # ---- images ------------------------------------------------------------------------------------------------
-@reads("GridSample")
-def grid_sample(n: Node) -> None:
-    mode = n.attr("mode", "bilinear")
-    if mode not in ("bilinear", "linear") or n.attr("padding_mode", "zeros") != "zeros" or not n.attr("align_corners", 0):
-        n.fail("other than bilinear reading with zeros outside and aligned corners")
-    n.set(n.op("grid_sampler", {"X": n.x(0), "Grid": n.x(1)}, {}))
-
-
 @reads("DepthToSpace")
 def depth_to_space(n: Node) -> None:
     x, b = n.x(), int(n.need("blocksize"))

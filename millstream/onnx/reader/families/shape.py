@@ -330,14 +330,14 @@ def element_places(n: Node, index: Tensor, axis: int) -> Tensor:
     for k in range(index.rank):
         at = index
         if k != axis:
-            steps = _range(n, b.dim(index, k))
+            steps = counted(n, b.dim(index, k))
             spread = b.reshape(steps, [-1 if i == k else 1 for i in range(index.rank)])
             at = b.binary("elementwise_add", zero, spread)
         columns.append(at)
     return b.ops("stack", {"X": columns}, {"axis": index.rank}, ["Y"])[0]
 
 
-def _range(n: Node, count: Tensor) -> Tensor:
+def counted(n: Node, count: Tensor) -> Tensor:
     """0, 1, … below count ([1])."""
     if count.const is not None and int(count.const.reshape(-1)[0]) <= LARGEST:
         return constant(np.arange(int(count.const.reshape(-1)[0]), dtype=np.int64))
