@@ -36,6 +36,7 @@ def adam(p, g, m, v, rate, beta1, rest1, beta2, rest2, epsilon, decay, first, la
     p, g, m, v = p[first:last], g[first:last], m[first:last], v[first:last]
     for i in range(len(p)):
         d = wide(g[i]) + decay * p[i]
-        m[i] += rest1 * (d - m[i])
-        v[i] = beta2 * v[i] + rest2 * d * d
-        p[i] -= rate * m[i] / (math.sqrt(v[i]) + epsilon)
+        mean = m[i] + rest1 * (d - m[i])
+        square = beta2 * v[i] + rest2 * d * d
+        m[i], v[i] = mean, square
+        p[i] -= rate * mean / (math.sqrt(square) + epsilon)
