@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import carray, cfunc, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from millstream.kernels.compiled import njit
@@ -58,23 +59,26 @@ def available() -> bool:
 # ---- compiled code -------------------------------------------------------------------------------
 @intrinsic
 def _lay_down(typing_context, kernel, room, arguments):
-    """Store `arguments` (a tuple) and a function that runs `kernel` over them, at the address `room`."""
+    """Store `arguments` (a tuple) and a function that runs `kernel` over them, at the address `room`.
+
+    The function finds the kernel by the name that :func:`_named` gave it: linked in, the kernel would be compiled again.
+    """
     dispatcher, taken = kernel.dispatcher, tuple(arguments)
     if kernel.get_call_type(typing_context, taken, {}).return_type != types.none:
         raise TypeError(f"{dispatcher.py_func.__name__}: a kernel in parts must not return anything")
 
     def emit(context, builder, signature, args):
-        overload, (_, at, packed) = dispatcher.overloads[taken], args
+        _, at, packed = args
         if context.get_abi_sizeof(packed.type) > 8 * (_ROOM - _BEGIN):
             raise TypeError(f"{dispatcher.py_func.__name__}: the arguments take more than {8 * (_ROOM - _BEGIN)} bytes")
-        context.active_code_library.add_linking_library(overload.library)
         name = context.mangler(f"part_of_{dispatcher.py_func.__name__}", taken, abi_tags=(), uid=None)
         part = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [_WORD]), name)
         part.linkage = "internal"
         inside = ir.IRBuilder(part.append_basic_block())
         given = inside.load(_address(inside, part.args[0], _BEGIN, packed.type))
         values = [_borrowed(context, inside, t, inside.extract_value(given, k)) for k, t in enumerate(taken)]
-        callee = context.declare_function(builder.module, overload.fndesc)
+        kind = context.call_conv.get_function_type(types.none, taken)
+        callee = cgutils.get_or_insert_function(builder.module, kind, _name(dispatcher, taken))
         status, _ = context.call_conv.call_function(inside, callee, types.none, taken, values)
         inside.store(inside.zext(status.is_error, _WORD), _address(inside, part.args[0], 1, _WORD))
         inside.ret_void()
@@ -144,18 +148,39 @@ def _member() -> Any:
     return take_parts
 
 
+def _name(kernel: Any, taken: tuple[types.Type, ...]) -> str:
+    """What the linker knows `kernel` for these types by, in every process."""
+    function, kinds = kernel.py_func, ", ".join(map(str, taken))
+    return f"millstream part {function.__module__}.{function.__qualname__}({kinds})"
+
+
+def _named(kernel: Any, taken: tuple[types.Type, ...]) -> None:
+    """Compile `kernel`, or take it from numba's cache, and tell the linker where it is."""
+    kernel.compile(taken)
+    overload = kernel.overloads[taken]
+    binding.add_symbol(_name(kernel, taken), overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name))
+
+
 @cache
 def _handing(kernel: Any) -> Callable[..., None]:
     """A compiled function of (room, *arguments of the kernel).
 
     numba keeps compiled code by the file, the name and the line of a function, hence one of its own for each kernel, which
-    says that it stands in the kernel's file.
+    says that it stands in the kernel's file. Before it is compiled, or taken from the cache, the kernel gets its name.
     """
     name = f"{kernel.py_func.__name__}_part"
     source = f"def {name}(room, *arguments):\n    lay_down(kernel, room, arguments)\n"
     known: dict[str, Any] = {"__name__": kernel.py_func.__module__, "lay_down": _lay_down, "kernel": kernel}
     exec(compile(source, kernel.py_func.__code__.co_filename, "exec"), known)
-    return njit(cache=True)(known[name])
+    handing = njit(cache=True)(known[name])
+    compile_or_load = handing.compile
+
+    def compile_named(signature: tuple[types.Type, ...]) -> Any:
+        _named(kernel, tuple(signature[1]))
+        return compile_or_load(signature)
+
+    handing.compile = compile_named
+    return handing
 
 
 def run(kernel: Any, calls: Sequence[tuple[Any, ...]]) -> None:

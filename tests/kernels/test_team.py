@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from itertools import pairwise
@@ -124,3 +125,33 @@ def test_compiled_parts_are_kept_on_disk(two_threads):
     team.run(tiles.many_rows_at, [call])
     folder = os.path.dirname(team._handing(tiles.many_rows_at).stats.cache_path + "/")
     assert any("many_rows_at_part" in name for name in os.listdir(folder)) and bool((out == 16).all())
+
+
+KERNEL = """
+from millstream.kernels.compiled import njit
+
+@njit(cache=True, nogil=True)
+def fill(out, value):
+    for k in range(len(out)):
+        out[k] = value
+"""
+SCRIPT = """
+import numpy as np
+from millstream.kernels import team
+from kernel import fill
+for kind in ("float32", "float64"):
+    out = np.zeros(6, kind)
+    team.run(fill, [(out[:3], 1), (out[3:], 2)])
+    print(out.sum(), sum(team._handing(fill).stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.slow
+def test_parts_from_the_cache_find_their_kernel(tmp_path):
+    (tmp_path / "kernel.py").write_text(KERNEL)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command, seen = [sys.executable, "-c", SCRIPT], []
+    for _ in range(2):
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+        seen.append(run.stdout.split())
+    assert seen == [["9.0", "0", "9.0", "0"], ["9.0", "1", "9.0", "2"]]
