@@ -27,7 +27,9 @@ REQUESTS = 4
 
 
 def requests_of(name, models):
-    """Requests that differ from each other, some in their sizes."""
+    """Requests that differ from each other, some in their sizes; of packages' models all sentences, and some together."""
+    if name in models.PACKAGED:
+        return models.requests(name, 1) + models.requests(name, 5)
     found = []
     for k in range(REQUESTS):
         feed = models.request(name, 1 + k % 2)
@@ -67,10 +69,10 @@ def soak(name, engine, minutes, threads, warm):
         end = begin + 60 * minutes
 
         def work(k):
-            mine, turn = model.clone(), k
+            mine, turn = model.clone(), k * len(feeds) // threads
             try:
                 while time.monotonic() < end:
-                    turn = (turn + 1) % REQUESTS
+                    turn = (turn + 1) % len(feeds)
                     wrong[k] += not same(mine.run(feeds[turn]), wanted[turn])
                     answers[k] += 1
             except Exception as error:  # whatever it is, it is the result

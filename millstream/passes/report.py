@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from html import escape
+from textwrap import wrap
 from typing import NamedTuple
 
 from millstream.ir import walk
@@ -64,6 +65,11 @@ class Report:
             reasons[name][f"{op.type}: {why}"] += 1
         return [(name, count, reasons[name].most_common()) for name, count in found.items()]
 
+    @property
+    def idle(self) -> list[str]:
+        """Passes that changed nothing and refused nothing."""
+        return [name for name, count, refusals in self.passes if not count and not refusals]
+
     def totals(self) -> dict[str, tuple[int, int]]:
         """Operators and bytes of parameters, before and after."""
         sizes = [sum(p.size for p in self.parameters if p.state in states) for states in (("kept", "gone"), ("kept", "new"))]
@@ -74,13 +80,16 @@ class Report:
     def text(self) -> str:
         """A summary for a terminal."""
         totals = self.totals()
-        lines = [f"{what}: {a} -> {b}" for what, (a, b) in totals.items()]
+        lines = [f"{what}: {_number(what, a)} -> {_number(what, b)}" for what, (a, b) in totals.items()]
         lines += ["", f"{'operator':<32}{'before':>8}{'after':>8}"]
         lines += [f"{name:<32}{a:>8}{b:>8}" for name, a, b in self.operators]
         lines += ["", f"{'pass':<32}{'changes':>8}  refused"]
         for name, count, refusals in self.passes:
-            first = f"{sum(n for _, n in refusals)} ({refusals[0][0]})" if refusals else ""
-            lines.append(f"{name:<32}{count:>8}  {first}")
+            if count or refusals:
+                first = f"{sum(n for _, n in refusals)} ({refusals[0][0]})" if refusals else ""
+                lines.append(f"{name:<32}{count:>8}  {first}".rstrip())
+        if self.idle:
+            lines += ["", *wrap(f"nothing to do for {', '.join(self.idle)}", 100, subsequent_indent="    ")]
         return "\n".join(lines)
 
     # ---- HTML ----------------------------------------------------------------------------------------
@@ -105,6 +114,8 @@ class Report:
     def _passes_html(self) -> str:
         rows = []
         for name, count, refusals in self.passes:
+            if not count and not refusals:
+                continue
             details = ""
             if refusals:
                 listed = "".join(f"<li>{escape(why)}{f' ({n} times)' if n > 1 else ''}</li>" for why, n in refusals)
@@ -112,6 +123,8 @@ class Report:
                 details = f"<details><summary>{total}</summary><ul>{listed}</ul></details>"
             style = " class='fired'" if count else ""
             rows.append(f"<tr{style}><td>{escape(name)}</td><td class='n'>{count}</td><td>{details}</td></tr>")
+        if self.idle:
+            rows.append(f"<tr><td colspan='3'>nothing to do: {escape(', '.join(self.idle))}</td></tr>")
         return "".join(rows)
 
     def _operators_html(self) -> str:

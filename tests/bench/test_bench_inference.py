@@ -37,6 +37,20 @@ def test_against_the_predictor_of_1_8_5():
     assert '"paddle 1.8.5": 0.0' in done.stdout and "| to paddle |" in done.stdout
 
 
+def test_requests_of_packages_models():
+    """All sentences, one at a time and several together."""
+    from bench.predictor_soak import requests_of
+
+    class Models:
+        PACKAGED = ("tagger",)
+
+        @staticmethod
+        def requests(name, batch):
+            return [{"words": [name] * batch}]
+
+    assert [len(r["words"]) for r in requests_of("tagger", Models)] == [1, 5]
+
+
 @pytest.mark.slow
 def test_a_short_soak():
     done = run("bench.predictor_soak", "lac:native", "--minutes", "0.05", "--threads", "3", "--tolerance", "9")

@@ -29,6 +29,7 @@ def test_page_and_text(model, tmp_path, capsys):
     assert main(["inspect", str(model), "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "operators: 9 -> 4" in text and re.search(r"fold_conv_bn +1", text) and re.search(r"batch_norm +1 +0", text)
+    assert not re.search(r"fuse_seqconv_relu +0", text) and "fuse_seqconv_relu" in text.split("nothing to do for")[1]
     page = out.read_text(encoding="utf-8")
     HTMLParser().feed(page)
     assert page.count("<svg") == 2 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
