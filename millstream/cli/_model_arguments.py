@@ -33,7 +33,9 @@ def clearly(command: str, work: Callable[[argparse.Namespace], int]) -> Callable
             return work(arguments)
         except (MillstreamError, OSError, ValueError) as error:
             sys.stderr.write(f"millstream {command}: {error}\n")
-            return 1
+        except MemoryError as error:
+            sys.stderr.write(f"millstream {command}: there is not enough memory: {error}\n")
+        return 1
 
     return run
 

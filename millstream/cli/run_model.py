@@ -11,6 +11,7 @@ import numpy as np
 
 from millstream.cli._command import Command
 from millstream.cli._model_arguments import ENGINES, array_of, clearly, lengths_of, model_arguments, named
+from millstream.errors import FeedError
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,8 @@ def _described(name: str, value: Any) -> str:
 
 
 def _write(folder: str, results: dict[str, Any]) -> None:
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise FeedError(f"--output {folder}: a file of that name exists; name a directory")
     os.makedirs(folder, exist_ok=True)
     for name, value in results.items():
         stem = os.path.join(folder, re.sub(r"[^\w.@-]", "_", name))

@@ -122,8 +122,11 @@ class Inputs:
         if not isinstance(t, torch.Tensor):
             raise FeedError(f"input {var.describe()}: expected an array, received {type(value).__name__}")
         t = _fitting(var, t)
+        if var.lod_level and t.dim() == 1 and var.has_shape and tuple(var.shape[1:]) == (1,):
+            t = t[:, None]  # ids one after another
         if var.has_shape and t.dim() != len(var.shape):
-            one = "; a batch of one is x[None]" if t.dim() == len(var.shape) - 1 and var.shape[0] < 0 else ""
+            alone = t.dim() == len(var.shape) - 1 and var.shape[0] < 0 and not var.lod_level
+            one = "; a batch of one is x[None]" if alone else ""
             what = f"expected rank {len(var.shape)}, received rank {t.dim()} (shape {list(t.shape)})"
             raise FeedError(f"input {var.describe()}: {what}{one}")
         lod = given_lod if lod is None else lod

@@ -107,6 +107,8 @@ def test_run_model_with_sequences(ragged, x_file, tmp_path, capsys):
         (["run-model", "gone", "--input", "FILE"], "there is no 'gone'"),
         (["run-model", "DENSE", "--engine", "cuda", "--input", "FILE"], "CUDAExecutionProvider"),
         (["export", "DENSE", "--to", "onnx", "--out", "OUT", "--opset", "3"], "opset must be one of"),
+        (["run-model", "DENSE", "--input", "FILE", "--output", "FILE"], "a file of that name exists"),
+        (["bench-model", "DENSE", "--shape", "999999999999,4", "--engine", "native"], "not enough memory"),
         (["bench-model", "DENSE", "--seconds", "0"], "must be positive"),
         (["bench-model", "DENSE", "--shape", "x=a"], "expected numbers with commas"),
         (["run-model", "RAGGED", "--input", "y=FILE"], "the model has no input 'y'; the model's inputs are x, w"),

@@ -47,8 +47,9 @@ def test_forms_of_a_call(image_model, image):
 def test_sequences(text_model):
     model = millstream.load(text_model)
     words = fluid.create_lod_tensor(np.array([[1], [2], [3], [4]]), [[3, 1]], fluid.CPUPlace())
+    flat = fluid.create_lod_tensor(np.array([1, 2, 3, 4]), [[3, 1]], fluid.CPUPlace())
     want = by_executor(text_model, {"words": words, "wide": WIDE})
-    for given in (words, WORDS, [np.array(s) for s in WORDS], [np.array(s).reshape(-1, 1) for s in WORDS]):
+    for given in (words, flat, WORDS, [np.array(s) for s in WORDS], [np.array(s).reshape(-1, 1) for s in WORDS]):
         pooled, same = model.run({"wide": WIDE, "words": given}).values()
         assert np.allclose(pooled, want[0], atol=1e-6) and np.allclose(same, want[1])
         assert same.lod() == [[0, 3, 4]] and type(pooled) is np.ndarray
