@@ -25,7 +25,7 @@ def test_script_prints_what_1_8_5_printed(name, tmp_path):
     path = os.path.join(HERE, name + ".py")
     done = subprocess.run(
         [sys.executable, "-m", "millstream.cli", "run", path],
-        env=dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS="1"),
+        env=dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS="1", TMPDIR=str(tmp_path)),
         cwd=tmp_path,
         capture_output=True,
         text=True,
