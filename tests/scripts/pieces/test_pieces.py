@@ -47,9 +47,10 @@ def same(recorded, text):
 @pytest.mark.parametrize("path", SCRIPTS, ids=os.path.basename)
 def test_sections_print_what_1_8_5_printed(path, tmp_path):
     folder, name = os.path.split(path)
+    paths = os.pathsep.join((ROOT, HERE))
     done = subprocess.run(
         [sys.executable, "-m", "millstream.cli", "run", path + ".py"],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join((ROOT, HERE)), OMP_NUM_THREADS="1", TMPDIR=str(tmp_path), CPU_NUM="2"),
+        env=dict(os.environ, PYTHONPATH=paths, OMP_NUM_THREADS="1", TMPDIR=str(tmp_path), CPU_NUM="2"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
