@@ -126,7 +126,7 @@ class LayerHelper:
         """A temporary ``<layer>_<n>.tmp_<k>``; its shape comes from inference."""
         eager = mode.tracer()
         if eager is not None:
-            return eager.new_variable(None, dtype, stop_gradient=stop_gradient)
+            return eager.new_result(dtype, stop_gradient)
         return self.main_program.current_block().create_var(
             name=names.generate(self.name + ".tmp"), dtype=dtype, persistable=False, stop_gradient=stop_gradient
         )

@@ -15,6 +15,9 @@ class Tracer(Protocol):
     def new_variable(self, name: str | None, dtype: Any, **kwargs: Any) -> Any:
         """An eager variable without a value."""
 
+    def new_result(self, dtype: Any, stop_gradient: bool = False) -> Any:
+        """An eager variable of an element type, for an operator to fill."""
+
     def trace_op(self, type: str, inputs: dict[str, Any], outputs: dict[str, Any], attrs: dict[str, Any]) -> Any:
         """Run one operator on eager variables and fill its outputs."""
 

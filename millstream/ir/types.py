@@ -76,7 +76,7 @@ _NAME_TO_TYPE = {
     "int8": VarType.INT8,
     "bfloat16": VarType.BF16,
 }
-_TYPE_TO_NAME = {t: n for n, t in _NAME_TO_TYPE.items()}
+_TYPE_TO_NAME: dict[int, str] = {t: n for n, t in _NAME_TO_TYPE.items()}
 FLOATING = frozenset({VarType.FP16, VarType.FP32, VarType.FP64, VarType.BF16})
 
 
@@ -106,8 +106,8 @@ def to_var_type(dtype: Any) -> VarType:
 
 def dtype_name(dtype: VarType | int) -> str:
     """``VarType.FP32 -> "float32"``; kinds that are not element types give the enum name in lower case."""
-    t = VarType(dtype)
-    return _TYPE_TO_NAME.get(t, t.name.lower())
+    found = _TYPE_TO_NAME.get(dtype)
+    return found if found is not None else VarType(dtype).name.lower()
 
 
 def to_numpy_dtype(dtype: Any) -> np.dtype[Any]:

@@ -114,14 +114,20 @@ def _items(value: Any) -> list[Any]:
     raise TypeError
 
 
+def _ints(value: Any) -> list[int]:
+    items = _items(value)
+    return items if _ONLY_INT.issuperset(map(type, items)) else [_int(x) for x in items]
+
+
+_ONLY_INT = frozenset({int})
 _COERCE = {
     AttrType.INT: _int,
     AttrType.LONG: _int,
     AttrType.FLOAT: lambda v: float32(float(v)),
     AttrType.STRING: _text,
     AttrType.BOOLEAN: bool,
-    AttrType.INTS: lambda v: [_int(x) for x in _items(v)],
-    AttrType.LONGS: lambda v: [_int(x) for x in _items(v)],
+    AttrType.INTS: _ints,
+    AttrType.LONGS: _ints,
     AttrType.FLOATS: lambda v: [float32(float(x)) for x in _items(v)],
     AttrType.STRINGS: lambda v: [_text(x) for x in _items(v)],
     AttrType.BOOLEANS: lambda v: [bool(x) for x in _items(v)],

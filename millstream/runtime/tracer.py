@@ -17,7 +17,7 @@ from millstream.errors import InvalidProgramError, MillstreamError, NotSupported
 from millstream.ir import names
 from millstream.ir.program import default_main_program, default_startup_program
 from millstream.ir.site import user_site
-from millstream.ir.types import AttrType
+from millstream.ir.types import AttrType, VarType, to_var_type
 from millstream.ops._grad import differentiable
 from millstream.ops._infer import coerce_value, lod_sources
 from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef
@@ -89,6 +89,16 @@ class EagerTracer:
             stop_gradient=bool(kwargs.get("stop_gradient", False)),
             persistable=bool(kwargs.get("persistable", False)),
         )
+
+    @staticmethod
+    def new_result(dtype: Any, stop_gradient: bool = False) -> VarBase:
+        """An eager variable of an element type, for an operator to fill."""
+        var = VarBase.__new__(VarBase)  # each operator makes some: what a plain one needs, and no more
+        var._name = None
+        var._stop_gradient = stop_gradient
+        if dtype is not None:
+            var._declared_dtype = dtype if type(dtype) is VarType else to_var_type(dtype)
+        return var
 
     def create_parameter(self, name: str, shape: Any, dtype: Any, initializer: Any, **kwargs: Any) -> ParamBase:
         """An eager parameter, initialised."""

@@ -120,7 +120,8 @@ def _binary(method: str, op_type: str, reverse: bool, meaning: str) -> Callable[
             other_var = astype(other_var, self.dtype)
         left, right = (other_var, self) if reverse else (self, other_var)
         # a right side with a batch dimension lines up from the front, any other from the back
-        axis = 0 if len(right.shape) and right.shape[0] == -1 else -1
+        shape = right.shape
+        axis = 0 if len(shape) and shape[0] == -1 else -1
         dtype = VarType.BOOL if op_type in _COMPARISONS else self.dtype
         return _emit(op_type, {"X": [left], "Y": [right]}, {"axis": axis}, dtype)
 

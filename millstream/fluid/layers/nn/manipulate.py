@@ -59,6 +59,9 @@ def _with_xshape(helper: LayerHelper, op_type: str, inputs: dict[str, Any], attr
     return out
 
 
+_ONLY_INT = frozenset({int})
+
+
 def reshape(
     x: Any, shape: Any, actual_shape: Any = None, act: Any = None, inplace: bool = False, name: str | None = None
 ) -> Any:
@@ -95,6 +98,8 @@ def reshape(
 
 
 def _reshape_dims(x: Any, shape: Any) -> list[int]:
+    if _ONLY_INT.issuperset(map(type, shape)) and min(shape) >= -1 and 0 not in shape and list(shape).count(-1) < 2:
+        return list(shape)  # nothing to ask: most are so, and an eager program pays for each question at every step
     dims = known_part(shape)
     fixed = [d for d in shape if not is_variable(d)]
     if sum(int(d) == -1 for d in fixed) > 1:
