@@ -283,15 +283,19 @@ class _Replicas:
         self.scope = scope
         self.executor = executor
         self.grads = _parameter_gradients(program)
-        self.carried = _carried(program, self.grads)
+        updates = _updates(program)
+        self.carried = _carried(program, self.grads, updates)
         # Batches are read here and handed out in order, so that a run repeats and places never race for the last one.
-        self.read = _half(program, _reads)
+        self.read = _half(program, [_reads(op) for op in program.global_block().ops])
         self.reads_out = [
             n for op in self.read.global_block().ops for n in op.output_arg_names if not _is_reader(op, n)
         ]
         self.drop_last = all(op.attrs.get("drop_last", True) for op in self.read.global_block().ops)
-        self.compute = _half(program, lambda op: not op.role & ROLE_OPTIMIZE and not _reads(op))
-        self.update = _half(program, lambda op: bool(op.role & ROLE_OPTIMIZE))
+        ops = program.global_block().ops
+        self.compute = _half(program, [not last and not _reads(op) for op, last in zip(ops, updates)])
+        self.update = _half(program, updates)
+        behind = [op for op in self.update.global_block().ops if not op.role & ROLE_OPTIMIZE]
+        self.made_last = {n for op in behind for n in walk.writes_of(op)}
         one = compiled._build_strategy.gradient_scale_strategy == BuildStrategy.GradientScaleStrategy.One
         self.scale = 1.0 if one else 1.0 / n
         self.capture = compiled._build_strategy.enable_compiler
@@ -306,7 +310,11 @@ class _Replicas:
         feeds = self._read(feeds) if self.reads_out else feeds
         made = {n for op in self.compute.global_block().ops for n in walk.writes_of(op)}
         root = self.compute.global_block()
-        early = [n for n in fetches if n in made or not root._has_var_recursive(n) or not root.var(n).persistable]
+        last = [n for n in fetches if n in self.made_last]
+        early = [
+            n for n in fetches
+            if n not in last and (n in made or not root._has_var_recursive(n) or not root.var(n).persistable)
+        ]  # fmt: skip
         asked = [*early, *(g for g in (*self.grads, *self.carried) if g not in early)]
         jobs = [
             self.pool.submit(self.executor.run_raw, self.compute, feed, asked, scope, capture=self.capture)
@@ -321,8 +329,10 @@ class _Replicas:
             scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
             feed = {n: results[0][n][0] for n in self.carried}
             feed.update(zip(self.grads, _averages([[r[g][0] for g in self.grads] for r in results], scale)))
-            self.executor.run_raw(self.update, feed, [], self.scope, capture=self.capture)
-        late = [n for n in fetches if n not in early]
+            values = dict(zip(last, self.executor.run_raw(self.update, feed, last, self.scope, capture=self.capture)))
+            for r in results:
+                r.update(values)
+        late = [n for n in fetches if n not in early and n not in last]
         if late:
             values = dict(zip(late, self.executor.run_raw(self.update, {}, late, self.scope)))
             for r in results:
@@ -381,12 +391,23 @@ def _parameter_gradients(program: Program) -> list[str]:
     return sorted((made | {n for n in reads if "@GRAD" in n}) & reads & computed)
 
 
-def _carried(program: Program, grads: list[str]) -> list[str]:
+def _updates(program: Program) -> list[bool]:
+    """Which operators run once, after the places: the optimizer half, and what stands behind it and uses its results."""
+    found, updated = [], set[str]()
+    for op in program.global_block().ops:
+        uses = not updated.isdisjoint(walk.reads_of(op)) or not updated.isdisjoint(walk.writes_of(op))
+        found.append(bool(op.role & ROLE_OPTIMIZE) or uses)
+        if found[-1]:
+            updated.update(walk.writes_of(op))
+    return found
+
+
+def _carried(program: Program, grads: list[str], updates: list[bool]) -> list[str]:
     """Other values that the optimizer half reads and the first half makes, as a decayed rate: the first place's hold."""
     root = program.global_block()
     computed, updated, found = set(), set(), dict[str, None]()
-    for op in root.ops:
-        if not op.role & ROLE_OPTIMIZE:
+    for op, last in zip(root.ops, updates):
+        if not last:
             computed.update(op.output_arg_names)
             continue
         for name in walk.reads_of(op):
@@ -421,10 +442,10 @@ def _reading_first(program: Program) -> Program:
     return copy
 
 
-def _half(program: Program, keep: Any) -> Program:
+def _half(program: Program, keep: Sequence[bool]) -> Program:
     half = walk.clone(program)
     root = half.global_block()
-    root.ops[:] = [op for op in root.ops if keep(op)]
+    root.ops[:] = [op for op, kept in zip(root.ops, keep, strict=True) if kept]
     half._touch()
     return half
 

@@ -330,6 +330,7 @@ def test_save_and_load_refusals(net, tmp_path):
         fluid.save(net.main, str(tmp_path) + "/")
     with pytest.raises(FileNotFoundError, match="pdparams"):
         fluid.load(net.main, path, net.exe)
+    assert fluid.load_program_state(path) == {}
     fluid.save(net.main, path)
     other = Net(5)
     before = other.values()

@@ -99,3 +99,17 @@ def test_feeds_with_fewer_dims(declared, fed, taken, exe):
     else:
         with pytest.raises(ValueError, match="feed x"):
             exe.run(feed=feed, fetch_list=[out])
+
+
+def test_an_outside_weight_alone_has_no_effect(exe):
+    """As in 1.8.5; smooth_l1 takes its weights together."""
+    x, y = fluid.data("x", [2, 3]), fluid.data("y", [2, 3])
+    x.stop_gradient = False
+    weight = layers.fill_constant([2, 3], "float32", 7.0)
+    plain, other = layers.smooth_l1(x, y, sigma=1.5), layers.smooth_l1(x, y, outside_weight=weight, sigma=1.5)
+    slopes = [fluid.gradients(out, x)[0] for out in (plain, other)]
+    feed = {"x": np.arange(6, dtype="float32").reshape(2, 3), "y": np.ones((2, 3), "float32")}
+    a, b, da, db = exe.run(feed=feed, fetch_list=[plain, other, *slopes])
+    np.testing.assert_allclose(a, [[1.5556], [8.3333]], rtol=1e-4)
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(da, db)

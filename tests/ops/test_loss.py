@@ -243,7 +243,7 @@ def test_hierarchical_sigmoid_custom_tree():
         ("cross_entropy", {"X": inside(3, 4), "Label": np.zeros((2, 1), "int64")}, "must agree in dim 0"),
         ("cross_entropy", {"X": inside(3, 4), "Label": np.zeros(3, "int64")}, "same number of dims"),
         ("log_loss", {"Predicted": inside(3, 1), "Labels": inside(2, 1)}, "same shape"),
-        ("smooth_l1_loss", {"X": inside(3, 2), "Y": inside(3, 2), "InsideWeight": inside(3, 2)}, "given together"),
+        ("smooth_l1_loss", {"X": inside(3, 2), "Y": inside(3, 2), "InsideWeight": inside(3, 2)}, "needs OutsideWeight"),
         ("nll_loss", {"X": inside(3, 2), "Label": np.zeros((3, 1), "int64")}, r"Label must be \[3\]"),
     ],
 )

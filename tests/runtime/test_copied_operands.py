@@ -165,3 +165,30 @@ def test_on_several_places():
         (seen,) = exe.run(both, feed=feed, fetch_list=[old])
         np.testing.assert_array_equal(seen, np.concatenate([before, before]))
         np.testing.assert_allclose(np.array(held), before - 0.25 * 0.1 * 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_what_follows_the_update_runs_after_it_on_several_places(fetched):
+    """A user's assignment behind minimize() moves half of the way back, on two places as on one."""
+    with (
+        fluid.program_guard(fluid.Program(), fluid.Program()),
+        fluid.scope_guard(fluid.Scope()),
+        fluid.unique_name.guard(),
+    ):
+        x = fluid.data("x", [None, 3])
+        attr = fluid.ParamAttr("w", initializer=fluid.initializer.Constant(0.5))
+        loss = fluid.layers.mean(fluid.layers.fc(x, 2, param_attr=attr, bias_attr=False))
+        w = fluid.default_main_program().global_block().var("w")
+        old = w * 1.0
+        fluid.optimizer.SGD(0.1).minimize(loss)
+        new = old + 0.5 * (w - old)
+        fluid.layers.assign(new, w)
+        exe = fluid.Executor(fluid.CPUPlace())
+        exe.run(fluid.default_startup_program())
+        compiled = fluid.CompiledProgram(fluid.default_main_program())
+        compiled = compiled.with_data_parallel(loss.name, places=fluid.cpu_places(2))
+        for step in (1, 2):
+            out = exe.run(compiled, feed={"x": np.ones((4, 3), "float32")}, fetch_list=[loss] + [new] * fetched)
+            held = np.array(fluid.global_scope().find_var("w").get_tensor())
+            np.testing.assert_allclose(held, 0.5 - 0.025 * step, rtol=1e-5)
+            assert not fetched or np.allclose(out[1][:3], 0.5 - 0.025 * step)

@@ -128,7 +128,7 @@ def load_program_state(model_path: str, var_list: Iterable[Variable] | None = No
         model_path: as for :func:`load`.
         var_list: older forms only: which variables (needed for a combined file).
 
-    Raises MissingFileError, FileFormatError.
+    Where nothing of this name exists the state is empty, as in 1.8.5, and a warning is logged. Raises FileFormatError.
     """
     prefix = _without_suffix(model_path)
     if os.path.isfile(prefix + ".pdparams"):
@@ -137,7 +137,8 @@ def load_program_state(model_path: str, var_list: Iterable[Variable] | None = No
             found.update(states.read_state(prefix + ".pdopt"))
         return found
     if not os.path.exists(model_path):
-        raise MissingFileError(f"neither {prefix + '.pdparams'!r} nor {model_path!r} exists")
+        _log.warning("load_program_state: neither %r nor %r exists; the state is empty", prefix + ".pdparams", model_path)
+        return {}
     _log.warning("%s.pdparams not found, try to load model file saved with %s", model_path, _OLD)
     if os.path.isdir(model_path):
         if var_list is None:

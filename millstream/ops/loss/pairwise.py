@@ -50,8 +50,8 @@ def _smooth_l1_spec(x: Spec, y: Spec, inside: Spec | None, outside: Spec | None,
     same_shape_spec(x, y)
     if len(x.shape) < 2:
         raise ShapeError(f"X must have at least 2 dims, received {list(x.shape)}")
-    if (inside is None) != (outside is None):
-        raise ShapeError("InsideWeight and OutsideWeight must be given together")
+    if inside is not None and outside is None:
+        raise ShapeError("InsideWeight needs OutsideWeight beside it")
     for weight in (inside, outside):
         if weight is not None:
             same_shape_spec(x, weight)
@@ -67,7 +67,7 @@ def _smooth_l1_spec(x: Spec, y: Spec, inside: Spec | None, outside: Spec | None,
 def smooth_l1_loss(x, y, inside, outside, *, sigma: float = 1.0):
     """Per row, the sum of w_out * (s d^2 / 2 where |d| < 1/s, else |d| - 1/(2s)), d = w_in * (X - Y), s = sigma^2.
 
-    (Girshick 2015.) X, Y and the weights [N, ...]; Out [N, 1]; Diff is d.
+    (Girshick 2015.) X, Y and the weights [N, ...]; Out [N, 1]; Diff is d. As in Fluid, OutsideWeight alone has no effect.
     """
     s = sigma * sigma
     same_shape(x, y, *(w for w in (inside, outside) if w is not None))
@@ -76,7 +76,7 @@ def smooth_l1_loss(x, y, inside, outside, *, sigma: float = 1.0):
         d = d * inside
     a = d.abs()
     e = torch.where(a < 1.0 / s, 0.5 * s * d * d, a - 0.5 / s)
-    if outside is not None:
+    if inside is not None:
         e = e * outside
     return d, e.reshape(e.shape[0], -1).sum(1, keepdim=True)
 
@@ -87,9 +87,7 @@ def smooth_l1_loss_grad(inside, outside, d, dout, *, sigma: float = 1.0, want):
     s = sigma * sigma
     g = torch.where(d.abs() < 1.0 / s, s * d, torch.sign(d)) * dout.reshape(-1, *[1] * (d.dim() - 1))
     if inside is not None:
-        g = g * inside
-    if outside is not None:
-        g = g * outside
+        g = g * inside * outside
     return g if want[0] else None, -g if want[1] else None
 
 
