@@ -1,8 +1,9 @@
 """Depthwise 3x3 filters along a row of pixels, a vector of channels at a time, with filters and sums in registers.
 
 A row is [pixels, channels] with a pixel of zeros before the first and after the last; rows beyond a map are rows of zeros.
-Arguments are addresses; `step` is the distance in bytes between pixels of all rows, `taps` [9, channels] has the same.
-`coming` are rows that the next call needs or writes: their pixels are fetched on the way, as many as are filtered.
+Arguments are addresses; `step` is the distance in bytes between pixels of all rows and between rows of `taps`
+[9, channels], `far` that between rows of `sums`. `coming` are rows that the next call needs or writes: their pixels are
+fetched on the way, as many as are filtered.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from millstream.kernels.vectors import INDEX, VECTOR, fetch, fma, load, number, store
-
-_ZERO = ir.Constant(VECTOR, None)
 
 
 class _Sweep:
@@ -102,10 +101,10 @@ def _filtered(stride: int) -> Any:
     return emit
 
 
-def _back(builder, above, middle, below, taps, given, out, sums, step, count, *coming):
-    """Stride 1: rows of the output's gradient and one of the input -> its gradient; sums [9, channels]: the filters'."""
-    factors = _taps(builder, taps, step)
-    sweep = _Sweep(builder, count, [_ZERO] * 9)
+def _back(builder, above, middle, below, taps, given, out, sums, far, step, count, *coming):
+    """Stride 1: rows of the output's gradient and one of the input -> its gradient; sums += the filters'."""
+    factors, before = _taps(builder, taps, step), _taps(builder, sums, far)
+    sweep = _Sweep(builder, count, before)
     at = builder.mul(sweep.j, step)
     _fetch(builder, coming, at, step)
     around = [_pixel(builder, row, at, step, m) for row in (below, middle, above) for m in (2, 1, 0)]
@@ -113,15 +112,15 @@ def _back(builder, above, middle, below, taps, given, out, sums, step, count, *c
     store(builder, _add(builder, list(zip(factors, around))), builder.add(out, at))
     new = [fma(builder, value, gradient, total) for gradient, total in zip(around, sweep.held)]
     sweep.close(new)
-    _keep(builder, sums, step, new)
+    _keep(builder, sums, far, new)
 
 
-def _back_2(builder, gradient, following, above, middle, below, taps, out, out_below, sums, step, count, *coming):
+def _back_2(builder, gradient, following, above, middle, below, taps, out, out_below, sums, far, step, count, *coming):
     """Stride 2: two rows of the output's gradient (without a pixel before the first) and three of the input -> gradients of
     the input's rows `middle` and `below`, 2 * count pixels each; sums as in :func:`_back`. coming: two rows of what has the
     output's size, then rows of what has the input's."""
-    w = _taps(builder, taps, step)
-    sweep = _Sweep(builder, count, [_ZERO] * 9)
+    w, before = _taps(builder, taps, step), _taps(builder, sums, far)
+    sweep = _Sweep(builder, count, before)
     at = builder.mul(sweep.j, step)
     twice = builder.add(at, at)
     _fetch(builder, coming[:2], at, step)
@@ -139,7 +138,7 @@ def _back_2(builder, gradient, following, above, middle, below, taps, out, out_b
     pixels = [_pixel(builder, row, twice, step, m) for row in (above, middle, below) for m in range(3)]
     new = [fma(builder, here, pixel, total) for pixel, total in zip(pixels, sweep.held)]
     sweep.close(new)
-    _keep(builder, sums, step, new)
+    _keep(builder, sums, far, new)
 
 
 filtered_1, filtered_2 = _make(_filtered(1)), _make(_filtered(2))

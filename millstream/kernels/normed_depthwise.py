@@ -18,18 +18,22 @@ from millstream.kernels.normed_rows import count, give, relu_back
 from millstream.kernels.tiles import LANES
 
 _SLOTS = 4  # rows at hand, in the places of their numbers modulo this
+_PIXELS = 16  # filtered of all channels before the next ones: a long row stands on more pages than are quick to reach
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _filter_row(stride, above, middle, below, taps, out, step, pixels, coming, coming_out):
     wide = stride * step * pixels
-    for a in range(0, step, LANES * 4):
-        c = min(a, step - LANES * 4)
-        given = (above + c, middle + c, below + c, taps + c, out + c, step, pixels)
-        if stride == 1:
-            filtered_1((*given, coming + c, coming_out + c))
-        else:
-            filtered_2((*given, coming + c, coming + wide + c, coming_out + c))
+    for j in range(0, pixels, _PIXELS):
+        size, near, far = min(_PIXELS, pixels - j), j * stride * step, j * step
+        for a in range(0, step, LANES * 4):
+            c = min(a, step - LANES * 4)
+            at = near + c
+            given = (above + at, middle + at, below + at, taps + c, out + far + c, step, size)
+            if stride == 1:
+                filtered_1((*given, coming + at, coming_out + far + c))
+            else:
+                filtered_2((*given, coming + at, coming + wide + at, coming_out + far + c))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -85,6 +89,18 @@ def _given_row(out, dout, end_line, end_slope, row, place):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _add_taps(sums, dw):
+    """dw [9, c] += sums [9, channels of whole vectors], of which the last vector has the last channels."""
+    c, wide = dw.shape[1], sums.shape[1]
+    whole = c - c % LANES
+    for k in range(9):
+        for j in range(whole):
+            dw[k, j] += sums[k, j]
+        for j in range(whole, c):
+            dw[k, j] += sums[k, j + wide - c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def backward(
     x, group, line, slope, taps, out, group_out, dout, end_line, end_slope, heights, first, last, dx, dw, total, dot,
 ):  # fmt: skip
@@ -96,7 +112,8 @@ def backward(
     room = np.zeros((1, (width + 2) * c), np.float32)
     outside = np.zeros((width + 2) * c, np.float32)
     made = np.empty((x.shape[1], x.shape[2]), np.float32)
-    at, sums, step = np.empty(3, np.int64), np.empty((9, c), np.float32), c * 4
+    at, sums, step = np.empty(3, np.int64), np.empty((9, (c + LANES - 1) // LANES * LANES), np.float32), c * 4
+    far = sums.shape[1] * 4
     for i in range(first, last):
         picture, row = divmod(i, tall)
         for k in range(3):
@@ -109,15 +126,19 @@ def backward(
             if k == 2 or i == first or row == 0:
                 _given_row(out, dout, end_line, end_slope, picture * tall + r, _inner(given, slot, dout))
         _normed_row(x, i, line, slope, _inner(room, 0, x))
+        sums[:] = 0
         py, pd, ps, pt = room.ctypes.data, made.ctypes.data, sums.ctypes.data, taps.ctypes.data
         size = width * step
         c0, c1, c2 = x.ctypes.data + (i + 1) * size, out.ctypes.data + (i + 2) * size, dout.ctypes.data + (i + 2) * size
         c3 = dx.ctypes.data + i * size
-        for start in range(0, step, LANES * 4):
-            a = min(start, step - LANES * 4)
-            given_rows = (at[0] + a, at[1] + a, at[2] + a)
-            back_1((*given_rows, pt + a, py + a, pd + a, ps + a, step, width, c0 + a, c1 + a, c2 + a, c3 + a))
-        dw += sums
+        for j in range(0, width, _PIXELS):
+            pixels = min(_PIXELS, width - j)
+            for start in range(0, step, LANES * 4):
+                a = min(start, step - LANES * 4)
+                n = j * step + a
+                back_1((at[0] + n, at[1] + n, at[2] + n, pt + a, py + n, pd + n, ps + start, far, step, pixels,
+                        c0 + n, c1 + n, c2 + n, c3 + n))
+        _add_taps(sums, dw)
         if line.shape[0]:
             relu_back(x[i], made, line[0], line[1], slope, line[2], 0, x.shape[1], dx[i], total, dot)
         else:
@@ -136,7 +157,8 @@ def backward_2(
     room = np.zeros((_SLOTS, (width + 2) * c), np.float32)
     outside = np.zeros((max(width, wide_out) + 2) * c, np.float32)
     made = np.empty((2, 2 * wide_out * c), np.float32)
-    at, sums, step = np.empty(5, np.int64), np.empty((9, c), np.float32), c * 4
+    at, sums, step = np.empty(5, np.int64), np.empty((9, (c + LANES - 1) // LANES * LANES), np.float32), c * 4
+    far = sums.shape[1] * 4
     for i in range(first, last):
         picture, row = divmod(i, tall_out)
         for k in range(2):  # the output's rows `row` and the next
@@ -154,16 +176,20 @@ def backward_2(
                 at[2 + k] = room[slot].ctypes.data
                 if k or i == first or row == 0:
                     _normed_row(x, picture * tall + r, line, slope, _inner(room, slot, x))
+        sums[:] = 0
         size, small = width * step, wide_out * step
         c0, c1 = out.ctypes.data + (i + 2) * small, dout.ctypes.data + (i + 2) * small
         c2 = x.ctypes.data + (picture * tall + 2 * row + 2) * size
         c3 = dx.ctypes.data + (picture * tall + 2 * row) * size
         ps, pt, p0, p1 = sums.ctypes.data, taps.ctypes.data, made[0].ctypes.data, made[1].ctypes.data
-        for start in range(0, step, LANES * 4):
-            a = min(start, step - LANES * 4)
-            back_2((at[0] + a, at[1] + a, at[2] + a, at[3] + a, at[4] + a, pt + a, p0 + a, p1 + a, ps + a, step, wide_out,
-                    c0 + a, c1 + a, c2 + a, c2 + size + a, c3 + a, c3 + size + a))
-        dw += sums
+        for j in range(0, wide_out, _PIXELS):
+            pixels = min(_PIXELS, wide_out - j)
+            for start in range(0, step, LANES * 4):
+                a = min(start, step - LANES * 4)
+                n, m = j * step + a, 2 * j * step + a
+                back_2((at[0] + n, at[1] + n, at[2] + m, at[3] + m, at[4] + m, pt + a, p0 + m, p1 + m, ps + start, far, step,
+                        pixels, c0 + n, c1 + n, c2 + m, c2 + size + m, c3 + m, c3 + size + m))
+        _add_taps(sums, dw)
         for k in range(2):
             if 2 * row + k < tall:
                 n = picture * tall + 2 * row + k
