@@ -61,7 +61,8 @@ def _by_heads(t: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(t: torch.Tensor) -> tuple[int, int, int, int]:
-    return (t.data_ptr(), *t.stride()[:3])
+    a, b, c = t.stride()[:3]
+    return t.data_ptr(), a, b, c
 
 
 def _layer(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> _Layer | None:

@@ -175,7 +175,7 @@ def _handing(kernel: Any) -> Callable[..., None]:
     handing = njit(cache=True)(known[name])
     compile_or_load = handing.compile
 
-    def compile_named(signature: tuple[types.Type, ...]) -> Any:
+    def compile_named(signature: tuple[Any, ...]) -> Any:
         _named(kernel, tuple(signature[1]))
         return compile_or_load(signature)
 

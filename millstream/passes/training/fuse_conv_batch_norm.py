@@ -7,15 +7,15 @@ also where none takes the normalised map, which then is made in one pass, as the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
 from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
@@ -78,8 +78,7 @@ def fuse_conv_batch_norm(work: Work) -> int:
         grad = near.conv_grad if near is not None else far.maker_grad if far is not None else None
         if grad is not None:
             replaced[at], replaced[grad] = _build(work, uses, at, grad, near, far)
-    work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-    work.program._touch()
+    replace_all(work, replaced)
     return len(edges)
 
 
@@ -157,7 +156,8 @@ def _why_not(work: Work, uses: Uses, edge: _Edge, conv: int, conv_grad: int) -> 
     inside = [norm.output("Y")[0], uses.ops[conv_grad].output("Input@GRAD")[0]]
     kept = uses.why_kept(inside, (edge.norm, conv, conv_grad, edge.norm_grad))
     gradients = [n for s in ("Scale@GRAD", "Bias@GRAD") for n in uses.ops[edge.norm_grad].output(s)]
-    return kept or _changed(uses, edge) or _touched(uses, gradients, conv_grad, edge.norm_grad)
+    touched = uses.touched_between(gradients, conv_grad, edge.norm_grad)
+    return kept or _changed(uses, edge) or (None if touched is None else f"{touched!r} is read or written in between")
 
 
 def _small(work: Work, norm: Operator) -> str | None:
@@ -186,14 +186,6 @@ def _changed(uses: Uses, edge: _Edge) -> str | None:
     return None if changed is None else f"{changed!r} is overwritten in between"
 
 
-def _touched(uses: Uses, names: Iterable[str], first: int, last: int) -> str | None:
-    for name in names:
-        near = [*uses.readers.get(name, ()), *uses.writers.get(name, ())]
-        if name != EMPTY_VAR and any(first < p < last for p in near):
-            return f"{name!r} is read or written in between"
-    return None
-
-
 def _link(work: Work, uses: Uses, edge: _Edge) -> None:
     """Find the convolution that makes the map, if it can take over statistics and gradient."""
     ops = uses.ops
@@ -212,7 +204,7 @@ def _link(work: Work, uses: Uses, edge: _Edge) -> None:
         return
     running = [n for s in ("Mean", "Variance", "MomentumTensor") for n in norm.input(s)]
     made = [n for s in ("MeanOut", "VarianceOut", "SavedMean", "SavedVariance") for n in norm.output(s)]
-    if uses.written_between(running, maker, edge.norm) or _touched(uses, made, maker, edge.norm):
+    if uses.written_between(running, maker, edge.norm) or uses.touched_between(made, maker, edge.norm):
         return
     edge.maker, edge.maker_grad = maker, maker_grad
 
@@ -247,8 +239,7 @@ def _slope(norm: Operator) -> float:
 def _apply(work: Work, norm: Operator) -> Operator:
     inputs = {s: norm.input(s) for s in ("X", "Scale", "Bias", "Residual") if norm.input(s)}
     inputs.update({s: norm.output(s) for s in ("SavedMean", "SavedVariance")})
-    attrs = {"slope": _slope(norm), OP_ROLE: norm.role}
-    return Operator(work.block, "batch_norm_apply", inputs, {"Y": norm.output("Y")}, attrs, norm.site)
+    return operator_like(work, norm, "batch_norm_apply", inputs, {"Y": norm.output("Y")}, {"slope": _slope(norm)})
 
 
 def _line_grad(work: Work, uses: Uses, edge: _Edge) -> Operator:
@@ -263,22 +254,21 @@ def _line_grad(work: Work, uses: Uses, edge: _Edge) -> Operator:
         names = [n for n in grad.output("Residual@GRAD") if n != EMPTY_VAR]
         edge.given = names[0] if names else work.declare(work.block, norm.input("X")[0], stop_gradient=True)
         outputs["dZ"] = [edge.given]
-    attrs = {"slope": _slope(norm), OP_ROLE: grad.role}
-    return Operator(work.block, "batch_norm_line_grad", inputs, outputs, attrs, grad.site)
+    return operator_like(work, grad, "batch_norm_line_grad", inputs, outputs, {"slope": _slope(norm)})
 
 
 def _statistics(work: Work, uses: Uses, edge: _Edge) -> Operator:
     norm = uses.ops[edge.norm]
     inputs, outputs = _running(norm)
-    attrs = {**_attributes(norm, "momentum", "epsilon"), OP_ROLE: norm.role}
-    return Operator(work.block, "batch_norm_statistics", {"X": norm.input("X"), **inputs}, outputs, attrs, norm.site)
+    inputs["X"], attrs = norm.input("X"), _attributes(norm, "momentum", "epsilon")
+    return operator_like(work, norm, "batch_norm_statistics", inputs, outputs, attrs)
 
 
 def _finish(work: Work, uses: Uses, edge: _Edge) -> Operator:
     grad = uses.ops[edge.norm_grad]
     inputs = {"X": grad.input("X"), "dZ": [edge.given], "Line": [edge.line]}
     outputs = {"X@GRAD": grad.output("X@GRAD")}
-    return Operator(work.block, "batch_norm_finish_grad", inputs, outputs, {OP_ROLE: grad.role}, grad.site)
+    return operator_like(work, grad, "batch_norm_finish_grad", inputs, outputs)
 
 
 def _build(
@@ -308,7 +298,7 @@ def _build(
         given.update({"Output": conv.output("Output"), "Line": [far.line]})
         given["Output@GRAD"] = [far.given]
     behind = {**attrs, "line_slope": far.slope if far is not None else 1.0}
-    forward = Operator(work.block, "normed_conv2d", inputs, outputs, {**own, OP_ROLE: conv.role}, conv.site)
-    backward = Operator(work.block, "normed_conv2d_grad", given, wanted, {**behind, OP_ROLE: grad.role}, grad.site)
+    forward = operator_like(work, conv, "normed_conv2d", inputs, outputs, own)
+    backward = operator_like(work, grad, "normed_conv2d_grad", given, wanted, behind)
     backward.forward = forward
     return forward, backward
