@@ -22,6 +22,7 @@ MEANINGLESS = [
     ("dygraph._building.Builder.convert", ["function"], PART_OF_PROTOCOL),
     ("dygraph._building.Builder.parameter", ["param"], PART_OF_PROTOCOL),
     ("dygraph.layer_object_helper.LayerObjectHelper.append_activation", ["use_cudnn", "use_mkl_dnn"], ONE_KERNEL),
+    ("dygraph.nn.dense.GRUUnit.__init__", ["origin_mode"], "1.8.5 computes one form in imperative mode"),
     ("dygraph.nn.sampled.SequenceConv.__init__", ["padding"], "the output always has the input's rows"),
     ("dygraph.nn.sampled.TreeConv.__init__", ["name"], NAMES_NOTHING),
     ("graph.node.Graph.resolve_hazard", ["variables"], "the graph keeps the order of reads and writes from the start"),

@@ -63,7 +63,7 @@ class ProgramFunction:
         if not emitter.lines:
             emitter.line("pass")
         source = "\n".join(["def body(env, lods, ctx):", *emitter.lines])
-        body = Body(Code(source, emitter.constants, emitter.op_of_line))
+        body = Body(Code(source, emitter.constants, emitter.op_of_line, emitter.local))
         self._by_lods[with_lod] = body
         return body
 

@@ -42,6 +42,7 @@ class Code:
         source: Python text; its name is `step` (global Block) or `body` (sub-Block).
         constants: free names of the source.
         op_of_line: source line -> Operator, for error messages.
+        local: variable name -> number of its local, likewise.
         scope_vars: names of Scope variables it binds, in the order of the `bind` argument.
         may_have_lod: outer variables that may have a LoD after a run of a sub-Block; of a global Block, variables of the
             Scope that are read as if they had none and get one: the next run would read it.
@@ -50,6 +51,7 @@ class Code:
     source: str
     constants: dict[str, Any]
     op_of_line: dict[int, Operator]
+    local: dict[str, str] = field(default_factory=dict)
     scope_vars: list[str] = field(default_factory=list)
     reads_first: set[str] = field(default_factory=set)
     may_have_lod: set[str] = field(default_factory=set)
@@ -550,6 +552,7 @@ def lower_global(
         source="\n".join([head, *unpack, *emitter.lines]),
         constants=emitter.constants,
         op_of_line={n + len(unpack): op for n, op in emitter.op_of_line.items()},
+        local=emitter.local,
         scope_vars=names,
         reads_first=emitter.reads_first,
         may_have_lod=(emitter.loaded & emitter.has_lod) - emitter.state_lods,
@@ -593,5 +596,6 @@ def lower_body(
         source="\n".join(["def body(env, lods, ctx):", *emitter.lines]),
         constants=emitter.constants,
         op_of_line=emitter.op_of_line,
+        local=emitter.local,
         may_have_lod=lods,
     )

@@ -226,18 +226,17 @@ def explain(error: Exception, code: Code) -> Exception:
     """
     if isinstance(error, EOFException) or (isinstance(error, MillstreamError) and _PLACE in str(error)):
         return error
-    op = None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == f"<plan {id(code):x}>":
-            op = code.op_of_line.get(frame.lineno or -1)
+    op, values = None, {}
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == f"<plan {id(code):x}>":
+            op, values = code.op_of_line.get(number), frame.f_locals
     if op is None:
         return error
     ours = isinstance(error, MillstreamError)
     lines = [f"operator {op.type}: {error}" if ours else f"operator {op.type} failed: {type(error).__name__}: {error}"]
     for slot, names in op.inputs.items():
         for name in names:
-            var = op.block._find_var_recursive(name)
-            lines.append(f"    input {slot}: {var.describe() if var is not None else name}")
+            lines.append(f"    input {slot}: {_described(op.block, name, values.get('v' + code.local.get(name, '')))}")
     attrs = {k: v for k, v in op.all_attrs().items() if not k.startswith("op_")}
     if attrs:
         lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))
@@ -249,6 +248,16 @@ def explain(error: Exception, code: Code) -> Exception:
     if isinstance(explained, OperatorError):
         explained.by_user = bool(REGISTRY.get(op.type).extra.get("calls_user"))
     return explained
+
+
+def _described(block: Block, name: str, value: Any) -> str:
+    """A variable as it is declared, and what it was given where that has a shape."""
+    var = block._find_var_recursive(name)
+    text = var.describe() if var is not None else name
+    if not isinstance(value, torch.Tensor) or (var is not None and var.has_shape and list(var.shape) == list(value.shape)):
+        return text
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{text}, received {'' if f': {dtype}[' in text else dtype}{list(value.shape)}"
 
 
 @functools.cache

@@ -96,7 +96,7 @@ ELSEWHERE = {
     "bigru_tagger": "tests/passes/test_fuse_bigru_tagger.py",
     "cudnn_lstm": "below",
     "sync_batch_norm": "below",
-    **dict.fromkeys(("normed_conv2d", "batch_norm_statistics"), "tests/ops/test_normed_conv.py"),
+    **dict.fromkeys(("normed_conv2d", "batch_norm_apply", "batch_norm_statistics"), "tests/ops/test_normed_conv.py"),
     "var_conv_2d": "below",
     "row_loop": "tests/ops/test_row_loop.py",
     "rows_to_steps": "tests/ops/test_row_loop.py",

@@ -244,3 +244,23 @@ def test_a_form_that_was_taken_once():
     fetched = exe.run(feed={"x": np.ones((2, 4), "float32")}, fetch_list=[y, x])
     fetched[1][:] = 5  # what is fetched has memory of its own
     assert exe.run(feed={"x": np.ones((2, 4), "float32")}, fetch_list=[x])[0].max() == 1
+
+
+def test_an_operator_that_fails_says_what_it_received():
+    """Variables as declared and, where that is something else, what came: also inside a sub-Block."""
+    main, startup = fluid.Program(), fluid.Program()
+    with fluid.program_guard(main, startup), fluid.unique_name.guard():
+        x = fluid.layers.data("x", [4])
+        fluid.layers.fc(x, 3)
+        flag = fluid.layers.fill_constant([1], "bool", True)
+        looped = fluid.layers.cond(flag, lambda: fluid.layers.matmul(x, x), lambda: x)
+    exe, scope = fluid.Executor(), fluid.Scope()
+    with fluid.scope_guard(scope):
+        exe.run(startup)
+        with pytest.raises(OperatorError) as caught:
+            exe.run(main, feed={"x": np.ones((2, 5), "float32")}, fetch_list=["fc_0.tmp_0"], use_prune=True)
+        assert "input X: x: float32[-1, 4], received [2, 5]\n" in str(caught.value)
+        assert ": fc_0.w_0: float32[4, 3]\n" in str(caught.value)
+        with pytest.raises(OperatorError) as caught:
+            exe.run(main, feed={"x": np.ones((2, 4), "float32")}, fetch_list=[looped])
+        assert "received [2, 4]" in str(caught.value) and __file__ in str(caught.value)
