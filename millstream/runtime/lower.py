@@ -41,8 +41,7 @@ class Code:
     Attributes:
         source: Python text; its name is `step` (global Block) or `body` (sub-Block).
         constants: free names of the source.
-        op_of_line: source line -> Operator, for error messages.
-        local: variable name -> number of its local, likewise.
+        op_of_line, local: source line -> Operator, variable name -> number of its local: for error messages.
         scope_vars: names of Scope variables it binds, in the order of the `bind` argument.
         may_have_lod: outer variables that may have a LoD after a run of a sub-Block; of a global Block, variables of the
             Scope that are read as if they had none and get one: the next run would read it.
