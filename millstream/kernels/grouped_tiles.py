@@ -24,7 +24,6 @@ from millstream.kernels.vectors import BYTES, INDEX, VECTOR, fetch, fma, load, n
 PIXELS = (14, 7, 4, 1)  # of a tile of the output
 SUMMED = (7, 4, 1)  # pixels that are added to sums of filters' gradients at a time
 DEPTH = 4  # channels of a group whose filters' gradients are summed at a time
-SHUFFLES = LANES == 16  # whether an instruction brings any number of a vector to any lane
 _ZERO = ir.Constant(VECTOR, None)
 _LANE = ir.IntType(32)
 _PLACES = ir.VectorType(_LANE, LANES)

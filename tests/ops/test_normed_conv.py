@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from millstream.errors import ShapeError
 from millstream.ops.nn import _normed_conv
 from millstream.ops.nn.batch_norm_relu import batch_norm_relu, batch_norm_relu_grad
 from millstream.ops.nn.conv import _conv2d, _conv2d_grad
@@ -171,6 +172,16 @@ def test_first_convolution_alone(form, added, by, monkeypatch):
     )  # fmt: skip
     for got, right in zip(found[1:3], pair.gradients(added)[1:3]):
         close(got, right, 1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_is_added_has_the_shape_of_the_map(batch):
+    """Kernels would read beyond it."""
+    x, number = last(4, 32, 40, 40), torch.rand(32)
+    with pytest.raises(ShapeError, match=rf"its shape \[4, 32, 40, 40\], received \[{batch}, 32, 40, 40\]; take"):
+        batch_norm_apply(x, number, number, number, number, last(batch, 32, 40, 40), slope=0.0)
+    with pytest.raises(ShapeError, match=rf"its shape \[4, 32, 40, 40\], received \[{batch}, 32, 40, 40\]; take"):
+        batch_norm_relu(x, number, number, number, number, None, last(batch, 32, 40, 40))
 
 
 def test_gradient_of_filters_alone(by):

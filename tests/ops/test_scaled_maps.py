@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from millstream.errors import ShapeError
 from millstream.ops import _scaled_maps
 from millstream.ops.elementwise import elementwise_mul_grad
 from millstream.ops.fused.scaled import scaled_sum_relu, scaled_sum_relu_grad
@@ -72,3 +73,9 @@ def test_small_and_narrow_maps_are_torchs(size):
     _close(dz, dout.double() * (out > 0))
     _close(dx, dz.double() * wide)
     _close(dscale, (dz.double() * x).sum((2, 3), keepdim=True))
+
+
+def test_what_is_added_has_the_shape_of_the_map():
+    x = torch.randn(4, 32, 64, 64).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), pytest.raises(ShapeError, match=r"its shape \[4, 32, 64, 64\], received \[1, 32, 64, 64\]; take"):
+        scaled_sum_relu(x, torch.rand(4, 32), x[:1], axis=0)

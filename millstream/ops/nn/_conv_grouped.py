@@ -85,7 +85,7 @@ def task_of(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dil
     lanes = tiles().LANES
     if task.work < _LEAST or c % lanes or (lanes % group if group < lanes else group % lanes):
         return None
-    return task if group >= lanes or lanes == 16 else None
+    return task if group >= lanes or lanes == 16 else None  # narrow groups need AVX-512's shuffle of any 16 lanes
 
 
 def _last(x: torch.Tensor) -> torch.Tensor:

@@ -51,11 +51,7 @@ def batch_norm_relu(
 
     With a `slope`, of 0 to 1, it is leaky_relu(batch_norm(X)), and nothing is added.
     """
-    if residual is not None and residual.shape != x.shape:
-        raise ShapeError(
-            f"what is added to batch_norm's output was declared with its shape {list(x.shape)}, received "
-            f"{list(residual.shape)}; take 'fuse_batch_norm_relu' out of Executor.passes to have it spread"
-        )
+    check_added(x, residual)
     norm = Norm(scale, bias, epsilon, data_layout, slope)
     rate = momentum if momentum_tensor is None else float(momentum_tensor)
     found = _norm_rows.forward(x, norm, mean, variance, rate, residual)
@@ -65,6 +61,15 @@ def batch_norm_relu(
         x, scale, bias, mean, variance, momentum_tensor, residual, momentum=rate, epsilon=epsilon, data_layout=data_layout,
         slope=slope,
     )  # fmt: skip
+
+
+def check_added(x: torch.Tensor, residual: torch.Tensor | None) -> None:
+    """Raises ShapeError where what is added has another shape than the map, of which kernels know the size."""
+    if residual is not None and residual.shape != x.shape:
+        raise ShapeError(
+            f"what is added to batch_norm's output was declared with its shape {list(x.shape)}, received "
+            f"{list(residual.shape)}; take 'fuse_batch_norm_relu' out of Executor.passes to have it spread"
+        )
 
 
 def _plain_grad(

@@ -23,6 +23,7 @@ from millstream.ops._values import Spec
 from millstream.ops.nn import _norm_rows, _normed_conv
 from millstream.ops.nn._norm_rows import Norm, moments
 from millstream.ops.nn._normed_conv import End, Work
+from millstream.ops.nn.batch_norm_relu import check_added
 from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
 
 
@@ -85,6 +86,7 @@ def batch_norm_apply(x, scale, bias, mean, inverse, residual, *, slope: float = 
 
     X [N, C, H, W]; slope 0: relu, 1: no activation.
     """
+    check_added(x, residual)
     found = _norm_rows.apply(x, Norm(scale, bias, 0.0, "NCHW", slope), mean, inverse, residual)
     if found is not None:
         return found

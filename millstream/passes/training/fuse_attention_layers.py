@@ -5,15 +5,16 @@ Other types gain nothing: their operators stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from millstream.ir.names import EMPTY_VAR
-from millstream.ir.operator import OP_ROLE, Operator
+from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
+from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
+from millstream.passes.training._places import fuse_places, why_needed
 
 _NAME = "fuse_attention_layers"
 
@@ -41,24 +42,15 @@ class _Place:
 @program_pass(_NAME)
 def fuse_attention_layers(work: Work) -> int:
     """Returns how many were fused."""
-    uses = work.uses(work.block)
-    replaced: dict[int, Operator | None] = {}
-    changes = 0
-    for at, op in enumerate(uses.ops):
-        if op.type != "softmax" or not uses.has_gradient(op):
-            continue
-        place = _place(uses, at)
-        why = place if isinstance(place, str) else _why_not(uses, place)
-        if why is not None or isinstance(place, str):
-            work.refuse(_NAME, op, why or "")
-            continue
-        replaced.update(dict.fromkeys([*place.forward(), *place.backward()]))
-        replaced[place.sum], replaced[place.sum_grad] = _build(work, uses, place)
-        changes += 1
-    if changes:
-        work.block.ops = [op for op in (replaced.get(i, op) for i, op in enumerate(uses.ops)) if op is not None]
-        work.program._touch()
-    return changes
+    return fuse_places(work, _NAME, _find, _build)
+
+
+def _find(work: Work, uses: Uses, at: int) -> _Place | str | None:
+    """The place whose softmax stands at `at`."""
+    if uses.ops[at].type != "softmax" or not uses.has_gradient(uses.ops[at]):
+        return None
+    place = _place(uses, at)
+    return place if isinstance(place, str) else _why_not(uses, place) or place
 
 
 def _place(uses: Uses, softmax: int) -> _Place | str:
@@ -115,9 +107,7 @@ def _why_not(uses: Uses, place: _Place) -> str | None:
     for one, grad in ((place.scores, place.scores_grad), (place.sum, place.sum_grad)):
         if any(ops[one].attr(a) != ops[grad].attr(a) for a in ("transpose_X", "transpose_Y", "alpha")):
             return "a gradient has other attributes"
-    if any(uses.has_gradient(ops[p]) for p in place.backward()):
-        return "its gradient has a gradient"
-    return _mask_why_not(uses, place, len(q.shape)) or _seen(uses, place) or _moved(uses, place)
+    return _mask_why_not(uses, place, len(q.shape)) or why_needed(uses, place, _inside(uses, place)) or _moved(uses, place)
 
 
 def _heads(product: Operator) -> int:
@@ -143,11 +133,10 @@ def _mask_why_not(uses: Uses, place: _Place, rank: int) -> str | None:
     return None
 
 
-def _seen(uses: Uses, place: _Place) -> str | None:
-    """Why a value inside must exist: somebody else reads, writes or fetches it."""
+def _inside(uses: Uses, place: _Place) -> list[str]:
+    """Values that the place makes for itself."""
     inside = [n for p in place.forward()[:-1] for n in uses.ops[p].output("Out")]
-    inside += [n for p in place.backward()[1:] for n in uses.ops[p].input("Out@GRAD")]
-    return uses.why_kept(inside, [*place.forward(), *place.backward()])
+    return inside + [n for p in place.backward()[1:] for n in uses.ops[p].input("Out@GRAD")]
 
 
 def _moved(uses: Uses, place: _Place) -> str | None:
@@ -163,19 +152,12 @@ def _moved(uses: Uses, place: _Place) -> str | None:
         return f"{changed!r} is overwritten before the gradients"
     if len(uses.writers[last.output("Out")[0]]) > 1:
         return f"{last.output('Out')[0]!r} is written elsewhere too"
-    return _early(uses, uses.ops[place.scores_grad].output_arg_names, place.sum_grad, place.scores_grad)
+    # Written at the place of the first gradient: nobody may want what stood there, from that operator on.
+    early = uses.touched_between(uses.ops[place.scores_grad].output_arg_names, place.sum_grad - 1, place.scores_grad)
+    return None if early is None else f"{early!r} is read or written among the gradients"
 
 
-def _early(uses: Uses, names: Iterable[str], first: int, last: int) -> str | None:
-    """Why `names`, results of the operator at `last`, can't be written at `first`."""
-    for name in names:
-        near = [*uses.readers.get(name, ()), *uses.writers.get(name, ())]
-        if name != EMPTY_VAR and any(first <= p < last for p in near):
-            return f"{name!r} is read or written among the gradients"
-    return None
-
-
-def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
+def _build(work: Work, uses: Uses, place: _Place) -> dict[int, Operator]:
     ops = uses.ops
     scores, last, sum_grad, scores_grad = (ops[p] for p in (place.scores, place.sum, place.sum_grad, place.scores_grad))
     rows = {"Q": scores.input("X"), "K": scores.input("Y"), "V": last.input("Y")}
@@ -183,12 +165,11 @@ def _build(work: Work, uses: Uses, place: _Place) -> tuple[Operator, Operator]:
     weights = ops[place.softmax].output("Out")
     scale = {"scale": scores.attr("alpha")}
     outputs = {"Out": last.output("Out"), "Weights": weights}
-    forward = Operator(work.block, "attention_layer", {**rows, **mask}, outputs, {**scale, OP_ROLE: last.role}, last.site)
+    forward = operator_like(work, last, "attention_layer", {**rows, **mask}, outputs, scale)
     given = {**rows, "Weights": weights, "Out@GRAD": sum_grad.input("Out@GRAD")}
     wanted = {"Q@GRAD": scores_grad.output("X@GRAD"), "K@GRAD": scores_grad.output("Y@GRAD")}
     wanted["V@GRAD"] = sum_grad.output("Y@GRAD")
     wanted = {slot: names for slot, names in wanted.items() if names}
-    attrs = {**scale, OP_ROLE: sum_grad.role}
-    backward = Operator(work.block, "attention_layer_grad", given, wanted, attrs, sum_grad.site)
+    backward = operator_like(work, sum_grad, "attention_layer_grad", given, wanted, scale)
     backward.forward = forward
-    return forward, backward
+    return {place.sum: forward, place.sum_grad: backward}

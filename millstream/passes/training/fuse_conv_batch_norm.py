@@ -114,7 +114,7 @@ def _is_plain(norm: Operator) -> bool:
 def _alone(work: Work, uses: Uses, norm: int) -> _Edge | None:
     """The normalisation at `norm` with the convolution before it alone, or None."""
     op = uses.ops[norm]
-    if not _is_plain(op):
+    if not _is_plain(op) or not op.output("SavedMean"):
         return None
     found = [p for p in uses.readers[op.output("SavedMean")[0]] if uses.ops[p].type == op.type + "_grad"]
     if len(found) != 1 or not uses.ops[found[0]].output("X@GRAD"):
