@@ -16,29 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from millstream.kernels.vectors import INDEX, VECTOR, fetch, fma, load, number, store
-
-
-class _Sweep:
-    """A loop over `count` pixels in which sums may stay in registers."""
-
-    def __init__(self, builder: ir.IRBuilder, count: ir.Value, held: Sequence[ir.Value]) -> None:
-        self.builder, self.count = builder, count
-        before = builder.block
-        self.loop, self.done = builder.append_basic_block("sweep"), builder.append_basic_block("sweep.end")
-        builder.branch(self.loop)
-        builder.position_at_end(self.loop)
-        self.j = builder.phi(INDEX)
-        self.held = [builder.phi(VECTOR) for _ in held]
-        for phi, value in zip([self.j, *self.held], [number(0), *held]):
-            phi.add_incoming(value, before)
-
-    def close(self, new: Sequence[ir.Value]) -> None:
-        following = self.builder.add(self.j, number(1))
-        for phi, value in zip([self.j, *self.held], [following, *new]):
-            phi.add_incoming(value, self.builder.block)
-        self.builder.cbranch(self.builder.icmp_signed("<", following, self.count), self.loop, self.done)
-        self.builder.position_at_end(self.done)
+from millstream.kernels.vectors import Loop, fetch, fma, load, number, store
 
 
 def _taps(builder: ir.IRBuilder, taps: ir.Value, step: ir.Value) -> list[ir.Value]:
@@ -90,8 +68,8 @@ def _filtered(stride: int) -> Any:
 
     def emit(builder, above, middle, below, taps, out, step, count, *coming):
         factors = _taps(builder, taps, step)
-        sweep = _Sweep(builder, count, [])
-        at, to = (builder.mul(sweep.j, builder.mul(step, number(n))) for n in (stride, 1))
+        sweep = Loop(builder, count, [])
+        at, to = (builder.mul(sweep.k, builder.mul(step, number(n))) for n in (stride, 1))
         _fetch(builder, coming[:stride], at, step, stride)
         _fetch(builder, coming[stride:], to, step)
         pixels = [_pixel(builder, row, at, step, m) for row in (above, middle, below) for m in range(3)]
@@ -104,8 +82,8 @@ def _filtered(stride: int) -> Any:
 def _back(builder, above, middle, below, taps, given, out, sums, far, step, count, *coming):
     """Stride 1: rows of the output's gradient and one of the input -> its gradient; sums += the filters'."""
     factors, before = _taps(builder, taps, step), _taps(builder, sums, far)
-    sweep = _Sweep(builder, count, before)
-    at = builder.mul(sweep.j, step)
+    sweep = Loop(builder, count, before)
+    at = builder.mul(sweep.k, step)
     _fetch(builder, coming, at, step)
     around = [_pixel(builder, row, at, step, m) for row in (below, middle, above) for m in (2, 1, 0)]
     value = _pixel(builder, given, at, step, 1)
@@ -120,8 +98,8 @@ def _back_2(builder, gradient, following, above, middle, below, taps, out, out_b
     the input's rows `middle` and `below`, 2 * count pixels each; sums as in :func:`_back`. coming: two rows of what has the
     output's size, then rows of what has the input's."""
     w, before = _taps(builder, taps, step), _taps(builder, sums, far)
-    sweep = _Sweep(builder, count, before)
-    at = builder.mul(sweep.j, step)
+    sweep = Loop(builder, count, before)
+    at = builder.mul(sweep.k, step)
     twice = builder.add(at, at)
     _fetch(builder, coming[:2], at, step)
     _fetch(builder, coming[2:], twice, step, 2)

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from millstream.kernels.tiles import LANES
-from millstream.kernels.vectors import BYTES, INDEX, VECTOR, fetch, fma, load, number, store
+from millstream.kernels.vectors import BYTES, INDEX, VECTOR, Loop, fetch, fma, load, number, spread, store
 
 PIXELS = (14, 7, 4, 1)  # of a tile of the output
 SUMMED = (7, 4, 1)  # pixels that are added to sums of filters' gradients at a time
@@ -29,42 +29,14 @@ _LANE = ir.IntType(32)
 _PLACES = ir.VectorType(_LANE, LANES)
 
 
-class _Loop:
-    """`count` turns, at least one, with values that are carried from turn to turn."""
-
-    def __init__(self, builder: ir.IRBuilder, count: ir.Value, held: Sequence[ir.Value]) -> None:
-        self.builder, self.count = builder, count
-        before = builder.block
-        self.top, self.end = builder.append_basic_block("turn"), builder.append_basic_block("turn.end")
-        builder.branch(self.top)
-        builder.position_at_end(self.top)
-        self.k = builder.phi(INDEX)
-        self.held = [builder.phi(value.type) for value in held]
-        for phi, value in zip([self.k, *self.held], [number(0), *held]):
-            phi.add_incoming(value, before)
-
-    def close(self, new: Sequence[ir.Value]) -> None:
-        following = self.builder.add(self.k, number(1))
-        for phi, value in zip([self.k, *self.held], [following, *new]):
-            phi.add_incoming(value, self.builder.block)
-        self.builder.cbranch(self.builder.icmp_signed("<", following, self.count), self.top, self.end)
-        self.builder.position_at_end(self.end)
-
-
 def _word(builder: ir.IRBuilder, address: ir.Value, k: int) -> ir.Value:
     return builder.load(builder.inttoptr(builder.add(address, number(8 * k)), INDEX.as_pointer()))
 
 
-def _all_lanes(builder: ir.IRBuilder, value: ir.Value, vector: ir.Type) -> ir.Value:
-    nothing = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(nothing, value, ir.Constant(_LANE, 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(_PLACES, [0] * LANES))
-
-
-def _spread(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+def _spread_at(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     """A vector of the number at `address`."""
     value = builder.load(builder.inttoptr(address, ir.FloatType().as_pointer()))
-    return _all_lanes(builder, value, VECTOR)
+    return spread(builder, value)
 
 
 def _shuffled(builder: ir.IRBuilder, value: ir.Value, places: ir.Value) -> ir.Value:
@@ -77,8 +49,8 @@ def _shuffled(builder: ir.IRBuilder, value: ir.Value, places: ir.Value) -> ir.Va
 def _places(builder: ir.IRBuilder, group: ir.Value, depth: ir.Value) -> ir.Value:
     """For each lane, the number `depth` of its group, where groups have `group` channels, a power of two."""
     lanes = ir.Constant(_PLACES, list(range(LANES)))
-    first = builder.and_(lanes, _all_lanes(builder, builder.trunc(builder.neg(group), _LANE), _PLACES))
-    return builder.add(first, _all_lanes(builder, builder.trunc(depth, _LANE), _PLACES))
+    first = builder.and_(lanes, spread(builder, builder.trunc(builder.neg(group), _LANE), _PLACES))
+    return builder.add(first, spread(builder, builder.trunc(depth, _LANE), _PLACES))
 
 
 def _choose(builder: ir.IRBuilder, which: ir.Value, sizes: Sequence[int], emit: Any) -> None:
@@ -120,17 +92,17 @@ def make_row(taps: int, step: int, shuffled: bool) -> Any:
             fetch(builder, builder.add(builder.add(out, number(BYTES)), builder.mul(distance, number(p))))
         begin = load(builder, first)
         start = _places(builder, group, number(0)) if shuffled else None
-        outer = _Loop(builder, rows, [begin] * pixels)
+        outer = Loop(builder, rows, [begin] * pixels)
         entry = builder.add(table, builder.mul(outer.k, number(16)))
         row, filters = builder.add(_word(builder, entry, 0), ahead), _word(builder, entry, 1)
-        inner = _Loop(builder, depth, [*outer.held, *([start] if shuffled else [])])
+        inner = Loop(builder, depth, [*outer.held, *([start] if shuffled else [])])
         sums, places = list(inner.held[:pixels]), inner.held[-1]
         at = builder.add(filters, builder.mul(inner.k, number(taps * BYTES)))
         factors = [load(builder, builder.add(at, number(t * BYTES))) for t in range(taps)]
         here = row if shuffled else builder.add(row, builder.mul(inner.k, number(4)))
         for q, meeting in meetings:
             pixel = builder.add(here, number(q * BYTES))
-            value = _shuffled(builder, load(builder, pixel), places) if shuffled else _spread(builder, pixel)
+            value = _shuffled(builder, load(builder, pixel), places) if shuffled else _spread_at(builder, pixel)
             for p, t in meeting:
                 sums[p] = fma(builder, value, factors[t], sums[p])
         inner.close([*sums, *([builder.add(places, _one([1] * LANES))] if shuffled else [])])
@@ -163,13 +135,13 @@ def make_sums(step: int, shuffled: bool, depth: int = DEPTH) -> Any:
     def sweep(builder: ir.IRBuilder, pixels: int, turns, done, table, rows, group, channel, sums) -> None:
         meetings = _meetings(range(3), step, pixels)
         first = _places(builder, group, channel) if shuffled else None
-        outer = _Loop(builder, rows, [_ZERO] * (3 * depth))
+        outer = Loop(builder, rows, [_ZERO] * (3 * depth))
         entry = builder.add(table, builder.mul(outer.k, number(16)))
         row = builder.add(_word(builder, entry, 0), builder.mul(done, number(step * BYTES)))
         given = builder.add(_word(builder, entry, 1), builder.mul(done, number(BYTES)))
         if not shuffled:
             row = builder.add(row, builder.mul(channel, number(4)))
-        inner = _Loop(builder, turns, outer.held)
+        inner = Loop(builder, turns, outer.held)
         new = list(inner.held)
         here = builder.add(row, builder.mul(inner.k, number(pixels * step * BYTES)))
         there = builder.add(given, builder.mul(inner.k, number(pixels * BYTES)))
@@ -181,7 +153,7 @@ def make_sums(step: int, shuffled: bool, depth: int = DEPTH) -> Any:
                 if shuffled:
                     value = _shuffled(builder, whole, builder.add(first, _one([d] * LANES)))
                 else:
-                    value = _spread(builder, builder.add(pixel, number(4 * d)))
+                    value = _spread_at(builder, builder.add(pixel, number(4 * d)))
                 for p, t in meeting:
                     new[3 * d + t] = fma(builder, value, gradients[p], new[3 * d + t])
         inner.close(new)

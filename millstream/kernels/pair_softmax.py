@@ -19,7 +19,7 @@ from millstream.kernels.brain import wide
 from millstream.kernels.compiled import njit
 from millstream.kernels.pairs import LANES, load_halves, rounded, store_halves, widened
 from millstream.kernels.softmax_loss import CUT
-from millstream.kernels.vectors import BYTES, VECTOR, fma, load, store
+from millstream.kernels.vectors import BYTES, VECTOR, fma, load, spread, store
 
 _INFINITE = np.float32(np.inf)
 # exp as in gates.py: ln 2 in two parts, the first exact times a whole number; 1/k! on |r| <= ln(2)/2
@@ -30,10 +30,9 @@ _POWERS = [1 / math.factorial(k) for k in range(7, -1, -1)]
 # ---- vectors -------------------------------------------------------------------------------------
 def _all(builder: ir.IRBuilder, number: ir.Value | float) -> ir.Value:
     """A vector of one number."""
-    if not isinstance(number, ir.Value):
-        return ir.Constant(VECTOR, [float(np.float32(number))] * LANES)
-    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    if isinstance(number, ir.Value):
+        return spread(builder, number)
+    return ir.Constant(VECTOR, [float(np.float32(number))] * LANES)
 
 
 def _power(builder: ir.IRBuilder, x: ir.Value) -> ir.Value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -13,6 +15,7 @@ from millstream.kernels.tiles import LANES
 INDEX = ir.IntType(64)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 BYTES = 4 * LANES
+_LANE = ir.IntType(32)
 
 
 def number(value: int) -> ir.Constant:
@@ -42,6 +45,36 @@ def fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Valu
 def fetch(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     """Have the line at an address, which may be any, brought to the second-level cache."""
     tiles.fetch(builder, _at(builder, address), 2)
+
+
+def spread(builder: ir.IRBuilder, value: ir.Value, vector: ir.Type = VECTOR) -> ir.Value:
+    """A vector of one number."""
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(_LANE, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_LANE, LANES), [0] * LANES))
+
+
+class Loop:
+    """`count` turns, at least one, with values that are carried from turn to turn, in registers."""
+
+    def __init__(self, builder: ir.IRBuilder, count: ir.Value, held: Sequence[ir.Value]) -> None:
+        self.builder, self.count = builder, count
+        before = builder.block
+        self.top, self.end = builder.append_basic_block("turn"), builder.append_basic_block("turn.end")
+        builder.branch(self.top)
+        builder.position_at_end(self.top)
+        self.k = builder.phi(INDEX)
+        self.held = [builder.phi(value.type) for value in held]
+        for phi, value in zip([self.k, *self.held], [number(0), *held]):
+            phi.add_incoming(value, before)
+
+    def close(self, new: Sequence[ir.Value]) -> None:
+        """The end of a turn; `new`: what the next one, or what comes after the loop, holds."""
+        following = self.builder.add(self.k, number(1))
+        for phi, value in zip([self.k, *self.held], [following, *new]):
+            phi.add_incoming(value, self.builder.block)
+        self.builder.cbranch(self.builder.icmp_signed("<", following, self.count), self.top, self.end)
+        self.builder.position_at_end(self.end)
 
 
 @intrinsic

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from millstream.kernels import pairs
 from millstream.kernels.tiles import LANES
-from millstream.kernels.vectors import BYTES, INDEX, VECTOR, fma, load, number, store
+from millstream.kernels.vectors import BYTES, INDEX, VECTOR, fma, load, number, spread, store
 
 Matrix = Sequence[Sequence[float]]
 
@@ -188,7 +188,7 @@ def make_together(matrices: Sequence[Matrix], added: bool) -> Any:
         def emit(context, builder, signature, args):
             which, first, distance, table, beside, bias, slope, most, channels = args
             tables = [_table(builder, table), _table(builder, beside)]
-            rest = [first, distance, *tables, bias, _spread(builder, slope), _spread(builder, most), channels]
+            rest = [first, distance, *tables, bias, spread(builder, slope), spread(builder, most), channels]
             _choose(builder, which, [partial(emit_one, builder, matrix, *rest) for matrix in matrices])
             return context.get_dummy_value()
 
@@ -226,12 +226,6 @@ def make_together_rounded(matrices: Sequence[Matrix]) -> Any:
         return types.void(*[types.intp] * 5), emit
 
     return together
-
-
-def _spread(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    nothing = ir.Constant(VECTOR, ir.Undefined)
-    one = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
-    return _shuffle(builder, one, nothing, [0] * LANES)
 
 
 @intrinsic
