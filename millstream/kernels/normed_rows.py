@@ -136,8 +136,8 @@ def _apart(columns):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _room(rows, columns):
-    """An array whose rows begin with a line of the cache if `columns` are whole lines."""
+def room(rows, columns):
+    """An array whose rows begin with a line of the cache if `columns` are whole lines: vectors across two take longer."""
     whole = np.empty(rows * columns + _FLOATS, np.float32)
     begin = -(whole.ctypes.data >> 2) % _FLOATS
     return whole[begin : begin + rows * columns].reshape(rows, columns)
@@ -148,12 +148,12 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
     """Rows of `out`: the normalised x times the filters, in panels; its sums, where `total` is not empty."""
     c, k = x.shape[1] // group, out.shape[1] // group_out
     normed = line.shape[0] > 0
-    room = _room(ROWS // group if normed else 0, x.shape[1])
-    pa = room.ctypes.data
+    kept = room(ROWS // group if normed else 0, x.shape[1])
+    pa = kept.ctypes.data
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if normed:
-            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
+            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, kept)
         else:
             pa = x.ctypes.data + i * c * 4
         po = out.ctypes.data + i * k * 4
@@ -177,9 +177,9 @@ def backward(
     c, k = x.shape[1] // group, dout.shape[1] // group_out
     normed, ended = line.shape[0] > 0, end_line.shape[0] > 0
     far_x, far_g = _apart(c) if normed and group == 1 else c, _apart(k) if ended and group_out == 1 else k
-    room = _room(ROWS // group if normed else 0, far_x * group)
-    given = _room(ROWS // group_out if ended else 0, far_g * group_out)
-    py, pg, pd, pt, whole = room.ctypes.data, given.ctypes.data, dw.ctypes.data, tail.ctypes.data, dw.shape[1]
+    kept = room(ROWS // group if normed else 0, far_x * group)
+    given = room(ROWS // group_out if ended else 0, far_g * group_out)
+    py, pg, pd, pt, whole = kept.ctypes.data, given.ctypes.data, dw.ctypes.data, tail.ctypes.data, dw.shape[1]
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if ended:
@@ -187,7 +187,7 @@ def backward(
         else:
             pg = dout.ctypes.data + i * k * 4
         if normed:
-            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, room)
+            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, kept)
         else:
             py = x.ctypes.data + i * c * 4
         fresh = i == first
@@ -201,6 +201,6 @@ def backward(
         coming = (x.ctypes.data + near, c * 4), (out.ctypes.data + far, k * 4), (dout.ctypes.data + far, k * 4)
         if normed:
             _product(pg, far_g, end - i, panels, k, c, zeros, py, far_x, coming)
-            relu_back(x, room, line[0], line[1], slope, line[2], i // group, end // group, dx, total, dot)
+            relu_back(x, kept, line[0], line[1], slope, line[2], i // group, end // group, dx, total, dot)
         else:
             _product(pg, far_g, end - i, panels, k, c, zeros, dx.ctypes.data + i * c * 4, c, coming)

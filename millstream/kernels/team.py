@@ -23,8 +23,9 @@ from numba.extending import intrinsic
 
 from millstream.kernels.compiled import njit
 
-_ROOM, _BEGIN = 512, 2  # int64 words for a part; those before its arguments: the function's address, whether it failed
+_ROOM, _BEGIN = 512, 3  # int64 words for a part; those before its arguments: the function's address, if it failed, if taken
 _WORD = ir.IntType(64)
+_NUMBER = "millstream omp_get_thread_num"
 
 
 # ---- the runtime that torch uses -----------------------------------------------------------------
@@ -33,10 +34,12 @@ def _parallel() -> Callable[..., None] | None:
     """GOMP_parallel of the OpenMP runtime that torch is bound to; None where it has none."""
     library = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
     try:
-        parallel = ctypes.CDLL(library).GOMP_parallel  # is loaded already; symbols are looked up in what it needs, too
+        loaded = ctypes.CDLL(library)  # it is already; symbols are looked up in what it needs, too
+        parallel, number = loaded.GOMP_parallel, ctypes.cast(loaded.omp_get_thread_num, ctypes.c_void_p).value
     except (OSError, AttributeError):
         return None
     parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    binding.add_symbol(_NUMBER, number)
     return parallel
 
 
@@ -118,32 +121,46 @@ def _call(typing_context, function, room):
 
 
 @intrinsic
-def _next(typing_context, counter):
-    """Add one to the number at an address, and give what stood there."""
+def _take(typing_context, flag):
+    """Whether the number at an address was 0; now it is 1."""
     del typing_context
 
     def emit(context, builder, signature, args):
-        return builder.atomic_rmw("add", _address(builder, args[0], 0, _WORD), ir.Constant(_WORD, 1), "monotonic")
+        before = builder.atomic_rmw("xchg", _address(builder, args[0], 0, _WORD), ir.Constant(_WORD, 1), "monotonic")
+        return builder.icmp_signed("==", before, ir.Constant(_WORD, 0))
 
-    return types.int64(types.int64), emit
+    return types.boolean(types.int64), emit
+
+
+@intrinsic
+def _own_number(typing_context):
+    """Of this thread in its team, from 0."""
+    del typing_context
+
+    def emit(context, builder, signature, args):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        return builder.sext(builder.call(cgutils.get_or_insert_function(builder.module, kind, _NUMBER), []), _WORD)
+
+    return types.int64(), emit
 
 
 @cache
 def _member() -> Any:
     """What each thread of the team runs over the rooms of :func:`run`; kept, for its address is what they get.
 
-    A thread takes the next part until there is none: one that wakes late finds its part done.
+    A thread begins with its own share of the parts, so that in one operator after the other it works on the same rows, which
+    its cache may still have. Then it takes what is left: one that wakes late finds its parts done.
     """
 
     @cfunc(types.void(types.CPointer(types.int64)), cache=True)
     def take_parts(rooms):
         words = carray(rooms, 2)
-        begin, count = words.ctypes.data, words[1]
-        k = _next(begin)
-        while k < count:
-            first = 2 + k * _ROOM
-            _call(carray(rooms, first + 1)[first], begin + 8 * first)
-            k = _next(begin)
+        begin, threads, count = words.ctypes.data, words[0], words[1]
+        start = _own_number() * count // threads
+        for n in range(count):
+            first = 2 + (start + n) % count * _ROOM
+            if _take(begin + 8 * (first + 2)):
+                _call(carray(rooms, first + 1)[first], begin + 8 * first)
 
     return take_parts
 
@@ -193,13 +210,15 @@ def run(kernel: Any, calls: Sequence[tuple[Any, ...]]) -> None:
     Raises:
         RuntimeError: the kernel raised an error.
     """
-    rooms = np.empty(2 + len(calls) * _ROOM, np.int64)  # the next part, the number of parts, a room for each
-    rooms[:2] = 0, len(calls)
+    threads = torch.get_num_threads()
+    rooms = np.empty(2 + len(calls) * _ROOM, np.int64)  # the numbers of threads and of parts, a room for each part
+    rooms[:2] = threads, len(calls)
+    rooms[2 + _BEGIN - 1 :: _ROOM] = 0
     begin, lay_down = rooms.ctypes.data, _handing(kernel)
     for k, arguments in enumerate(calls):
         lay_down(begin + 8 * (2 + k * _ROOM), *arguments)
     parallel = _parallel()
     assert parallel is not None, "team.run is for where available() holds"
-    parallel(_member().address, begin, torch.get_num_threads(), 0)
+    parallel(_member().address, begin, threads, 0)
     if rooms[3::_ROOM].any():
         raise RuntimeError(f"{kernel.py_func.__name__}: failed inside a thread")

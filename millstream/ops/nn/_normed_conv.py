@@ -75,8 +75,17 @@ def _group(channels: int, pixels: int) -> int:
     return group
 
 
+def _empty(*shape: int) -> np.ndarray:
+    """A float32 array that begins with a line of the cache: vectors that stand across two of them take twice as long."""
+    return torch.empty(shape, dtype=torch.float32).numpy()
+
+
 def _tiled(line: np.ndarray | None, group: int) -> np.ndarray:
-    return _EMPTY if line is None else np.ascontiguousarray(np.tile(line, (1, group)), np.float32)
+    if line is None:
+        return _EMPTY
+    out = _empty(line.shape[0], group * line.shape[1])
+    out.reshape(line.shape[0], group, -1)[:] = line[:, None]
+    return out
 
 
 class Sums(NamedTuple):
@@ -152,14 +161,16 @@ def _pointwise(work: Work, counted: bool) -> Any:
     return out.permute(0, 3, 1, 2), found
 
 
-def _rows_of(x: torch.Tensor, group: int) -> np.ndarray:
-    """[N, H, W, C] as [N * H, W / group, group * C]."""
-    n, height, width, c = x.shape
-    return x.reshape(n * height, width // group, group * c).numpy()
+def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
+    """(line, mode, taps) of a depthwise convolution as the kernels take them."""
+    from millstream.kernels.depthwise_sweeps import LEAKY, PLAIN, RELU
 
-
-def _taps(w: torch.Tensor) -> np.ndarray:
-    return w.view(w.shape[0], 9).t().contiguous().numpy()
+    w, slope = work.w, 1.0 if work.line is None else work.slope
+    line = _empty(4, w.shape[0])
+    line[:3] = np.array([[1.0], [0.0], [0.0]]) if work.line is None else work.line
+    line[3] = slope
+    mode = PLAIN if slope == 1 else LEAKY if slope else RELU
+    return line, mode, w.view(w.shape[0], 9).t().contiguous().numpy()
 
 
 def _depthwise(work: Work, counted: bool) -> Any:
@@ -169,13 +180,11 @@ def _depthwise(work: Work, counted: bool) -> Any:
     n, tall, wide, c = x.shape
     size = (n, (tall - 1) // stride + 1, (wide - 1) // stride + 1, c)
     out = torch.empty(size, dtype=x.dtype)
-    near, far = _group(c, wide), _group(c, size[2])
     ends = _cut(9 * out.numel(), n * size[1], 1)
-    sums = _room(len(ends), far * c if counted else 0)
-    given = _rows_of(x, near), near, _tiled(work.line, near), np.float32(work.slope), _taps(work.w)
-    made = _rows_of(out, far), far, stride, (tall, size[1])
-    run_parts(normed_depthwise.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
-    found = _moments(sums, [(b - a) * (size[2] // far) for a, b in ends], c) if counted else None
+    sums = _room(len(ends), c if counted else 0)
+    given = x.reshape(n * tall, wide, c).numpy(), *_filters(work), out.view(-1, size[2], c).numpy(), stride, (tall, size[1])
+    run_parts(normed_depthwise.forward, [(*given, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
+    found = _moments(sums, [(b - a) * size[2] for a, b in ends], c) if counted else None
     return out.permute(0, 3, 1, 2), found
 
 
@@ -226,7 +235,7 @@ def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
     ends = _cut(2 * rows * c * k, rows, max(near, far))
     filters = _panels(w, k, c, False)
     left = c % tiles.LANES
-    dw, tail = (np.empty((len(ends), k, n), np.float32) for n in (c - left, tiles.LANES if left else 0))
+    dw, tail = (_empty(len(ends), k, n) for n in (c - left, tiles.LANES if left else 0))
     _, total, dot = _room(len(ends), near * c if normed else 0)
     read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
     after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
@@ -248,15 +257,16 @@ def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
     x, given, normed = _last(work.x), _last(dout), work.line is not None
     n, tall, wide, c = x.shape
     tall_out, wide_out = given.shape[1:3]
-    near, far = _group(c, wide), _group(c, wide_out)
+    group = _group(c, wide_out)
     dx = torch.empty(x.shape, dtype=x.dtype)
     ends = _cut(18 * given.numel(), n * tall_out, 1)
-    dw, (_, total, dot) = np.zeros((len(ends), 9, c)), _room(len(ends), near * c if normed else 0)
-    read = _rows_of(x, near), near, _tiled(work.line, near), np.float32(work.slope), _taps(work.w)
-    after = _rows_of(_last(out), far), far, _rows_of(given, far), *_given(end, far), (tall, tall_out)
+    dw, (_, total, dot) = np.zeros((len(ends), 9, c)), _room(len(ends), c if normed else 0)
+    after = (t.reshape(n * tall_out, wide_out // group, group * c).numpy() for t in (_last(out), given))
+    read = x.reshape(n * tall, wide, c).numpy(), *_filters(work), *after, *_given(end, group), (tall, tall_out)
+    made = dx.view(n * tall, wide, c).numpy()
     run_parts(
         kernels.backward if work.strides[0] == 1 else kernels.backward_2,
-        [(*read, *after, *e, _rows_of(dx, near), dw[i], total[i], dot[i]) for i, e in enumerate(ends)],
+        [(*read, *e, made, dw[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
     gradient = torch.from_numpy(dw.sum(0).T.astype(np.float32, order="C")).view(work.w.shape)
     sums = (_folded(s, c, normed) for s in (total, dot))
