@@ -126,10 +126,11 @@ class Collector:
             return
         made = definition.grad(op, out_grads, wanted) if callable(definition.grad) else None
         specs = made if made is not None else self._default(op, definition, out_grads, wanted)
+        read = set(op.input_arg_names)
         for spec in (s if isinstance(s, OpSpec) else OpSpec(*s) for s in specs):
             spec.forward = op
             self.specs.append(spec)
-            self._register(spec, op)
+            self._register(spec, read)
 
     def _forget(self, op: Operator) -> None:
         """What was gathered belongs to the values that `op` wrote; earlier values of those names start anew."""
@@ -141,12 +142,12 @@ class Collector:
                 self._ready.pop(name, None)
                 self._parts.pop(name, None)
 
-    def _register(self, spec: OpSpec, op: Operator) -> None:
-        known = set(op.input_arg_names)
+    def _register(self, spec: OpSpec, read: set[str]) -> None:
+        """Keep what `spec` contributes to the gradients of `read`, the variables that its forward reads."""
         for slot, outs in spec.outputs.items():
             for k, name in enumerate(outs):
                 var = name[: -len(GRAD_SUFFIX)] if name.endswith(GRAD_SUFFIX) else None
-                if var is None or var not in known:
+                if var is None or var not in read:
                     continue
                 outs[k] = self.name_for(var)
                 self._ready.pop(var, None)

@@ -27,6 +27,8 @@ class Uses:
         self._forwards: set[int] = set()
         self._gradients_read: list[str] = []
         self._graded: set[str] | None = None
+        self._origins: list[int] = []
+        self._bit: dict[str, int] = {}
         for i, op in enumerate(block.ops):
             holds = op.sub_blocks()
             reads = walk.reads_of(op) if holds else op.input_arg_names
@@ -92,3 +94,20 @@ class Uses:
                 break
             found = position
         return found
+
+    def origins(self, name: str, before: int) -> int:
+        """What `name`, as an operator at `before` reads it, comes from: a bit for each variable that is neither made in
+        the Block nor persistable. Each operator is looked at once, however often this is asked.
+        """
+        producer = self.producer(name, before)
+        if producer is None:
+            var = self.block._find_var_recursive(name)
+            if var is not None and var.persistable:
+                return 0
+            return 1 << self._bit.setdefault(name, len(self._bit))
+        while len(self._origins) <= producer:
+            at, found = len(self._origins), 0
+            for given in self.ops[at].input_arg_names:
+                found |= self.origins(given, at) if given != EMPTY_VAR else 0
+            self._origins.append(found)
+        return self._origins[producer]

@@ -89,8 +89,11 @@ def pair_gradients(ops: list[Operator]) -> Pairing:
             writes[name].append(i)
             makers[op.type, name].append(i)
     result.anew = {j for i, j in result.forward.items() if _is_derived(ops[i]) and j in result.forward}
+    known: dict[int, tuple[frozenset[str], frozenset[str]]] = {}  # once a forward: `sum` has a gradient for each operand
     for i, j in result.forward.items():
-        _pair(result, ops, i, j, writes)
+        if j not in known:
+            known[j] = frozenset(ops[j].input_arg_names), frozenset(ops[j].output_arg_names)
+        _pair(result, ops, i, j, writes, *known[j])
     return result
 
 
@@ -123,7 +126,11 @@ def _same_call(grad: Operator, forward: Operator) -> bool:
     return True
 
 
-def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str, list[int]]) -> None:
+def _pair(
+    result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str, list[int]], ins: frozenset[str],
+    outs: frozenset[str],
+) -> None:  # fmt: skip
+    """Note how gradient `i` gets what its forward `j` had; `ins` and `outs`: what the forward reads and writes."""
     op, forward = ops[i], ops[j]
     definition = REGISTRY.find(op.type)
     forward_def = REGISTRY.find(forward.type)
@@ -136,16 +143,14 @@ def _pair(result: Pairing, ops: list[Operator], i: int, j: int, writes: dict[str
             if any(n != EMPTY_VAR for n in op.outputs[slot]):
                 result.wanted[j].add(slot[: -len("@GRAD")])
         return
-    outs = set(forward.output_arg_names)
-    known = outs | set(forward.input_arg_names)
     for slot, names in op.inputs.items():
         if slot.endswith("@GRAD"):
             continue
         for name in names:
-            if name not in known:
+            if name not in ins and name not in outs:
                 continue
             later = [w for w in writes.get(name, ()) if j < w < i]
-            made_here = name in outs and (slot in forward.outputs or name not in forward.input_arg_names)
+            made_here = name in outs and (slot in forward.outputs or name not in ins)
             overwritten_by_itself = name in outs and not made_here
             if later or overwritten_by_itself:
                 key = f"{name}#{j}{'a' if made_here else 'b'}"

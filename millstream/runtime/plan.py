@@ -121,7 +121,7 @@ class Plan:
         self.program = program  # keeps ids in the cache key alive
         self.options = options
         self.owner: tuple[Program, Scope] | None = None  # whose ids are in an Executor's cache key: they must stay taken
-        self.bodies: list[Body] = []
+        self._bodies: dict[tuple[Any, ...], Body] = {}
         root = program.global_block()
         self.work = passes.work_on(program, live_ops(root, fetches), {*feeds, *fetches})
         if not options.check_nan:
@@ -149,14 +149,18 @@ class Plan:
 
     def _make_body(self, block: Block, known_lods: set[str], tape: bool, exports: list[str]) -> Body:
         options = Options(tape, self.options.check_nan, self.options.profile, self.options.device)
-        body = Body(lower_body(block, known_lods, options, self._make_body, exports))
-        self.bodies.append(body)
+        # A Block is lowered again until it is known which of its variables have a LoD. Without a memory its own Blocks would
+        # be lowered twice each time: 2 ** depth times in all.
+        asked = (block, frozenset(known_lods), tape, tuple(exports))
+        body = self._bodies.get(asked)
+        if body is None:
+            body = self._bodies[asked] = Body(lower_body(block, known_lods, options, self._make_body, exports))
         return body
 
     @property
     def source(self) -> str:
         """The Python source of the Plan and of its sub-Blocks, for reading."""
-        return "\n\n".join([self.code.source, *(b.code.source for b in self.bodies)])
+        return "\n\n".join([self.code.source, *(b.code.source for b in self._bodies.values())])
 
     def bind(self, scope: Scope) -> tuple[tuple[Any, ...], tuple[ScopeVar, ...]]:
         """Tensors and variables of `scope` that the Plan reads or writes; cached until the Scope changes."""

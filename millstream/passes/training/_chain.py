@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millstream.ir.names import EMPTY_VAR
 from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 from millstream.passes.training._places import taken, why_needed
@@ -45,26 +44,10 @@ def not_alike(work: Work, uses: Uses, at: int) -> str | None:
     if any(d < 0 for d in x.shape[1:]) or x.dtype != y.dtype or add.input("X") == add.input("Y"):
         return "what is added may have another shape, or is of another type"
     if x.shape[0] < 0:
-        first, second = (_fed(work, uses, add.input(slot)[0], at) for slot in ("X", "Y"))
+        first, second = (uses.origins(add.input(slot)[0], at) for slot in ("X", "Y"))
         if first != second:
             return "what is added may have a batch of its own: it comes from other feeds"
     return None
-
-
-def _fed(work: Work, uses: Uses, name: str, at: int) -> set[str]:
-    """What `name`, as read at `at`, comes from: values that are neither made here nor persistable."""
-    left, seen, found = [(name, at)], set[int](), set[str]()
-    while left:
-        name, at = left.pop()
-        producer = uses.producer(name, at)
-        if producer is None:
-            var = work.block._find_var_recursive(name)
-            if var is None or not var.persistable:
-                found.add(name)
-        elif producer not in seen:
-            seen.add(producer)
-            left += [(given, producer) for given in uses.ops[producer].input_arg_names if given != EMPTY_VAR]
-    return found
 
 
 def through_sum(uses: Uses, gradient: str, mine: str) -> tuple[int, str] | None:

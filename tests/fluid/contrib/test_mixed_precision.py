@@ -405,3 +405,28 @@ def test_updates_read_bfloat16_gradients(make):
     assert "cast" not in kinds[kinds.index("dense_layer_grad") :]
     for name, value in want.items():
         np.testing.assert_allclose(got[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_casts_of_gradients_move_without_a_walk_each(monkeypatch):
+    """Two and four times the layers: asks grow in proportion."""
+    from millstream.fluid.contrib.mixed_precision import fp16_utils
+
+    asked = []
+    real = fp16_utils.walk.reads_of
+    monkeypatch.setattr(fp16_utils.walk, "reads_of", lambda op: asked.append(1) or real(op))
+    counts = []
+    for depth in (10, 20):
+        asked.clear()
+        main = fluid.Program()
+        with fluid.program_guard(main, fluid.Program()), fluid.unique_name.guard():
+            x = L.data("x", [4])
+            for _ in range(depth):
+                x = L.fc(x, 4, act="relu")
+            AMP.decorate(fluid.optimizer.SGD(0.1), dtype="bfloat16").minimize(L.mean(x))
+        counts.append(len(asked))
+        ops = main.global_block().ops
+        first_update = next(k for k, op in enumerate(ops) if op.type == "sgd")
+        moved = [op.input("X")[0] for op in ops[:first_update] if op.type == "cast" and op.role & 2]
+        assert len(moved) >= depth  # a weight a layer, gathered behind all gradients
+        assert all(name.split("@")[0].endswith("cast_bf16") for name in moved)
+    assert counts[1] <= 2.3 * counts[0]

@@ -211,21 +211,23 @@ def rewrite_program(main_prog: Program, amp_lists: Any, dtype: Any = "float16") 
 def update_role_var_grad(main_prog: Program, params_grads: Sequence[tuple[Any, Any]]) -> None:
     """Make the casts of gradients to float32 part of the update, after all gradients: until there they are half."""
     block = main_prog.global_block()
-    makers = {n: op for op in block.ops for n in op.output_arg_names}
+    makers = {n: (k, op) for k, op in enumerate(block.ops) for n in op.output_arg_names}
+    last_read = {n: k for k, op in enumerate(block.ops) for n in walk.reads_of(op)}
+    moved: dict[int, Operator] = {}
     for param, gradient in params_grads:
-        cast = makers.get(gradient.name)
+        place, cast = makers.get(gradient.name, (-1, None))
         if cast is None or cast.type != "cast" or cast.attrs.get("in_dtype") not in HALF:
             continue
-        source = cast.input("X")[0]
-        if find_true_post_op(block.ops, cast, gradient.name):
+        if last_read.get(gradient.name, -1) > place or place in moved:
             continue
-        maker = makers.get(source)
+        source = cast.input("X")[0]
+        _, maker = makers.get(source, (-1, None))
         if maker is not None and maker.role & ROLE_BACKWARD:
             maker._set_attr(OP_ROLE_VAR, [param.name, source])
         cast._remove_attr(OP_ROLE_VAR)
         cast._set_attr(OP_ROLE, ROLE_OPTIMIZE)
-        block._remove_op(find_op_index(block, cast))
-        block.ops.append(cast)
+        moved[place] = cast
+    block.ops[:] = [op for k, op in enumerate(block.ops) if k not in moved] + list(moved.values())
     block._touch()
 
 
