@@ -82,6 +82,13 @@ def _batch_norm(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.elementwise_add(*sums))
 
 
+def _pieces(fluid: Any, feed: Feed) -> list[Any]:
+    """Activations over many numbers."""
+    layers = fluid.layers
+    x = layers.batch_norm(_dense(fluid, feed, "x", [2, 128, 128, WIDTH]), data_layout="NHWC")
+    return _trained(fluid, layers.hard_swish(layers.relu6(x)))
+
+
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
     x = fluid.layers.conv2d(_dense(fluid, feed, "x", [2, 32, 33, 33]), 32, 1)
     return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
@@ -289,7 +296,8 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 
 EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
-    "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "depthwise": _depthwise,
+    "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "activations": _pieces,
+    "depthwise": _depthwise,
     "convolutions between normalisations": _between_norms, "scaled channels": _scaled_maps,
     "small filters": _small_filters, "small filters in groups": _grouped_filters,
     "small filters in bfloat16": _brain_filters, "resizing": _resized,

@@ -21,6 +21,7 @@ CALLED = {
     "bigru": ["from_rows", "from_ids", "batch_from_rows", "batch_from_ids", "outside"],
     "bigru_tagger": ["tag"],
     "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
+    "pieces": ["between", "hard_swish", "hard_swish_back"],
     "scaled_maps": ["relu_of_sum", "back", "back_of_sum"],
     "window_rows": ["filter_gradient"], "grouped": ["lay_out_filters", "correlate", "filter_gradient", "collect_filters"],
     "winograd": [
