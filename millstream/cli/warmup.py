@@ -217,7 +217,8 @@ def _products(fluid: Any, feed: Feed) -> list[Any]:
 
 def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     x = _dense(fluid, feed, "x", [272, 64])
-    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)))
+    y = fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)
+    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(y, 64, bias_attr=False)))
 
 
 def _brain_products(fluid: Any, feed: Feed) -> list[Any]:

@@ -85,6 +85,13 @@ def _layers() -> ModuleType:
 
 
 @cache
+def _back() -> ModuleType:
+    from millstream.kernels import dense_back as module
+
+    return module
+
+
+@cache
 def zeros_at(n: int) -> int:
     """The address of `n` zeros."""
     return _zeros(n).data_ptr()
@@ -120,6 +127,9 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     """a @ b (+ bias, one number a column) for matrices [M, K] and [K, N], of which M may change from call to call."""
     m, (depth, n) = a.shape[0], b.shape
     work = m * depth * n
+    if takes_turned(a, b):
+        out = turned_product(a, b)
+        return out if bias is None else out.add_(bias)
     if has_rows(m) and LEAST <= work <= MOST and depth <= DEEPEST and a.shape[1] == depth:
         whole = b if b.stride(1) == 1 else b.contiguous()
         if _in_tiles(a, whole) and (bias is None or _line(bias, n)):
@@ -133,6 +143,49 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
             return out
     out = _library_product(a, b)
     return out if bias is None else out.add_(bias)
+
+
+def takes_turned(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether :func:`turned_product` takes a @ b: the right matrix stands turned in memory and is worth laying out."""
+    (m, depth), n = a.shape, b.shape[1]
+    return (
+        b.stride(0) == 1
+        and b.stride(1) >= depth >= NARROW
+        and m >= FEW
+        and m * depth * n >= LEAST
+        and depth == b.shape[0]
+        and _in_tiles(a, b.t())
+        and n >= NARROW
+    )
+
+
+def turned_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b where :func:`takes_turned` holds: tiles over panels that b's columns are laid out in on the way."""
+    (m, depth), n = a.shape, b.shape[1]
+    out = a.new_empty((m, n))
+    at_a, step_a, at_b, step_b, at_out = a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(1), out.data_ptr()
+    run_parts(_back().product_turned_at, [
+        (at_a + i * step_a * 4, step_a, at_b + j * step_b * 4, step_b, at_out + (i * n + j) * 4, n, last - i, depth, end - j,
+         zeros_at(NARROW * 4), 0, 0)
+        for (i, last), (j, end) in product_turned_shares(m, depth, n)
+    ])  # fmt: skip
+    return out
+
+
+_LAYING = 6  # rows that take as long as laying out what they are multiplied with
+
+
+def product_turned_shares(m: int, depth: int, n: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """(rows, columns) of each thread's share of a product [m, depth] x [depth, n] that lays out its right matrix.
+
+    Shares of rows lay out the whole matrix each, shares of columns their own, but they are whole panels.
+    """
+    rows = cuts(m * depth * n, m)
+    columns = _columns(m * depth * n, n, tiles().LANES * tiles().VECTORS)
+    longest = max(last - first for first, last in columns)
+    if len(columns) < len(rows) or n * (m // len(rows) + _LAYING) < longest * (m + _LAYING):
+        return [(share, (0, n)) for share in rows]
+    return [((0, m), share) for share in columns]
 
 
 def deep_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

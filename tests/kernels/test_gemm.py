@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millstream.kernels import gemm
 from millstream.kernels.gemm import product, product_of_rows
+from millstream.kernels.layer_gradients import layer_gradients
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +85,62 @@ def test_empty_and_differentiable_operands():
         a = torch.randn(300, 100, requires_grad=True)
         product(a, torch.randn(100, 100)).sum().backward()
         assert a.grad is not None
+
+
+TURNED = [(66, 100, 80), (100, 1100, 130), (300, 16, 17), (257, 33, 64), (70, 2000, 49)]
+
+
+@pytest.mark.parametrize(("m", "depth", "n"), TURNED)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_right_matrix_that_stands_turned(m, depth, n, threads):
+    import numba  # noqa: F401  the tiles take 66 rows only when it is there
+
+    a, b = torch.randn(m, depth + 3)[:, :depth], torch.randn(n, depth + 5)[:, :depth].t()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert gemm.takes_turned(a, b) == (m * depth * n >= gemm.LEAST)
+        found = gemm.turned_product(a, b)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, a.double() @ b.double(), check_dtype=False, rtol=1e-4, atol=1e-4 * depth**0.5)
+
+
+@pytest.mark.parametrize("behind", ["", "relu", "sigmoid", "tanh"])
+@pytest.mark.parametrize(("m", "k", "n"), [(100, 96, 170), (300, 33, 64), (129, 64, 80)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_of_a_layer(behind, m, k, n, threads):
+    import numba  # noqa: F401
+
+    torch.set_grad_enabled(True)
+    act = {"": lambda t: t * 1, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}[behind]
+    z = torch.randn(m, k, requires_grad=True)
+    x, w, d = act(z), torch.randn(k, n), torch.randn(m, n)
+    dz = torch.autograd.grad(x, z, d @ w.t())[0]
+    torch.set_grad_enabled(False)
+    want = dz, x.detach().t() @ d, d.sum(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for wanted in ((True, True, True), (False, True, True), (True, False, False)):
+            found = layer_gradients(x.detach(), w, d, wanted, behind)
+            assert found is not None
+            for value, expected, there in zip(found, want, wanted):
+                assert (value is not None) == there
+                if there:
+                    torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_gradients_that_go_piece_by_piece():
+    import numba  # noqa: F401
+
+    x, w, d = torch.randn(100, 96), torch.randn(96, 80), torch.randn(100, 80)
+    every = (True, True, True)
+    assert layer_gradients(x.double(), w.double(), d.double(), every, "") is None
+    assert layer_gradients(x[:9], w, d[:9], every, "") is None  # few rows
+    assert layer_gradients(x, torch.randn(80, 96).t(), d, every, "") is None  # a weight that stands turned itself
+    assert layer_gradients(torch.randn(96, 100).t(), w, d, every, "") is None
+    with torch.enable_grad():
+        assert layer_gradients(x, w, d, every, "") is None  # something is recorded

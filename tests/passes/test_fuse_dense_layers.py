@@ -55,6 +55,32 @@ def test_layers_in_register_tiles(act, rows):
     compare(make, feed((rows, 80), "float32"), steps=2, rtol=2e-4, atol=2e-6)
 
 
+def chained(plan):
+    """(activation, behind) of each layer's gradient, from the last layer on."""
+    grads = [op for op in plan.work.block.ops if op.type == "dense_layer_grad"]
+    return [(op.attr("activation"), op.attr("behind")) for op in grads]
+
+
+def test_a_layer_takes_the_gradient_of_the_activation_before_it():
+    acts = ["relu", "sigmoid", "tanh", None]
+    plan = compare(trained(layers(acts, 4), (6, 5), seen=["x@GRAD"]), feed((6, 5)), steps=3, rtol=1e-9, atol=1e-11)
+    assert chained(plan) == [("", "tanh"), ("", "sigmoid"), ("", "relu"), ("", "")]
+
+    def seen(block):
+        """The gradient of the first activation's result."""
+        return next(op for op in block.ops if op.type == "relu").output("Out")[0] + "@GRAD"
+
+    plan = compare(trained(layers(acts, 4), (6, 5), seen=[seen]), feed((6, 5)), steps=3, rtol=1e-9, atol=1e-11)
+    assert chained(plan) == [("", "tanh"), ("", "sigmoid"), ("", ""), ("relu", "")]
+
+    def read_twice(x):
+        h = fluid.layers.fc(x, 4, act="relu")
+        return [fluid.layers.fc(h, 3, act="tanh") + fluid.layers.fc(h, 3)]
+
+    plan = compare(trained(read_twice, (6, 5)), feed((6, 5)), steps=3, rtol=1e-9, atol=1e-11)
+    assert ("relu", "") in chained(plan) and all(not behind for _, behind in chained(plan))
+
+
 def test_bfloat16():
     """Biases are cast between the product and the sum."""
 

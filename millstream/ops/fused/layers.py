@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from millstream.kernels.gemm import activated_product
+from millstream.kernels.layer_gradients import layer_gradients
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
@@ -40,11 +41,19 @@ def dense_layer(x, w, bias, *, rows: int = 1, activation: str = ""):
     "dense_layer_grad", slots="X, W, Out?, Out@GRAD -> X@GRAD, W@GRAD, Bias@GRAD",
     infer=lambda x, w, out, dout, **_: (x, w, w.like(shape=w.shape[1:])), grad_lod="X, W",
 )  # fmt: skip
-def dense_layer_grad(x, w, out, dout, *, rows: int = 1, activation: str = "", want):
-    """With d = dOut * activation': dX = d W^T, dW = X^T d, dBias = the sum of the rows of d. Out only with an activation."""
+def dense_layer_grad(x, w, out, dout, *, rows: int = 1, activation: str = "", behind: str = "", want):
+    """With d = dOut * activation': dX = d W^T, dW = X^T d, dBias = the sum of the rows of d. Out only with an activation.
+
+    behind: the activation whose result X is; dX is that of what was activated then.
+    """
     x2, d = as_matrix(x, rows), as_matrix(dout, rows)
     if activation:
         d = _BACK[activation](as_matrix(out, rows), d)
-    dx = mm(d, w.t()) if want[0] else None
-    dw = mm_of_rows(x2, d) if want[1] else None
-    return dx if dx is None or x.dim() == 2 else dx.reshape(x.shape), dw, d.sum(0) if want[2] else None
+    found = layer_gradients(x2, w, d, want, behind)
+    if found is None:
+        dx = mm(d, w.t()) if want[0] else None
+        if want[0] and behind:
+            dx = _BACK[behind](x2, dx)
+        found = dx, mm_of_rows(x2, d) if want[1] else None, d.sum(0) if want[2] else None
+    dx, dw, sums = found
+    return dx if dx is None or x.dim() == 2 else dx.reshape(x.shape), dw, sums

@@ -1,0 +1,49 @@
+"""All gradients of a dense layer in one entry of the threads: each takes its share of every one."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import torch
+
+from millstream.kernels.gemm import NARROW, product_turned_shares, takes_turned, zeros_at
+from millstream.kernels.threads import run_parts
+
+Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+
+
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import dense_back as module
+
+    return module
+
+
+def layer_gradients(
+    x: torch.Tensor, w: torch.Tensor, d: torch.Tensor, want: tuple[bool, bool, bool], behind: str
+) -> Gradients | None:
+    """(d @ w.T, x.T @ d, the sums of d's columns) as far as wanted; None for what :mod:`gemm` should take piece by piece.
+
+    Args:
+        x, w, d: matrices [M, K], [K, N], [M, N].
+        want: which of the three.
+        behind: "relu", "sigmoid" or "tanh": x is its result, and the first is times its derivative; "" for none.
+    """
+    (m, k), n = x.shape, w.shape[1]
+    if k < NARROW or not takes_turned(d, w.t()) or x.dtype is not torch.float32 or not (x.is_cpu and x.is_contiguous()):
+        return None
+    dx = x.new_empty((m, k)) if want[0] else None
+    dw = x.new_empty((k, n)) if want[1] else None
+    sums = x.new_empty((n,)) if want[2] else None
+    at_dx, at_dw, at_sums = (0 if t is None else t.data_ptr() for t in (dx, dw, sums))
+    given = (x.data_ptr(), d.data_ptr(), d.stride(0), w.data_ptr(), w.stride(0), m, k, n, zeros_at(max(n, 4 * NARROW)))
+    code = _kernels().CODES[behind]
+    shares = product_turned_shares(m, n, k)
+    count = len(shares)
+    run_parts(_kernels().back_at, [
+        (*given, at_dx, rows, columns, code, at_dw, (k * i // count, k * (i + 1) // count), at_sums,
+         (n * i // count, n * (i + 1) // count))
+        for i, (rows, columns) in enumerate(shares)
+    ])  # fmt: skip
+    return dx, dw, sums
