@@ -218,7 +218,7 @@ def _products(fluid: Any, feed: Feed) -> list[Any]:
 def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     x = _dense(fluid, feed, "x", [272, 64])
     y = fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)
-    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(y, 64, bias_attr=False)))
+    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(y, 64, bias_attr=False), 2)))
 
 
 def _brain_products(fluid: Any, feed: Feed) -> list[Any]:
@@ -252,7 +252,8 @@ def _brain_updates(fluid: Any, feed: Feed) -> list[Any]:
 
 def _many_classes(fluid: Any, feed: Feed) -> list[Any]:
     scores, label = _dense(fluid, feed, "x", [64, 1024]), _dense(fluid, feed, "label", [64, 1], "int64")
-    return _trained(fluid, fluid.layers.cross_entropy(fluid.layers.softmax(scores), label))
+    first, second = (fluid.layers.cross_entropy(fluid.layers.softmax(scores * k), label) for k in (1.0, 2.0))
+    return [*_trained(fluid, first), *_trained(fluid, second * 3.0)]
 
 
 def _two_ways(fluid: Any, feed: Feed) -> list[Any]:

@@ -17,6 +17,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
@@ -127,6 +128,8 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     """a @ b (+ bias, one number a column) for matrices [M, K] and [K, N], of which M may change from call to call."""
     m, (depth, n) = a.shape[0], b.shape
     work = m * depth * n
+    if n < 4 and takes_narrow(a, b) and (bias is None or _line(bias, n)):
+        return narrow_product(a, b, bias)
     if takes_turned(a, b):
         out = turned_product(a, b)
         return out if bias is None else out.add_(bias)
@@ -228,6 +231,34 @@ def activated_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor, acti
         (a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(0), bias.data_ptr(), flat, first, last, depth, n, code)
         for first, last in cuts(work, m)
     ])  # fmt: skip
+    return out
+
+
+def takes_narrow(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the kernels of narrow matrices (narrow.py) take a @ b, and its gradients: numba is there already."""
+    return (
+        numba_is_loaded()
+        and is_narrow(a.shape[0], *b.shape)
+        and _turns(a, b)
+        and b.is_contiguous()
+        and type(b) is torch.Tensor
+        and a.shape[1] == b.shape[0]
+    )
+
+
+@cache
+def _narrow() -> ModuleType:
+    from millstream.kernels import narrow as module
+
+    return module
+
+
+def narrow_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """a @ b + bias where :func:`takes_narrow` holds; `bias`: a contiguous float32 number for each column."""
+    out = a.new_empty((a.shape[0], b.shape[1]))
+    line = np.empty(0, np.float32) if bias is None else bias.view(-1).numpy()
+    arrays = a.numpy(), b.numpy(), line, out.numpy()
+    run_parts(_narrow().product, [(*arrays, *cut) for cut in cuts(a.numel() * b.shape[1], a.shape[0])])
     return out
 
 

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import torch
 
-from millstream.kernels.gemm import NARROW, product_turned_shares, takes_turned, zeros_at
-from millstream.kernels.threads import run_parts
+from millstream.kernels.gemm import NARROW, product_turned_shares, takes_narrow, takes_turned, zeros_at
+from millstream.kernels.threads import cuts, run_parts
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -16,6 +16,13 @@ Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 @cache
 def _kernels() -> ModuleType:
     from millstream.kernels import dense_back as module
+
+    return module
+
+
+@cache
+def _narrow_kernels() -> ModuleType:
+    from millstream.kernels import narrow as module
 
     return module
 
@@ -31,6 +38,8 @@ def layer_gradients(
         behind: "relu", "sigmoid" or "tanh": x is its result, and the first is times its derivative; "" for none.
     """
     (m, k), n = x.shape, w.shape[1]
+    if takes_narrow(x, w) and k >= 4 * NARROW and d.is_contiguous() and d.dtype is torch.float32:
+        return _of_few_columns(x, w, d, want, behind)
     if k < NARROW or not takes_turned(d, w.t()) or x.dtype is not torch.float32 or not (x.is_cpu and x.is_contiguous()):
         return None
     dx = x.new_empty((m, k)) if want[0] else None
@@ -47,3 +56,15 @@ def layer_gradients(
         for i, (rows, columns) in enumerate(shares)
     ])  # fmt: skip
     return dx, dw, sums
+
+
+def _of_few_columns(
+    x: torch.Tensor, w: torch.Tensor, d: torch.Tensor, want: tuple[bool, bool, bool], behind: str
+) -> Gradients:
+    """The same where the weight has few columns."""
+    (m, k), n = x.shape, w.shape[1]
+    dx, dw, sums = (x.new_empty(shape if there else (0,) * len(shape)) for there, shape in zip(want, ((m, k), (k, n), (n,))))
+    arrays = (*(t.numpy() for t in (x, w, d, dx, dw, sums)), zeros_at(k), _kernels().CODES[behind])
+    run_parts(_narrow_kernels().gradients, [(*arrays, *cut) for cut in cuts(2 * x.numel() * n, k)])
+    found = (t if there else None for there, t in zip(want, (dx, dw, sums)))
+    return next(found), next(found), next(found)

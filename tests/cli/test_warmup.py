@@ -12,6 +12,7 @@ CALLED = {
     "depthwise": ["_forward", "_back_input", "_back_filter"], "interp": ["_rows", "_numbers"],
     "dense": ["layer_at"], "dense_back": ["back_at", "product_turned_at"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
+    "narrow": ["product", "gradients"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
     "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],
@@ -29,7 +30,7 @@ CALLED = {
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
     ],
     "normed_rows": ["lay_out", "forward", "backward", "back"], "normed_depthwise": ["forward", "backward", "backward_2"],
-    "softmax_loss": ["outside", "losses", "losses_back"], "xxhash": ["hash_rows"],
+    "softmax_loss": ["outside", "losses", "losses_back", "losses_with_gradient"], "xxhash": ["hash_rows"],
     "updates": ["sgd", "momentum", "adam"],
 }  # fmt: skip
 if pairs.available():

@@ -107,7 +107,7 @@ def test_a_right_matrix_that_stands_turned(m, depth, n, threads):
 
 
 @pytest.mark.parametrize("behind", ["", "relu", "sigmoid", "tanh"])
-@pytest.mark.parametrize(("m", "k", "n"), [(100, 96, 170), (300, 33, 64), (129, 64, 80)])
+@pytest.mark.parametrize(("m", "k", "n"), [(100, 96, 170), (300, 33, 64), (129, 64, 80), (300, 100, 2), (70, 133, 7)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradients_of_a_layer(behind, m, k, n, threads):
     import numba  # noqa: F401
@@ -144,3 +144,20 @@ def test_gradients_that_go_piece_by_piece():
     assert layer_gradients(torch.randn(96, 100).t(), w, d, every, "") is None
     with torch.enable_grad():
         assert layer_gradients(x, w, d, every, "") is None  # something is recorded
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_few_columns_in_our_kernel(n, threads):
+    import numba  # noqa: F401
+
+    a, b, bias = torch.randn(5000, 410), torch.randn(410, n), torch.randn(n)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert gemm.takes_narrow(a, b) and not gemm.takes_narrow(a, b.t().contiguous().t())
+        for given in (bias, None):
+            want = a @ b if given is None else a @ b + given
+            torch.testing.assert_close(product(a, b, given), want, rtol=1e-4, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""fuse_softmax_cross_entropy and fold_loss_gradient: training steps with and without them, and where they stay away."""
+"""fuse_softmax_cross_entropy, fold_loss_gradient, take_loss_gradient_ahead: steps with and without, where they stay away."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,52 @@ def test_the_older_operator():
         return trained(losses)
 
     found = types(compare(make, FEED, steps=3, rtol=1e-9, atol=1e-11))
-    assert [found.count(t) for t in FUSED] == [1, 1]
+    assert found.count("softmax_cross_entropy_ahead") == 1 and not set(FUSED) & set(found)
+
+
+@pytest.mark.parametrize("ignore", [-100, 2])
+@pytest.mark.parametrize(("rows", "classes"), [(8, 5), (40, 2), (40, 1000)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_gradient_with_the_loss(ignore, rows, classes, dtype):
+    import numba  # noqa: F401  where it is loaded float32 is our kernel's
+
+    def make():
+        x, label = fluid.data("x", [None, 6], dtype), fluid.data("label", [None, 1], "int64")
+        p = fluid.layers.fc(x, classes, act="softmax")
+        losses = fluid.layers.cross_entropy(p, label, ignore_index=ignore)
+        return trained(losses, [losses])
+
+    given = {"x": RNG.randn(rows, 6).astype(dtype), "label": RNG.randint(0, min(classes, 5), (rows, 1))}
+    if ignore > 0:
+        given["label"][3:5] = ignore
+    tolerance = {"rtol": 1e-9, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-5, "atol": 1e-6}
+    found = types(compare(make, given, steps=3, **tolerance))
+    assert found.count("softmax_cross_entropy_ahead") == 1
+    assert not {*FUSED, "mean_grad_of_constant", "mean_grad", "fill_constant"} & set(found)
+
+
+def test_what_keeps_the_gradient_behind_the_loss():
+    """The scores' gradient is fetched: still taken ahead; a weight on each loss; the label overwritten in between."""
+
+    def weighted():
+        p, label = scores()
+        return trained(fluid.layers.cross_entropy(p, label) * 2.0)
+
+    def overwritten():
+        p, label = scores()
+        losses = fluid.layers.cross_entropy(p, label)
+        fluid.layers.assign(fluid.layers.zeros_like(label), label)
+        return trained(losses)
+
+    for make in (weighted, overwritten):
+        assert "softmax_cross_entropy_ahead" not in types(compare(make, FEED, steps=2, rtol=1e-9, atol=1e-11))
+
+    def fetched():
+        p, label = scores()
+        name = p.block.ops[-1].input("X")[0]
+        return trained(fluid.layers.cross_entropy(p, label), [name + "@GRAD"])
+
+    assert "softmax_cross_entropy_ahead" in types(compare(fetched, FEED, steps=2, rtol=1e-9, atol=1e-11))
 
 
 def test_a_label_out_of_range():

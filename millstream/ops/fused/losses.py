@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
+import numpy as np
 import torch
 
 from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
@@ -19,6 +20,7 @@ def _spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, Spec]:
     return x, x.like(shape=label_spec(x, label, -1, False))
 
 
+_NARROW = 16  # scores from which on our kernel of both is faster than torch's six
 _MANY, _WORK = 32_768, 20  # scores from which on our kernel is faster; what one of them costs in multiplications
 
 
@@ -29,10 +31,10 @@ def _kernels() -> ModuleType:
     return module
 
 
-def _compiled(x: torch.Tensor, label: torch.Tensor) -> bool:
+def _compiled(x: torch.Tensor, label: torch.Tensor, least: int = _MANY) -> bool:
     """Whether our kernels take scores, or probabilities, and labels."""
     return (
-        x.numel() >= _MANY
+        x.numel() >= least
         and numba_is_loaded()
         and x.dtype is torch.float32
         and label.dtype is torch.int64
@@ -88,6 +90,27 @@ def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
     ignored = label == ignore_index
     dloss = dloss.masked_fill(ignored, 0.0)
     return (y * dloss).scatter_add_(-1, label.masked_fill(ignored, 0), dloss.neg())
+
+
+@op(
+    "softmax_cross_entropy_ahead", slots="X, Label -> X@GRAD, Y", lod="Y=X", grad=False,
+    infer=lambda x, label, *, ignore_index, value: (x, _spec(x, label, ignore_index=ignore_index)[1]),
+)  # fmt: skip
+def softmax_cross_entropy_ahead(x, label, *, ignore_index: int = -100, value: float = 1.0):
+    """Y of softmax_cross_entropy, and at once the gradient of X where that of the mean of Y is `value`."""
+    label, given = column(x, label), label
+    scale = value / max(label.numel(), 1)
+    if _compiled(x, label, _NARROW):
+        classes = x.shape[-1]
+        at, rows = label.view(-1).numpy(), x.view(-1, classes).numpy()
+        if _kernels().outside(at, classes, ignore_index) < 0:
+            d, loss = torch.empty_like(x), x.new_empty(given.shape)
+            arrays = (rows, at, ignore_index, np.float32(scale), d.view(-1, classes).numpy(), loss.view(-1).numpy())
+            run_parts(_kernels().losses_with_gradient, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
+            return d, loss
+    y, loss = softmax_cross_entropy(x, given, ignore_index=ignore_index)
+    share = x.new_full((1,), scale).expand(given.shape)
+    return softmax_cross_entropy_grad(y, given, share, ignore_index=ignore_index), loss
 
 
 @op("mean_grad_of_constant", slots="X -> X@GRAD", infer="X@GRAD=X", grad=False)
