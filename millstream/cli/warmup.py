@@ -98,7 +98,7 @@ def _between_norms(fluid: Any, feed: Feed) -> list[Any]:
     """1x1 and depthwise convolutions between batch normalisations."""
     layers = fluid.layers
     y = _dense(fluid, feed, "x", [2, 16, 64, 64])
-    for filters, size, stride, groups in ((16, 5, 1, 1), (16, 1, 1, 1), (16, 3, 1, 16), (16, 3, 2, 16)):
+    for filters, size, stride, groups in ((24, 5, 1, 1), (24, 1, 1, 1), (24, 3, 1, 24), (24, 3, 2, 24)):
         made = layers.conv2d(
             y, filters, size, stride=stride, padding=size // 2, groups=groups, bias_attr=False, use_cudnn=False
         )  # fmt: skip

@@ -113,7 +113,7 @@ def apply(
 def back_sums(
     x: torch.Tensor, norm: Norm, saved_mean: torch.Tensor, saved_inv: torch.Tensor, dy: torch.Tensor, y: torch.Tensor | None
 ) -> tuple[Any, ...] | None:
-    """(sum of dz, sum of dz * (x - mean), dz where `y` is given: relu's output where a residual was added)."""
+    """(sum of dz, sum of dz * (x - mean), float64 [1, C] each; dz where `y` is given, the relu of a sum)."""
     if not _fits(x, norm) or (dy.requires_grad and torch.is_grad_enabled()) or (rows := _rows(x, norm.layout)) is None:
         return None
     from millstream.kernels import batch_norm as kernels
@@ -123,7 +123,7 @@ def back_sums(
         rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.slope, array(saved_mean),
         None if y is None else _same_rows(y, x, norm.layout), None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip
-    return *(torch.from_numpy(v).to(_worked(x)) for v in found), dz
+    return *(v[None] for v in found), dz
 
 
 def backward(

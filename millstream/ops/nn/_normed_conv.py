@@ -38,13 +38,12 @@ def is_depthwise(filters: Sequence[int], strides: Ints, paddings: Ints, dilation
 class Work(NamedTuple):
     """A convolution: what it reads, and its form.
 
-    x [N, C, H, W]; line [3, C]: a, b and mean of a * x + b, the normalised x, or None where x is taken as it is; slope, from
-    0 to 1, multiplies what is then below 0; w: filters.
+    x [N, C, H, W]; line [4, C]: a, b, mean and slope; a * x + b is the normalised x, and slope, from 0 to 1, multiplies what
+    is then below 0; None where x is taken as it is; w: filters.
     """
 
     x: torch.Tensor
     line: np.ndarray | None
-    slope: float
     w: torch.Tensor
     strides: Ints
     paddings: Ints
@@ -83,6 +82,8 @@ def _empty(*shape: int) -> np.ndarray:
 def _tiled(line: np.ndarray | None, group: int) -> np.ndarray:
     if line is None:
         return _EMPTY
+    if group == 1:
+        return line
     out = _empty(line.shape[0], group * line.shape[1])
     out.reshape(line.shape[0], group, -1)[:] = line[:, None]
     return out
@@ -100,19 +101,63 @@ def _room(count: int, columns: int) -> Sums:
     return Sums(np.zeros((count, columns), np.float32), np.zeros((count, columns)), np.zeros((count, columns)))
 
 
-def _moments(sums: Sums, rows: Sequence[int], channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, variance) of each channel, float64; rows: how many each part summed.
+class Running(NamedTuple):
+    """Statistics of the normalisation that takes the output, of which a share `rate` is kept."""
 
-    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
-    """
-    n = np.array(rows, np.float64)[:, None]
-    means = sums.shift + sums.total / n
-    spread = sums.square - sums.total * sums.total / n
-    columns, counts = means.reshape(-1, channels), np.repeat(n, means.shape[1] // channels, 0).reshape(-1, 1)
-    weight = counts.sum()
-    mean = (counts * columns).sum(0) / weight
-    variance = (spread.reshape(-1, channels).sum(0) + (counts * (columns - mean) ** 2).sum(0)) / weight
-    return mean, np.maximum(variance, 0.0)
+    mean: torch.Tensor
+    variance: torch.Tensor
+    rate: float
+    epsilon: float
+
+
+Measured = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _measured(sums: Sums, counts: Sequence[int], running: Running | None) -> Measured | None:
+    """(mean, variance, saved mean, saved inverse deviation); counts: how many rows each part summed."""
+    if running is None:
+        return None
+    from millstream.kernels import normed_vectors
+
+    made, old = _four(running.mean), (array(running.mean), array(running.variance))
+    counted = np.array(counts, np.int64)
+    normed_vectors.measure(*sums, counted, running.rate, running.epsilon, *old, *(t.numpy() for t in made))
+    return made
+
+
+def _four(like: torch.Tensor) -> Measured:
+    return torch.empty_like(like), torch.empty_like(like), torch.empty_like(like), torch.empty_like(like)
+
+
+def run_on(center: np.ndarray, spread: np.ndarray, running: Running) -> Measured:
+    """:func:`_measured` from a batch's mean and variance, float64."""
+    from millstream.kernels import normed_vectors
+
+    made, old = _four(running.mean), (array(running.mean), array(running.variance))
+    normed_vectors.run_on(center, spread, running.rate, running.epsilon, *old, *(t.numpy() for t in made))
+    return made
+
+
+def line_of(scale: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, slope: float) -> np.ndarray:
+    """A line as :class:`Work` has it."""
+    from millstream.kernels import normed_vectors
+
+    out = _empty(4, scale.shape[0])
+    normed_vectors.lay_line(array(scale), array(bias), array(mean), array(inverse), np.float32(slope), out)
+    return out
+
+
+def give_back(
+    scale: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, total: np.ndarray, dot: np.ndarray, each: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(dScale, dBias, Line) of a normalisation from the sums of its dz, float64 [parts, group * channels]; `each`: numbers a
+    channel."""
+    from millstream.kernels import normed_vectors
+
+    made = torch.empty_like(scale), torch.empty_like(scale), scale.new_empty(3, scale.shape[0])
+    given = array(scale), array(mean), array(inverse)
+    normed_vectors.give_back(*given, total, dot, each, *(t.numpy() for t in made))
+    return made
 
 
 def _cut(work: int, rows: int, unit: int) -> list[tuple[int, int]]:
@@ -121,12 +166,16 @@ def _cut(work: int, rows: int, unit: int) -> list[tuple[int, int]]:
     return list(pairwise([rows // unit * k // count * unit for k in range(count)] + [rows]))
 
 
-def forward(work: Work, counted: bool) -> tuple[torch.Tensor, tuple[np.ndarray, np.ndarray] | None] | None:
-    """(output, (mean, variance) of its channels in float64 if `counted`)."""
+def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured | None] | None:
+    """(output, what its normalisation is told of it)."""
     if not _applies(work):
         return None
     run = _pointwise if work.groups == 1 else _depthwise
-    return run(work, counted)
+    return run(work, running)
+
+
+def _slope(work: Work) -> np.float32:
+    return np.float32(1) if work.line is None else work.line[3, 0]
 
 
 def _panels(w: torch.Tensor, rows: int, columns: int, turned: bool) -> torch.Tensor:
@@ -142,7 +191,7 @@ def _panels(w: torch.Tensor, rows: int, columns: int, turned: bool) -> torch.Ten
     return panels
 
 
-def _pointwise(work: Work, counted: bool) -> Any:
+def _pointwise(work: Work, running: Running | None) -> Any:
     from millstream.kernels import normed_rows
     from millstream.kernels.gemm import zeros_at
 
@@ -153,27 +202,26 @@ def _pointwise(work: Work, counted: bool) -> Any:
     out = torch.empty((n, height, width, k), dtype=x.dtype)
     filters = _panels(w, c, k, True)
     ends = _cut(rows * c * k, rows, max(near, far))
-    sums = _room(len(ends), far * k if counted else 0)
-    given = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
+    sums = _room(len(ends), 0 if running is None else far * k)
+    given = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _slope(work), filters.data_ptr()
     made = zeros_at(k), out.view(-1, far * k).numpy(), far
     run_parts(normed_rows.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
-    found = _moments(sums, [(b - a) // far for a, b in ends], k) if counted else None
-    return out.permute(0, 3, 1, 2), found
+    return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) // far for a, b in ends], running)
 
 
 def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
     """(line, mode, taps) of a depthwise convolution as the kernels take them."""
     from millstream.kernels.depthwise_sweeps import LEAKY, PLAIN, RELU
 
-    w, slope = work.w, 1.0 if work.line is None else work.slope
-    line = _empty(4, w.shape[0])
-    line[:3] = np.array([[1.0], [0.0], [0.0]]) if work.line is None else work.line
-    line[3] = slope
+    w, line, slope = work.w, work.line, _slope(work)
+    if line is None:
+        line = _empty(4, w.shape[0])
+        line[:] = np.array([[1.0], [0.0], [0.0], [1.0]])
     mode = PLAIN if slope == 1 else LEAKY if slope else RELU
     return line, mode, w.view(w.shape[0], 9).t().contiguous().numpy()
 
 
-def _depthwise(work: Work, counted: bool) -> Any:
+def _depthwise(work: Work, running: Running | None) -> Any:
     from millstream.kernels import normed_depthwise
 
     x, stride = _last(work.x), work.strides[0]
@@ -181,21 +229,20 @@ def _depthwise(work: Work, counted: bool) -> Any:
     size = (n, (tall - 1) // stride + 1, (wide - 1) // stride + 1, c)
     out = torch.empty(size, dtype=x.dtype)
     ends = _cut(9 * out.numel(), n * size[1], 1)
-    sums = _room(len(ends), c if counted else 0)
+    sums = _room(len(ends), 0 if running is None else c)
     given = x.reshape(n * tall, wide, c).numpy(), *_filters(work), out.view(-1, size[2], c).numpy(), stride, (tall, size[1])
     run_parts(normed_depthwise.forward, [(*given, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
-    found = _moments(sums, [(b - a) * size[2] for a, b in ends], c) if counted else None
-    return out.permute(0, 3, 1, 2), found
+    return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) * size[2] for a, b in ends], running)
 
 
 class Gradients(NamedTuple):
-    """Of a convolution; where x is normalised, `dx` is dz of its normalisation, and total and dot are float64 sums, by
-    channel, of dz and of dz * (x - mean)."""
+    """Of a convolution; where x is normalised, `dx` is dz of its normalisation, and total and dot are the sums of dz and of
+    dz * (x - mean) that :func:`give_back` takes."""
 
     dx: torch.Tensor | None
     dw: torch.Tensor
-    total: np.ndarray | None
-    dot: np.ndarray | None
+    total: np.ndarray
+    dot: np.ndarray
 
 
 class End(NamedTuple):
@@ -220,10 +267,6 @@ def _given(end: End | None, group: int) -> tuple[np.ndarray, np.float32]:
     return (_EMPTY, np.float32(1)) if end is None else (_tiled(end.line, group), np.float32(end.slope))
 
 
-def _folded(sums: np.ndarray, channels: int, normed: bool) -> np.ndarray | None:
-    return sums.reshape(-1, channels).sum(0) if normed else None
-
-
 def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients:
     from millstream.kernels import normed_rows, tiles
     from millstream.kernels.gemm import zeros_at
@@ -237,18 +280,25 @@ def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
     left = c % tiles.LANES
     dw, tail = (_empty(len(ends), k, n) for n in (c - left, tiles.LANES if left else 0))
     _, total, dot = _room(len(ends), near * c if normed else 0)
-    read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), np.float32(work.slope), filters.data_ptr()
+    read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _slope(work), filters.data_ptr()
     after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
     made, line = dx.view(-1, near * c if wanted else c).numpy(), _given(end, far)
     run_parts(
         normed_rows.backward,
         [(*read, *after, *line, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
-    gradient = torch.from_numpy(dw).sum(0)
-    if left:
-        gradient = torch.cat([gradient, torch.from_numpy(tail).sum(0)[:, -left:]], 1)
-    sums = (_folded(s, c, normed) for s in (total, dot))
-    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient.view(w.shape), *sums)
+    gradient = torch.from_numpy(dw[0]).view(w.shape) if len(ends) == 1 and not left else _joined(dw, tail, w)
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
+
+
+def _joined(shares: np.ndarray, tails: np.ndarray, w: torch.Tensor) -> torch.Tensor:
+    """The filters' gradient of all parts."""
+    from millstream.kernels import normed_vectors
+
+    out = torch.empty(w.shape, dtype=w.dtype)
+    to = out.view(w.shape[:2]).numpy()
+    run_parts(normed_vectors.join, [(shares, tails, *ends, to) for ends in cuts(8 * shares.size, w.shape[0])])
+    return out
 
 
 def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients:
@@ -269,8 +319,7 @@ def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
         [(*read, *e, made, dw[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
     gradient = torch.from_numpy(dw.sum(0).T.astype(np.float32, order="C")).view(work.w.shape)
-    sums = (_folded(s, c, normed) for s in (total, dot))
-    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, *sums)
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
 
 
 def finish(x: torch.Tensor, dz: torch.Tensor, line: torch.Tensor) -> torch.Tensor | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -22,19 +21,9 @@ from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn import _norm_rows, _normed_conv
 from millstream.ops.nn._norm_rows import Norm, moments
-from millstream.ops.nn._normed_conv import End, Work
+from millstream.ops.nn._normed_conv import End, Running, Work, give_back, line_of
 from millstream.ops.nn.batch_norm_relu import check_added
 from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
-
-
-def _statistics(
-    center: np.ndarray, spread: np.ndarray, mean: torch.Tensor, variance: torch.Tensor, momentum: float, epsilon: float
-) -> tuple[torch.Tensor, ...]:
-    """(MeanOut, VarianceOut, SavedMean, SavedVariance) from a batch's, in float64."""
-    saved = torch.from_numpy(center).to(mean.dtype)
-    inverse = torch.from_numpy(1.0 / np.sqrt(spread + epsilon)).to(mean.dtype)
-    batch = torch.from_numpy(spread).to(variance.dtype)
-    return torch.lerp(saved, mean, momentum), torch.lerp(batch, variance, momentum), saved, inverse
 
 
 def _rate(momentum: float, momentum_tensor: torch.Tensor | None) -> float:
@@ -44,7 +33,7 @@ def _rate(momentum: float, momentum_tensor: torch.Tensor | None) -> float:
 def _measured(
     x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, momentum: float, epsilon: float
 ) -> tuple[torch.Tensor, ...]:
-    """_statistics by torch's operators, for what the kernels do not take."""
+    """_normed_conv.run_on by torch's operators, for what the kernels do not take."""
     spread, center = torch.var_mean(x.to(mean.dtype), [0, *range(2, x.dim())], correction=0)
     running = torch.lerp(center, mean, momentum), torch.lerp(spread, variance, momentum)
     return *running, center, torch.rsqrt(spread + epsilon)
@@ -59,7 +48,7 @@ def batch_norm_statistics(x, mean, variance, momentum_tensor, *, momentum: float
     rate, found = _rate(momentum, momentum_tensor), moments(x)
     if found is None:
         return _measured(x, mean, variance, rate, epsilon)
-    return _statistics(*found, mean, variance, rate, epsilon)
+    return _normed_conv.run_on(*found, Running(mean, variance, rate, epsilon))
 
 
 @op("batch_norm_finish_grad", slots="X, dZ, Line -> X@GRAD", infer="X", grad=False)
@@ -110,25 +99,17 @@ def batch_norm_line_grad(x, scale, bias, mean, inverse, y, dy, *, slope: float =
     [5, C] says where X was negative.
     """
     found = _norm_rows.back_sums(x, Norm(scale, bias, 0.0, "NCHW", slope), mean, inverse, dy, y)
-    if found is None:
+    if found is not None:
+        total, dot, dz = found
+        dscale, dbias, line = give_back(scale, mean, inverse, total, dot, x.numel() // x.shape[1])
+    else:
         above = y if y is not None else _normalised(x, scale, bias, mean, inverse, 1.0)
         dz = dy if slope == 1 else torch.where(above > 0, dy, dy * slope) if slope else dy * (above > 0)
-        found = *_sums(x, mean, dz), dz
-    total, dot, dz = found
-    dscale, dbias, line = _behind(x, scale, mean, inverse, total, dot)
+        dscale, dbias, line = _behind(x, scale, mean, inverse, *_sums(x, mean, dz))
     if y is None and slope != 1:
         a = scale * inverse
         line = torch.cat([line, torch.stack([a, bias - mean * a])])
     return dscale, dbias, line, dz if y is not None else None
-
-
-def _line(scale, bias, mean, inverse) -> np.ndarray | None:
-    """[a, b, mean]: a normalised x is a * x + b; as _norm_rows has it."""
-    if scale is None:
-        return None
-    center = array(mean)
-    a = array(scale) * array(inverse)
-    return np.stack([a, array(bias) - center * a, center])
 
 
 def _normalised(x, scale, bias, mean, inverse, slope, residual=None):
@@ -165,12 +146,11 @@ def normed_conv2d(
     activation. Mean and Variance, where given: the running statistics of Output's batch_norm.
     """
     form, rate = (strides, paddings, dilations, groups), _rate(momentum, momentum_tensor)
-    if type(x) is torch.Tensor:
-        work = Work(x, _line(scale, bias, center, inverse), slope, w, *form)
-        found = _normed_conv.forward(work, mean is not None)
+    if type(x) is torch.Tensor and x.dtype is torch.float32:
+        work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, slope), w, *form)
+        found = _normed_conv.forward(work, None if mean is None else Running(mean, variance, rate, epsilon))
         if found is not None:
-            out, counted = found
-            return (out, *(_statistics(*counted, mean, variance, rate, epsilon) if counted else [None] * 4))
+            return (found[0], *(found[1] or [None] * 4))
     out = conv_forward(_normalised(x, scale, bias, center, inverse, slope), w, None, *form, "EXPLICIT", "NCHW")
     return (out, *([None] * 4 if mean is None else _measured(out, mean, variance, rate, epsilon)))
 
@@ -196,14 +176,14 @@ def normed_conv2d_grad(
     """
     form, found = (strides, paddings, dilations, groups), None
     wanted = want[0] or scale is not None  # sums of dZ are what gradients of a normalisation are made of
-    if type(x) is torch.Tensor:
-        work = Work(x, _line(scale, bias, center, inverse), slope, w, *form)
+    if type(x) is torch.Tensor and x.dtype is torch.float32:
+        work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, slope), w, *form)
         found = _normed_conv.backward(work, out, dout, None if line is None else End(array(line), line_slope), wanted)
     if found is not None:
         if scale is None:
             return found.dx, found.dw, None, None, None
-        total, dot = (torch.from_numpy(s).to(scale.dtype) for s in (found.total, found.dot))
-        return found.dx, found.dw, *_behind(x, scale, center, inverse, total, dot)
+        sums = found.total, found.dot
+        return found.dx, found.dw, *give_back(scale, center, inverse, *sums, x.numel() // x.shape[1])
     if line is not None:
         dout = _finished(out, dout, line, line_slope)
     y = _normalised(x, scale, bias, center, inverse, slope)
@@ -215,7 +195,7 @@ def normed_conv2d_grad(
 
 
 def _behind(x, scale, center, inverse, total, dot):
-    """(dScale, dBias, Line) of a normalisation from the sums of its dz."""
+    """(dScale, dBias, Line) of a normalisation from the sums of its dz, by torch's operators."""
     factor = scale * inverse
     each = x.numel() // x.shape[1]
     q = -factor * inverse * inverse * (dot / each)
