@@ -78,11 +78,14 @@ class Task(NamedTuple):
 
     def best(self, kept: bool, sizes: Ints = (2, 4)) -> int:
         """One of `sizes`; 0: direct sums are faster."""
-        outputs = _DIRECT * self.n * self.out[0] * self.out[1]
-        direct = self.c * self.k / tiles().LANES * (outputs + (_DIRECT_READ if kept else _DIRECT_FILTER))
         costs = {m: self.cost(m, kept) for m in sizes}
         m = min(costs, key=lambda key: costs[key])
-        return m if costs[m] < direct else 0
+        return m if costs[m] < self.direct(self.n * self.out[0] * self.out[1], kept) else 0
+
+    def direct(self, outputs: int, kept: bool) -> float:
+        """Cost of direct sums for so many pixels."""
+        filters = _DIRECT_READ if kept else _DIRECT_FILTER
+        return self.c * self.k / tiles().LANES * (_DIRECT * outputs + filters)
 
 
 def task_of(
@@ -223,7 +226,13 @@ def backward_input(
     if given is None or dout.dtype is not torch.float32:
         return None
     task = Task(given.n, given.k, given.c, given.out, given.size, (2 - given.pads[0], 2 - given.pads[1]))
-    return _run(m, task, dout, _Given(w, turned=True), After(), _map(task)) if (m := task.best(False)) else None
+    return turned(task, dout, w) if task.best(False) else None
+
+
+def turned(task: Task, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """The convolution with the filters turned round, from the channels of their outputs to those of their inputs."""
+    m = task.best(False) or 2
+    return _run(m, task, x, _Given(w, turned=True), After(), _map(task))
 
 
 def filter_gradient(

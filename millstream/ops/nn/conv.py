@@ -12,7 +12,7 @@ from millstream.ops import _flops
 from millstream.ops._half import slow_half
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.nn import _conv_grouped, _conv_rows, _conv_winograd, _conv_winograd_pairs
+from millstream.ops.nn import _conv_dilated, _conv_grouped, _conv_rows, _conv_winograd, _conv_winograd_pairs
 from millstream.ops.nn._window import (
     CHANNELS_LAST,
     channels_back,
@@ -31,14 +31,16 @@ _ZEROS: tuple[list[int], ...] = ([], [0], [0, 0], [0, 0, 0])
 _convolution = torch.convolution
 _backward = torch.ops.aten.convolution_backward.default
 # What may be faster than these; the first that applies is taken.
-_OUTPUTS = _conv_winograd.forward, _conv_winograd_pairs.forward, _conv_rows.by_planes, _conv_grouped.forward
+_OUTPUTS = (
+    _conv_winograd.forward, _conv_winograd_pairs.forward, _conv_dilated.forward, _conv_rows.by_planes, _conv_grouped.forward,
+)  # fmt: skip
 _INPUT_GRADIENTS = (
-    _conv_winograd.backward_input, _conv_winograd_pairs.backward_input, _conv_rows.by_planes_backward,
-    _conv_grouped.backward_input,
+    _conv_winograd.backward_input, _conv_winograd_pairs.backward_input, _conv_dilated.backward_input,
+    _conv_rows.by_planes_backward, _conv_grouped.backward_input,
 )  # fmt: skip
 _FILTER_GRADIENTS = (
-    _conv_winograd.filter_gradient, _conv_winograd_pairs.filter_gradient, _conv_rows.filter_gradient,
-    _conv_grouped.filter_gradient,
+    _conv_winograd.filter_gradient, _conv_winograd_pairs.filter_gradient, _conv_dilated.filter_gradient,
+    _conv_rows.filter_gradient, _conv_grouped.filter_gradient,
 )  # fmt: skip
 
 
