@@ -130,6 +130,17 @@ def _scaled_maps(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.elementwise_mul(y, scale, axis=0))
 
 
+def _excited_norms(fluid: Any, feed: Feed) -> list[Any]:
+    """Squeeze-and-excitation behind batch normalisations, with a sum and a relu behind it and without."""
+    layers, x = fluid.layers, _dense(fluid, feed, "x", [1, 2 * WIDTH, 48, 48])
+    for last in (False, True):
+        y = layers.batch_norm(layers.conv2d(x, 2 * WIDTH, 1, bias_attr=False))
+        scale = layers.fc(layers.pool2d(y, pool_type="avg", global_pooling=True), 2 * WIDTH)
+        y = layers.elementwise_mul(y, scale, axis=0)
+        x = layers.relu(y + x) if last else y
+    return _trained(fluid, x)
+
+
 def _brain_filters(fluid: Any, feed: Feed) -> list[Any]:
     """The same in bfloat16."""
     layers, means = fluid.layers, []
@@ -301,6 +312,7 @@ EXAMPLES: dict[str, Example] = {
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "activations": _pieces,
     "depthwise": _depthwise,
     "convolutions between normalisations": _between_norms, "scaled channels": _scaled_maps,
+    "scaled normalisations": _excited_norms,
     "small filters": _small_filters, "small filters in groups": _grouped_filters,
     "small filters in bfloat16": _brain_filters, "resizing": _resized,
     "sequences": _sequences, "metrics, top-k, hash": _metrics,

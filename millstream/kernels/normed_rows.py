@@ -71,6 +71,17 @@ def give(x, dz, line, slope, begin, end, g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _give_pictures(x, dz, lines, each, slope, begin, end, g):
+    """:func:`give` of pictures of `each` rows, with a line for each."""
+    at = begin
+    while at < end:
+        n = at // each
+        stop = min(end, (n + 1) * each)
+        give(x, dz, lines[n], slope, at, stop, g[at - begin :])
+        at = stop
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def relu_back(x, dy, a, b, slope, mean, begin, end, dz, total, dot):
     """Rows begin .. end of dz: the first rows of dy, times `slope` where the normalised x is not above 0.
 
@@ -118,13 +129,16 @@ def lay_out(pw, rows, columns, turned, first, last, panels):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _product(pa, sa, rows, panels, depth, columns, zeros, out, so, coming):
-    """Rows times a matrix in panels; on the way what the next rows need is fetched: (address, bytes a row) of each map."""
+def _product(pa, sa, rows, panels, depth, columns, start, step, out, so, coming):
+    """Rows times a matrix in panels, added to rows at `start`, `step` numbers apart.
+
+    On the way what the next rows need is fetched: (address, bytes a row) of each map.
+    """
     for i in range(0, rows, _SHARE):
         share = min(_SHARE, rows - i)
-        product_at(pa + i * sa * 4, sa, share, panels, depth, columns, zeros, 0, out + i * so * 4, so)
-        for begin, step in coming:
-            for at in range(begin + i * step, begin + (i + share) * step, _LINE):
+        product_at(pa + i * sa * 4, sa, share, panels, depth, columns, start + i * step * 4, step, out + i * so * 4, so)
+        for begin, far in coming:
+            for at in range(begin + i * far, begin + (i + share) * far, _LINE):
                 fetch_line(at)
 
 
@@ -158,24 +172,24 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
             pa = x.ctypes.data + i * c * 4
         po = out.ctypes.data + i * k * 4
         coming = (x.ctypes.data + end * c * 4, c * 4), (po + (end - i) * k * 4, k * 4)
-        _product(pa, c, end - i, panels, c, k, zeros, po, k, coming)
+        _product(pa, c, end - i, panels, c, k, zeros, 0, po, k, coming)
         if total.shape[0]:
             count(out, i // group_out, end // group_out, i == first, shift, total, square)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, slope, panels, zeros, out, group_out, dout, end_line, end_slope, first, last, dx, dw, tail, total,
-    dot,
+    x, group, line, slope, panels, zeros, out, group_out, dout, end_lines, each, end_slope, added, first, last, dx, dw,
+    tail, total, dot,
 ):  # fmt: skip
     """Rows of dx: dz of x's normalisation, or plain; dw: the share of these rows in the filters' gradient [k, c].
 
     dw has the columns that are whole vectors, and `tail` [k, LANES] the last LANES where there are more.
-    line: [a, b, mean] of x's normalisation, or empty; end_line: that of :func:`give` for `out`, or empty: then `dout` is
-    its gradient itself.
+    line: [a, b, mean] of x's normalisation, or empty; end_lines: those of :func:`give` for `out`, each for `each` of its
+    rows, or empty: then `dout` is its gradient itself. added: what is added to a plain dx, of its shape, or empty.
     """
     c, k = x.shape[1] // group, dout.shape[1] // group_out
-    normed, ended = line.shape[0] > 0, end_line.shape[0] > 0
+    normed, ended = line.shape[0] > 0, end_lines.shape[0] > 0
     far_x, far_g = _apart(c) if normed and group == 1 else c, _apart(k) if ended and group_out == 1 else k
     kept = room(ROWS // group if normed else 0, far_x * group)
     given = room(ROWS // group_out if ended else 0, far_g * group_out)
@@ -183,7 +197,7 @@ def backward(
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if ended:
-            give(out, dout, end_line, end_slope, i // group_out, end // group_out, given)
+            _give_pictures(out, dout, end_lines, each, end_slope, i // group_out, end // group_out, given)
         else:
             pg = dout.ctypes.data + i * k * 4
         if normed:
@@ -200,7 +214,8 @@ def backward(
         near, far = end * c * 4, end * k * 4
         coming = (x.ctypes.data + near, c * 4), (out.ctypes.data + far, k * 4), (dout.ctypes.data + far, k * 4)
         if normed:
-            _product(pg, far_g, end - i, panels, k, c, zeros, py, far_x, coming)
+            _product(pg, far_g, end - i, panels, k, c, zeros, 0, py, far_x, coming)
             relu_back(x, kept, line[0], line[1], slope, line[2], i // group, end // group, dx, total, dot)
         else:
-            _product(pg, far_g, end - i, panels, k, c, zeros, dx.ctypes.data + i * c * 4, c, coming)
+            start, step = (added.ctypes.data + i * c * 4, c) if added.shape[0] else (zeros, 0)
+            _product(pg, far_g, end - i, panels, k, c, start, step, dx.ctypes.data + i * c * 4, c, coming)

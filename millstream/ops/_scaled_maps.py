@@ -57,14 +57,55 @@ def _shares(x: torch.Tensor) -> list[tuple[int, int]]:
     return cuts(8 * x.numel(), x.numel() // x.shape[1])  # memory takes as long as some eight multiplications a number would
 
 
-def relu_of_sum(x: torch.Tensor, scale: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
-    """relu(x * scale + other)."""
-    if not applies(x, scale, other):
+def relu_of_sum(
+    x: torch.Tensor, scale: torch.Tensor, other: torch.Tensor | None, shift: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """relu(x * scale + shift + other), or x * scale + shift where nothing is added."""
+    if not applies(x, scale, *(() if other is None else (other,))):
         return None
-    out = torch.empty_like(x)
-    given = _pixels(x), _line(scale), _pixels(other)
-    run_parts(_kernels().relu_of_sum, [(*given, *share, _pixels(out)) for share in _shares(x)])
+    out, scale = torch.empty_like(x), _line(scale)
+    given = _pixels(x), scale, np.zeros_like(scale) if shift is None else _line(shift)
+    if other is None:
+        run_parts(_kernels().line, [(*given, *share, _pixels(out)) for share in _shares(x)])
+    else:
+        added = _pixels(other)
+        run_parts(_kernels().relu_of_sum, [(*given, added, *share, _pixels(out)) for share in _shares(x)])
     return out
+
+
+def offsets(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor | None:
+    """The mean over pixels of x - mean [C], [N, C]."""
+    if not applies(x, x[:, :, :1, :1]) or mean.dtype is not torch.float32:
+        return None
+    shares = _shares(x)
+    total = np.zeros((len(shares), *x.shape[:2]))
+    given = _pixels(x), array(mean)
+    run_parts(_kernels().offsets, [(*given, *share, total[k]) for k, share in enumerate(shares)])
+    return torch.from_numpy((total.sum(0) / (x.shape[2] * x.shape[3])).astype(np.float32))
+
+
+def sums(
+    x: torch.Tensor, mean: torch.Tensor, y: torch.Tensor | None, dy: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
+    """Sums over pixels of dz and of dz * (x - mean), [N, C], and dz: dy, or dy where y is above 0, if y is given.
+
+    dz is None without y.
+    """
+    if not applies(x, x[:, :, :1, :1], dy, *(() if y is None else (y,))) or mean.dtype is not torch.float32:
+        return None
+    shares, dz = _shares(x), None
+    total, dot = (np.zeros((len(shares), *x.shape[:2])) for _ in range(2))
+    given = _pixels(x), array(mean)
+    if y is None:
+        read = *given, _pixels(dy)
+        run_parts(_kernels().sums, [(*read, *share, total[k], dot[k]) for k, share in enumerate(shares)])
+    else:
+        read, dz = (*given, _pixels(y), _pixels(dy)), torch.empty_like(x)
+        made = _pixels(dz)
+        run_parts(_kernels().sums_of_sum, [
+            (*read, *share, made, total[k], dot[k]) for k, share in enumerate(shares)
+        ])  # fmt: skip
+    return *(torch.from_numpy(s.sum(0).astype(np.float32)) for s in (total, dot)), dz
 
 
 def back(x: torch.Tensor, scale: torch.Tensor, dy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:

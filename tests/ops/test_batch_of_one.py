@@ -98,6 +98,9 @@ ELSEWHERE = {
     "cudnn_lstm": "below",
     "sync_batch_norm": "below",
     **dict.fromkeys(("normed_conv2d", "batch_norm_apply", "batch_norm_statistics"), "tests/ops/test_normed_conv.py"),
+    **dict.fromkeys(
+        ("batch_norm_average", "scaled_batch_norm", "scaled_batch_norm_sums"), "tests/ops/test_scaled_norm.py"
+    ),
     "var_conv_2d": "below",
     "row_loop": "tests/ops/test_row_loop.py",
     "rows_to_steps": "tests/ops/test_row_loop.py",

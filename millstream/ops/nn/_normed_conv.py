@@ -19,7 +19,7 @@ from millstream.ops.nn._conv_rows import Ints, is_plain
 
 CHANNELS = 16  # a map has at least as many: a vector
 _LONG = 256  # numbers that loops over columns should have
-_EMPTY = np.empty((0, 0), np.float32)
+_EMPTY, _EMPTY_LINES = np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
 
 
 def is_pointwise(filters: Sequence[int], strides: Ints, paddings: Ints, groups: int) -> bool:
@@ -248,6 +248,7 @@ class Gradients(NamedTuple):
 class End(NamedTuple):
     """Where the output's gradient is p * dz + q * out + r: line [3, out channels], p, q and r.
 
+    [3, N, ...] where those of each picture differ (1x1 filters alone).
     [5, ...], with a and b: dz is `dout`, times `slope` where a * out + b is not above 0; else it is `dout`.
     """
 
@@ -255,25 +256,44 @@ class End(NamedTuple):
     slope: float
 
 
-def backward(work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients | None:
-    """Gradients; wanted: whether dx is."""
-    if not _applies(work, dout, *([] if out is None else [out])):
+def backward(
+    work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: End | None, wanted: bool,
+    added: torch.Tensor | None = None,
+) -> Gradients | None:
+    """Gradients; wanted: whether dx is; added: what is added to it, where x is not normalised."""
+    if not _applies(work, dout, *(t for t in (out, added) if t is not None)):
         return None
-    run = _pointwise_back if work.groups == 1 else _depthwise_back
-    return run(work, dout if out is None else out, dout, end, wanted)
+    if added is not None and (added.shape != work.x.shape or work.line is not None):
+        return None
+    if work.groups == 1:
+        return _pointwise_back(work, dout if out is None else out, dout, end, wanted, added)
+    if added is not None or (end is not None and end.line.ndim == 3):
+        return None
+    return _depthwise_back(work, dout if out is None else out, dout, end, wanted)
 
 
 def _given(end: End | None, group: int) -> tuple[np.ndarray, np.float32]:
     return (_EMPTY, np.float32(1)) if end is None else (_tiled(end.line, group), np.float32(end.slope))
 
 
-def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients:
+def _given_pictures(end: End | None, group: int, rows: int) -> tuple[np.ndarray, int, np.float32]:
+    """(lines, each of as many of `rows` rows, taken `group` at a time; how many; slope)."""
+    if end is None:
+        return _EMPTY_LINES, 1, np.float32(1)
+    given = end.line if end.line.ndim == 3 else end.line[:, None]
+    lines = np.stack([_tiled(given[:, n], group) for n in range(given.shape[1])])
+    return lines, rows // group // len(lines), np.float32(end.slope)
+
+
+def _pointwise_back(
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+) -> Gradients:
     from millstream.kernels import normed_rows, tiles
     from millstream.kernels.gemm import zeros_at
 
     x, w, given = _last(work.x), work.w.contiguous(), _last(dout)
     c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
-    near, far = _group(c, rows), _group(k, rows)
+    near, far = _group(c, rows), _group(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
     ends = _cut(2 * rows * c * k, rows, max(near, far))
     filters = _panels(w, k, c, False)
@@ -282,10 +302,11 @@ def _pointwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
     _, total, dot = _room(len(ends), near * c if normed else 0)
     read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _slope(work), filters.data_ptr()
     after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
-    made, line = dx.view(-1, near * c if wanted else c).numpy(), _given(end, far)
+    made, line = dx.view(-1, near * c if wanted else c).numpy(), _given_pictures(end, far, rows)
+    more = _EMPTY if added is None else _last(added).reshape(-1, c).numpy()
     run_parts(
         normed_rows.backward,
-        [(*read, *after, *line, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
+        [(*read, *after, *line, more, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
     gradient = torch.from_numpy(dw[0]).view(w.shape) if len(ends) == 1 and not left else _joined(dw, tail, w)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)

@@ -60,7 +60,7 @@ def batch_norm_finish_grad(x, dz, line):
 
 def _finished(x, dz, line, slope):
     """The gradient of a normalised x, by torch's operators; line as _normed_conv.End has it."""
-    p, q, r, *ab = (v.view(-1, 1, 1) for v in line)
+    p, q, r, *ab = (v[..., None, None] for v in line)
     if ab:
         dz = torch.where(ab[0] * x + ab[1] > 0, dz, dz * slope) if slope else dz * (ab[0] * x + ab[1] > 0)
     return p * dz + q * x + r
@@ -162,23 +162,26 @@ def _sums(x, center, dz) -> tuple[torch.Tensor, torch.Tensor]:
 
 @op(
     "normed_conv2d_grad",
-    slots="Input, NormScale?, NormBias?, NormMean?, NormInverse?, Filter, Output?, Line?, Output@GRAD "
-    "-> Input@GRAD, Filter@GRAD, NormScale@GRAD, NormBias@GRAD, InputLine?",
+    slots="Input, NormScale?, NormBias?, NormMean?, NormInverse?, Filter, Output?, Line?, Output@GRAD, "
+    "Added? -> Input@GRAD, Filter@GRAD, NormScale@GRAD, NormBias@GRAD, InputLine?",
 )
 def normed_conv2d_grad(
-    x, scale, bias, center, inverse, w, out, line, dout, *, want, strides: list[int] = [1, 1], paddings: list[int] = [0, 0],
-    dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0, line_slope: float = 1.0,
+    x, scale, bias, center, inverse, w, out, line, dout, added=None, *, want, strides: list[int] = [1, 1],
+    paddings: list[int] = [0, 0], dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0,
+    line_slope: float = 1.0,
 ):  # fmt: skip
     """Gradients of normed_conv2d.
 
     Output@GRAD is the gradient of Output, or, with Line, dZ of its batch_norm, or, with Line [5, C], what is dZ behind an
-    activation of `line_slope`; Input@GRAD likewise dZ of Input's, with InputLine [3, C], where Input is normalised.
+    activation of `line_slope`; Line may have numbers for each picture, [3, N, C]. Input@GRAD likewise is dZ of Input's,
+    with InputLine [3, C], where Input is normalised; where it is not, Added, of Input's shape, is added to it.
     """
     form, found = (strides, paddings, dilations, groups), None
     wanted = want[0] or scale is not None  # sums of dZ are what gradients of a normalisation are made of
     if type(x) is torch.Tensor and x.dtype is torch.float32:
         work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, slope), w, *form)
-        found = _normed_conv.backward(work, out, dout, None if line is None else End(array(line), line_slope), wanted)
+        end = None if line is None else End(array(line), line_slope)
+        found = _normed_conv.backward(work, out, dout, end, wanted, added)
     if found is not None:
         if scale is None:
             return found.dx, found.dw, None, None, None
@@ -189,7 +192,7 @@ def normed_conv2d_grad(
     y = _normalised(x, scale, bias, center, inverse, slope)
     dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
     if scale is None:
-        return dy, dw, None, None, None
+        return dy if added is None or dy is None else dy + added, dw, None, None, None
     dz = dy if slope == 1 else torch.where(y > 0, dy, dy * slope)
     return dz, dw, *_behind(x, scale, center, inverse, *_sums(x, center, dz))
 

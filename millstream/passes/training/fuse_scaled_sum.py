@@ -34,7 +34,7 @@ def _find(work: Work, uses: Uses, at: int) -> Chain | str | None:
     refusal = None
     for slot in ("Y", "X"):
         mul = uses.producer(ops[add].input(slot)[0], add)
-        if mul is None or ops[mul].type != "elementwise_mul" or not _by_channel(work, ops[mul]):
+        if mul is None or ops[mul].type != "elementwise_mul" or not is_by_channel(work, ops[mul]):
             continue
         found = _place(work, uses, Chain(mul, at, -1, -1, add, None, slot))
         if not isinstance(found, str):
@@ -43,8 +43,8 @@ def _find(work: Work, uses: Uses, at: int) -> Chain | str | None:
     return refusal
 
 
-def _by_channel(work: Work, mul: Operator) -> bool:
-    """Whether X [N, C, H, W] is multiplied by Y [N, C] or [N, C, 1, 1]."""
+def is_by_channel(work: Work, mul: Operator) -> bool:
+    """Whether elementwise_mul's X [N, C, H, W] is multiplied by Y [N, C] or [N, C, 1, 1]."""
     x, y = (work.block._find_var_recursive(mul.input(slot)[0]) for slot in ("X", "Y"))
     if x is None or y is None or not x.has_shape or not y.has_shape or len(x.shape) != 4:
         return False

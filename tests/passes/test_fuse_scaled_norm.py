@@ -1,0 +1,204 @@
+"""fuse_scaled_norm and fuse_added_gradient: training steps with and without them, and where they stay away."""
+
+import numpy as np
+import pytest
+from pass_programs import build, run, types
+
+import millstream.fluid as fluid
+
+RNG = np.random.RandomState(7)
+FUSED = ["batch_norm_average", "scaled_batch_norm", "scaled_batch_norm_sums", "scaled_batch_norm_line_grad"]
+layers = fluid.layers
+
+
+def compare(make, feed, steps=1, rtol=1e-3):
+    """Run with passes and without: all values agree, each up to `rtol` of the largest of its variable; the Plan."""
+    main, startup, fetches = build(make)
+    plain, plain_kept, _ = run(main, startup, feed, fetches, steps, ())
+    quick, quick_kept, plan = run(main, startup, feed, fetches, steps)
+    assert plain_kept.keys() == quick_kept.keys()
+    for expected, got in [*zip(plain, quick), *((plain_kept[name], quick_kept[name]) for name in plain_kept)]:
+        np.testing.assert_allclose(got, expected, rtol=0, atol=rtol * np.abs(expected).max() + 2e-6)
+    return plan
+
+
+def counts(plan):
+    found = types(plan)
+    return [found.count(t) for t in FUSED]
+
+
+def added(plan):
+    """How many convolutions' gradients begin with another gradient."""
+    return sum(bool(op.input("Added")) for op in plan.work.block.ops)
+
+
+def conv(x, filters, size=1, stride=1, act=None, groups=1):
+    out = layers.conv2d(x, filters, size, stride=stride, padding=size // 2, groups=groups, bias_attr=False)
+    return layers.batch_norm(out, act=act)
+
+
+def mean(y):
+    return layers.pool2d(y, pool_type="avg", global_pooling=True)
+
+
+def excite(y, of=None, spread=False, squeeze=mean):
+    c = y.shape[1]
+    scale = layers.fc(layers.fc(squeeze(y if of is None else of), 8, act="relu"), c, act="sigmoid")
+    if spread:
+        return layers.elementwise_mul(y, layers.reshape(scale, [-1, c, 1, 1]))
+    return layers.elementwise_mul(y, scale, axis=0)
+
+
+def block(x, project, last=excite, turned=False, filters=32):
+    y = last(conv(conv(x, filters, act="relu"), 2 * filters))
+    short = conv(x, 2 * filters) if project else x
+    return layers.elementwise_add(*((y, short) if turned else (short, y)), act="relu")
+
+
+def trained(body, channels=16, size=(47, 49), optimizer=True):
+    def make():
+        x = fluid.data("x", [None, channels, *size], "float32")
+        found = body(x)
+        y, *seen = found if isinstance(found, tuple) else (found,)
+        loss = layers.mean(layers.square(y))
+        if optimizer:
+            fluid.optimizer.Momentum(0.01, 0.9).minimize(loss)
+        return [loss, *seen]
+
+    return make
+
+
+def feed(batch=3, channels=16, size=(47, 49)):
+    return {"x": RNG.randn(batch, channels, *size).astype("float32")}
+
+
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_training_stays(spread, turned):
+    def body(x):
+        for project in (True, False, False):
+            x = block(x, project, lambda y: excite(y, spread=spread), turned)
+        return x
+
+    plan = compare(trained(body), feed())
+    assert counts(plan) == [3] * 4 and added(plan) == 2
+    assert not {"sum", "pool2d", "pool2d_grad", "elementwise_mul", "scaled_sum_relu"} & set(types(plan))
+
+
+def test_batches_of_other_sizes():
+    make = trained(lambda x: block(block(x, True), False))
+    for batch in (2, 5):
+        assert counts(compare(make, feed(batch))) == [2] * 4
+
+
+def test_an_adaptive_pool_of_one_number():
+    def pool(y):
+        return layers.adaptive_pool2d(y, 1, "avg")
+
+    plan = compare(trained(lambda x: block(x, True, lambda y: excite(y, squeeze=pool))), feed())
+    assert counts(plan) == [1] * 4
+
+
+def test_factor_that_does_not_learn():
+    """What is made of the mean has no gradient: the normalisation has one reader in the backward pass."""
+    def last(y):
+        scale = layers.fc(mean(y), y.shape[1], act="sigmoid")
+        scale.stop_gradient = True
+        return layers.elementwise_mul(y, scale, axis=0)
+
+    assert counts(compare(trained(lambda x: block(x, True, last)), feed())) == [0] * 4
+
+
+@pytest.mark.parametrize("pool", [
+    lambda y: layers.pool2d(y, pool_type="max", global_pooling=True), lambda y: layers.adaptive_pool2d(y, [1, 2], "avg"),
+])  # fmt: skip
+def test_another_pool_stays(pool):
+    assert counts(compare(trained(lambda x: block(x, True, lambda y: excite(y, squeeze=pool))), feed())) == [0] * 4
+
+
+def test_mean_of_another_map_stays():
+    def body(x):
+        y = conv(conv(x, 16, act="relu"), 32)
+        return layers.relu(excite(y, of=layers.relu(y)))
+
+    assert counts(compare(trained(body), feed())) == [0] * 4
+
+
+def test_a_third_reader_stays():
+    def last(y):
+        return excite(y) + layers.tanh(y)
+
+    assert counts(compare(trained(lambda x: block(x, True, last)), feed())) == [0] * 4
+
+
+def test_a_map_that_is_fetched_stays():
+    def body(x):
+        y = conv(conv(x, 16, act="relu"), 32)
+        return layers.relu(excite(y)), y
+
+    assert counts(compare(trained(body), feed())) == [0] * 4
+
+
+def test_a_mean_that_is_fetched_is_made():
+    def body(x):
+        y, seen = conv(conv(x, 16, act="relu"), 32), []
+        out = layers.relu(excite(y, squeeze=lambda y: seen.append(mean(y)) or seen[0]))
+        return out, *seen
+
+    assert counts(compare(trained(body), feed())) == [1] * 4
+
+
+def test_depthwise_convolutions_before_it_stay():
+    def body(x):
+        y = conv(x, 32, act="relu")
+        out = layers.conv2d(y, 32, 3, padding=1, groups=32, bias_attr=False, use_cudnn=False)
+        return layers.relu(excite(layers.batch_norm(out)))
+
+    plan = compare(trained(body), feed())
+    assert counts(plan) == [0] * 4 and "is not 1x1" in plan.work.explain()
+
+
+def test_small_maps_and_inference_stay():
+    assert counts(compare(trained(lambda x: block(x, True), size=(9, 9)), feed(size=(9, 9)))) == [0] * 4
+    assert counts(compare(trained(lambda x: block(x, True), optimizer=False), feed())) == [0] * 4
+
+
+def plain(y):
+    return y
+
+
+def test_gradients_of_residual_blocks_are_added():
+    def body(x):
+        for project in (True, False, False):
+            x = block(x, project, plain)
+        return x
+
+    plan = compare(trained(body), feed())
+    assert added(plan) == 2 and "sum" not in types(plan)
+
+
+def test_a_sum_that_is_fetched():
+    def make():
+        first = trained(lambda x: block(block(x, True, plain), False, plain))()
+        block_ = fluid.default_main_program().global_block()
+        return [*first, *(op.output("Out")[0] for op in block_.ops if op.type == "sum")][:2]
+
+    assert added(compare(make, feed())) == 1
+
+
+def test_a_part_of_the_sum_that_is_fetched_stays():
+    def make():
+        first = trained(lambda x: block(block(x, True, plain), False, plain))()
+        block_ = fluid.default_main_program().global_block()
+        return [*first, *(n for op in block_.ops if op.type == "sum" for n in op.input("X"))]
+
+    plan = compare(make, feed())
+    assert added(plan) == 0 and "sum" in types(plan)
+
+
+def test_three_gradients_stay():
+    def body(x):
+        y = block(x, True, plain)
+        return layers.relu(conv(y, 64) + conv(y, 64) + y)
+
+    assert added(compare(trained(body), feed())) == 0
