@@ -27,7 +27,7 @@ def soak(name, minutes, warm):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "parameters.npz")
         write_parameters(name, path, int(os.environ["OMP_NUM_THREADS"]))
-        step = worker.make_step(name, "millstream", path)
+        step, _ = worker.make_step(name, "millstream", path)
     begin = time.monotonic()
     end, steps, samples, finite, last = begin + 60 * minutes, 0, [], True, 0.0
     while time.monotonic() < end or not samples:

@@ -25,6 +25,7 @@ from millstream.runtime.segment import Segment
 
 _LOCAL = re.compile(r"\bv\d+\b")
 _RNG = re.compile(r"rng=(ctx\.\w+(?:\(\d+\))?)")
+TRYING = "still being tried: compiled code takes turns with the kernels"  # what `explain` says until it is known
 SHORTEST = 2  # operators: a call of compiled code costs more than one kernel saves
 
 
@@ -36,11 +37,18 @@ class Capture:
         refused: id of an Operator -> (Operator, why it runs outside of compiled code).
         segments: of the present lowering, in order.
         stale: an operator refused since; the Plan must be lowered again.
+        whole: what was found of whole steps, with segments and without; empty while nothing is known.
     """
 
     refused: dict[int, tuple[Operator, str]] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
     stale: bool = False
+    whole: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether each segment is known to be faster than its kernels, or is not compiled."""
+        return not self.stale and all(segment.settled for segment in self.segments)
 
     def refuse(self, op: Operator, why: str) -> None:
         """Leave `op` out from the next lowering on."""
@@ -51,6 +59,10 @@ class Capture:
     def explain(self) -> str:
         """How many operators each segment holds and its state; then the operators left out, by type and reason."""
         lines = [f"segment {k}: {len(s.ops)} operators, {s.state()}" for k, s in enumerate(self.segments)]
+        if self.stale or (self.segments and not self.whole):
+            lines.append(TRYING)
+        elif self.whole:
+            lines.append(self.whole)
         reasons: defaultdict[tuple[str, str], int] = defaultdict(int)
         for op, why in self.refused.values():
             reasons[op.type, why] += 1

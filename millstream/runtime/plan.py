@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from millstream.ir.program import Program
 from millstream.ops._grad import rebuild
 from millstream.ops._opdef import REGISTRY
 from millstream.ops._values import LoD, SelectedRows
+from millstream.runtime import turns
 from millstream.runtime.capture import Capture, CapturingEmitter
 from millstream.runtime.liveness import live_ops
 from millstream.runtime.lower import Code, Options, lower_body, lower_global
@@ -129,8 +131,14 @@ class Plan:
         block = self.work.block if any(count for _, count in self.work.done) else root
         self.lowered = block.program  # what profiles show
         self.capture = Capture() if options.capture and not options.check_nan and not options.profile else None
+        self._whole = _WholeStep(self) if self.capture is not None else None
         self._source = (block, feeds, fetches, scope)
         self._lower()
+
+    def without_capture(self) -> Plan:
+        """A Plan of the same Program that compiles nothing."""
+        _, feeds, fetches, scope = self._source
+        return Plan(self.program, feeds, fetches, scope, dataclasses.replace(self.options, capture=False))
 
     def _lower(self) -> None:
         block, feeds, fetches, scope = self._source
@@ -194,6 +202,10 @@ class Plan:
 
     def run(self, feed: list[torch.Tensor], feed_lods: list[LoD], ctx: Context) -> list[tuple[Any, LoD]]:
         """One run; returns (value, LoD) for each fetch."""
+        return self.run_once(feed, feed_lods, ctx) if self._whole is None else self._whole(feed, feed_lods, ctx)
+
+    def run_once(self, feed: list[torch.Tensor], feed_lods: list[LoD], ctx: Context) -> list[tuple[Any, LoD]]:
+        """:meth:`run` as this Plan is, whatever else may be faster."""
         if self.capture is not None and self.capture.stale:
             self._lower()
         tensors, variables = self.bind(ctx.scope)
@@ -214,6 +226,54 @@ class Plan:
             raise explained from error
         finally:
             _record(recording)
+
+
+class _WholeStep:
+    """Steps with compiled code, at last in turn with those of a Plan without: segments know only their own operators.
+
+    A segment gives up what the kernels have across operators (autograd's handles, updates in one call), so all of
+    them may win and the step be slower. What was found is remembered; a step that is known to be slower compiles nothing.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._plain: Plan | None = None
+        self._turns = turns.Trial()
+        self._form: Any = None
+
+    def __call__(self, feed: list[torch.Tensor], feed_lods: list[LoD], ctx: Context) -> list[tuple[Any, LoD]]:
+        form = [(tuple(t.shape), str(t.dtype)) for t in feed]
+        if self._form is None:
+            self._form = form
+            known = turns.recall(self._question())
+            if known is not None:
+                self._end(known)
+        capture = self._plan.capture
+        if self._plan._whole is None or form != self._form or capture is None or not capture.settled:
+            return self._plan.run_once(feed, feed_lods, ctx)
+        if not any(segment.compiled for segment in capture.segments):
+            capture.whole, self._plan._whole = "nothing is compiled", None
+            return self._plan.run_once(feed, feed_lods, ctx)
+        if self._plain is None:
+            self._plain = self._plan.without_capture()
+        found = self._turns.time((self._plain if self._turns.by_kernels else self._plan).run_once, feed, feed_lods, ctx)
+        verdict = self._turns.verdict()
+        if verdict is not None:
+            turns.remember(self._question(), verdict)
+            self._end(verdict)
+        return found  # type: ignore[no-any-return]
+
+    def _question(self) -> dict[str, Any]:
+        return turns.question(self._plan.lowered.global_block().ops, ("step", self._form))
+
+    def _end(self, found: turns.Verdict) -> None:
+        self._plan._whole, capture = None, self._plan.capture
+        assert capture is not None
+        mine, kernels = found.compiled * 1e3, found.kernels * 1e3
+        capture.whole = f"the whole step: {mine:.3g} ms, {kernels:.3g} ms by kernels alone"
+        if found.compiled > found.kernels:
+            for segment in capture.segments:
+                segment.leave(found, "the whole step with compiled code")
 
 
 def _compile(code: Code, name: str) -> Callable[..., Any]:

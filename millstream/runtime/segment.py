@@ -3,13 +3,12 @@
 The first call with new shapes, strides or dtypes tries every operator on fake tensors beside its real run: those that
 look at values refuse, and the Plan is lowered again without them. The second one traces and compiles, and compares the
 compiled results with those of the kernels. The next ones take turns and are timed; from then on the faster of the two runs,
-and later processes know which (turns.py).
+and later processes know which (turns.py). Last, whole steps take turns with those of a Plan without segments (plan.py).
 """
 
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,6 +52,17 @@ class Segment:
         self._tried: set[Any] = set()
         self._eager = ""  # why no (more) forms are compiled
         self._lock = threading.Lock()
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known how the forms of arguments that came so far run."""
+        known = self._eager or (self._compiled and len(self._compiled) == len(self._tried))
+        return bool(known) and not any(isinstance(c, _Trial) for c in self._compiled.values())
+
+    @property
+    def compiled(self) -> bool:
+        """Whether any form of its arguments runs as compiled code."""
+        return bool(self._compiled)
 
     def state(self) -> str:
         """Whether it is compiled, for people."""
@@ -98,23 +108,25 @@ class Segment:
             self._eager = f"not compiled: {_brief(error)}"
         return real
 
-    def keep(self, key: Any, compiled: Callable[..., Any], mine: float, kernels: float) -> None:
+    def keep(self, key: Any, compiled: Callable[..., Any], found: turns.Verdict) -> None:
         """After the trial: compiled code goes on, or, where it is slower, its operators stay outside from now on."""
         self._compiled[key] = compiled
-        turns.remember(turns.question(self.ops, key), mine, kernels)
-        if mine > kernels:
-            self._leave(mine, kernels)
+        turns.remember(turns.question(self.ops, key), found)
+        if found.compiled > found.kernels:
+            self.leave(found, "compiled code")
 
-    def _leave(self, mine: float, kernels: float) -> None:
+    def leave(self, found: turns.Verdict, what: str) -> None:
+        """Refuse all operators: `what` was slower."""
+        mine, kernels = found.compiled * 1e3, found.kernels * 1e3
         for op in self.ops:
-            self._refuse(op, f"compiled code was slower ({mine * 1e3:.3g} ms, the kernels {kernels * 1e3:.3g} ms)")
+            self._refuse(op, f"{what} was slower ({mine:.3g} ms, the kernels {kernels:.3g} ms)")
 
     def _known_to_be_slower(self, key: Any) -> bool:
         """Whether a process before found so; then nothing is compiled."""
         known = turns.recall(turns.question(self.ops, key))
-        if known is None or known[0] <= known[1]:
+        if known is None or known.compiled <= known.kernels:
             return False
-        self._leave(*known)
+        self.leave(known, "compiled code")
         self._eager = "compiled code was slower"
         return True
 
@@ -163,24 +175,21 @@ class Segment:
 
 
 class _Trial:
-    """Compiled code that takes turns with the kernels until it is known which is faster, by the shortest time of each."""
+    """Compiled code that takes turns with the kernels until it is known which is faster."""
 
     def __init__(self, segment: Segment, key: Any, compiled: Callable[..., Any]) -> None:
         self._segment, self._key, self._compiled = segment, key, compiled
-        self._times: tuple[list[float], list[float]] = [], []
+        self._turns = turns.Trial()
 
     def __call__(self, values: Sequence[Any], generators: Sequence[Any]) -> tuple[Any, ...]:
-        mine, kernels = self._times
-        by_kernels = len(kernels) < len(mine)
-        start = time.perf_counter()
-        if by_kernels:
-            found = self._segment._function(*values, *generators)
+        if self._turns.by_kernels:
+            found = self._turns.time(self._segment._function, *values, *generators)
         else:
-            found = self._compiled(values, generators)
-        (kernels if by_kernels else mine).append(time.perf_counter() - start)
-        if len(kernels) == len(mine) and turns.decided(mine, kernels):
-            self._segment.keep(self._key, self._compiled, min(mine), min(kernels))
-        return found
+            found = self._turns.time(self._compiled, values, generators)
+        known = self._turns.verdict()
+        if known is not None:
+            self._segment.keep(self._key, self._compiled, known)
+        return found  # type: ignore[no-any-return]
 
 
 # ---- what can be traced --------------------------------------------------------------------------
