@@ -10,12 +10,13 @@ relu, 1 for none. A choice made among the arguments of `put` keeps a loop from b
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from millstream.kernels.brain import put, singles, wide
+from millstream.kernels.brain import put, wide
 from millstream.kernels.compiled import njit
+from millstream.kernels.normed_vectors import take_off
 from millstream.kernels.threads import parts, run_parts
 
 _BLOCK = 32
@@ -39,6 +40,21 @@ def add_sums(x, shift, first, last, total, square):
         for j in range(width):
             total[j] += s[j]
             square[j] += q[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def count(x, first, last, fresh, shift, total, square):
+    """Add rows first .. last of `x` to the sums; the first (`fresh`) choose what is taken off before squares are summed."""
+    if fresh:
+        rows = min(_SAMPLES, last - first)
+        for j in range(x.shape[1]):
+            shift[j] = 0
+        for i in range(first, first + rows):
+            for j in range(x.shape[1]):
+                shift[j] += wide(x[i, j])
+        for j in range(x.shape[1]):
+            shift[j] /= rows
+    add_sums(x, shift, first, last, total, square)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -140,11 +156,7 @@ class _Cut(NamedTuple):
         return x.reshape(-1, self.width)
 
     def tiled(self, v: np.ndarray) -> np.ndarray:
-        return np.tile(v, self.group)
-
-    def folded(self, sums: np.ndarray) -> np.ndarray:
-        """[threads, width] -> one number a channel."""
-        return sums.sum(0).reshape(self.group, -1).sum(0)
+        return v if self.group == 1 else np.tile(v, self.group)
 
 
 def _cut(rows: int, channels: int) -> _Cut:
@@ -157,16 +169,16 @@ def _cut(rows: int, channels: int) -> _Cut:
     return _Cut(group, group * channels, list(pairwise(edges)))
 
 
-def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, variance over the number of rows) of each column of `x`, in float64."""
-    rows, channels = x.shape
-    cut = _cut(rows, channels)
-    shift = singles(x[:: max(rows // _SAMPLES, 1)][:_SAMPLES]).mean(0)
-    wide, wide_shift = cut.wide(x), cut.tiled(shift)
-    total, square = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
-    run_parts(add_sums, [(wide, wide_shift, *ends, total[k], square[k]) for k, ends in enumerate(cut.bounds)])
-    moved = cut.folded(total) / rows
-    return shift + moved, np.maximum(cut.folded(square) / rows - moved * moved, 0.0)
+def sums(x: np.ndarray, dtype: Any) -> tuple[np.ndarray, ...]:
+    """Of each part, [parts, group * channels]: what was taken off, the sum of the rest, and of its squares; how many rows.
+
+    dtype: that in which `x` is worked on.
+    """
+    cut = _cut(*x.shape)
+    wide, count_of = cut.wide(x), len(cut.bounds)
+    room = np.empty((count_of, cut.width), dtype), *(np.zeros((count_of, cut.width)) for _ in range(2))
+    run_parts(count, [(wide, *ends, True, *(v[k] for v in room)) for k, ends in enumerate(cut.bounds)])
+    return *room, np.array([last - first for first, last in cut.bounds])
 
 
 def forward(x: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, other: np.ndarray | None, y: np.ndarray) -> None:
@@ -180,18 +192,11 @@ def forward(x: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, other: np
         run_parts(_relu_of_sum, [(cut.wide(x), *vectors, wide, *ends, cut.wide(y)) for ends in cut.bounds])
 
 
-class Gradient(NamedTuple):
-    """Sums that the gradients of scale and bias are made of: of dz, and of dz * (x - mean)."""
-
-    total: np.ndarray
-    dot: np.ndarray
-
-
 def back_sums(
     x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, y: np.ndarray | None,
     dz: np.ndarray | None,
-) -> Gradient:  # fmt: skip
-    """The sums; fills dz where y = relu(x * a + b + other) is given."""
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Sums of dz and of dz * (x - mean), [parts, group * channels]; fills dz where y = relu(x * a + b + other) is given."""
     cut = _cut(*x.shape)
     wide, wide_dy = cut.wide(x), cut.wide(dy)
     wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
@@ -206,24 +211,25 @@ def back_sums(
         run_parts(_back_sums_of_sum, [
             (wide, wide_dy, wide_y, wide_mean, *ends, wide_dz, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
         ])  # fmt: skip
-    return Gradient(cut.folded(total), cut.folded(dot))
+    return total, dot
 
 
 def backward(
-    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, inverse: np.ndarray,
-    dx: np.ndarray, y: np.ndarray | None, dz: np.ndarray | None,
-) -> Gradient:  # fmt: skip
-    """:func:`back_sums`, and fills dx; `inverse` is 1 / sqrt(variance + epsilon)."""
-    found = back_sums(x, dy, a, b, slope, mean, y, dz)
-    rows, cut = x.shape[0], _cut(*x.shape)
+    x: np.ndarray, dy: np.ndarray, line: np.ndarray, slope: float, inverse: np.ndarray, dx: np.ndarray,
+    parameters: tuple[np.ndarray, np.ndarray], y: np.ndarray | None, dz: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Fills dx, the gradients of scale and bias (`parameters`), and dz as :func:`back_sums`.
+
+    line: a, b and mean; inverse: 1 / sqrt(variance + epsilon).
+    """
+    a, b, mean = line[:3]
+    cut = _cut(*x.shape)
+    off = np.empty((2, cut.width), line.dtype)
+    take_off(a, inverse, *back_sums(x, dy, a, b, slope, mean, y, dz), x.shape[0], *parameters, off)
     wide, wide_dy, wide_dx = cut.wide(x), cut.wide(dy), cut.wide(dx)
     wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
-    below = np.float32(slope)
-    factor = a.astype(np.float64) / rows
-    k1 = cut.tiled((factor * found.total).astype(a.dtype))
-    k2 = cut.tiled((factor * inverse.astype(np.float64) ** 2 * found.dot).astype(a.dtype))
     if y is None or dz is None:
-        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, below, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
+        below = np.float32(slope)
+        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, below, wide_mean, *off, *e, wide_dx) for e in cut.bounds])
     else:
-        run_parts(_back_of_sum, [(wide, cut.wide(dz), wide_a, wide_mean, k1, k2, *e, wide_dx) for e in cut.bounds])
-    return found
+        run_parts(_back_of_sum, [(wide, cut.wide(dz), wide_a, wide_mean, *off, *e, wide_dx) for e in cut.bounds])

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from millstream.kernels.batch_norm import count
 from millstream.kernels.compiled import njit
 from millstream.kernels.depthwise_sweeps import back_1, back_2, filtered_1, filtered_2
-from millstream.kernels.normed_rows import count, give, room
+from millstream.kernels.normed_rows import give, room
 from millstream.kernels.tiles import LANES
 
 _SLOTS = 4  # rows at hand, in the places of their numbers modulo this

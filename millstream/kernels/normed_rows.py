@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from millstream.kernels.batch_norm import add_sums, apply_line
+from millstream.kernels.batch_norm import apply_line, count
 from millstream.kernels.compiled import njit
 from millstream.kernels.panels import product_at
 from millstream.kernels.tiles import LANES, VECTORS, fetch_line, turned_at
@@ -22,23 +22,9 @@ from millstream.kernels.vectors import copy
 from millstream.kernels.winograd_tiles import turn
 
 ROWS = 240  # that are in the cache at a time
-SAMPLES = 16
 _SHARE = 48  # rows that are multiplied before more of the next ones are fetched
 _LINE, _FLOATS = 64, 16  # of the cache: bytes, numbers
 _BLOCK = 32
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def count(out, begin, end, fresh, shift, total, square):
-    """Add rows begin .. end of `out` to the sums; the first (`fresh`) choose what is taken off before squares are summed."""
-    if fresh:
-        rows = min(SAMPLES, end - begin)
-        for j in range(out.shape[1]):
-            mean = np.float32(0)
-            for i in range(begin, begin + rows):
-                mean += out[i, j]
-            shift[j] = mean / rows
-    add_sums(out, shift, begin, end, total, square)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -20,18 +20,9 @@ def lay_line(scale, bias, mean, inverse, slope, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def run_on(center, spread, rate, epsilon, mean, variance, mean_out, variance_out, saved_mean, saved_inverse):
-    """The running statistics, a share `rate` of them kept, and what a step saves, from those of a batch (float64)."""
-    for j in range(len(center)):
-        mean_out[j] = center[j] + (mean[j] - center[j]) * rate
-        variance_out[j] = spread[j] + (variance[j] - spread[j]) * rate
-        saved_mean[j] = center[j]
-        saved_inverse[j] = 1.0 / np.sqrt(spread[j] + epsilon)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def measure(shift, total, square, counts, rate, epsilon, mean, variance, mean_out, variance_out, saved_mean, saved_inverse):
-    """:func:`run_on` for a batch whose parts were summed up: `counts` rows each, of numbers less `shift`, and their squares.
+    """The running statistics, of which a share `rate` is kept, and what a step saves, of a batch whose parts were summed up:
+    `counts` rows each, of numbers less `shift`, and their squares.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """
@@ -42,7 +33,7 @@ def measure(shift, total, square, counts, rate, epsilon, mean, variance, mean_ou
         weight += counts[p] * group
         for k in range(0, group * c, c):
             for j in range(c):
-                center[j] += counts[p] * shift[p, k + j] + total[p, k + j]
+                center[j] += counts[p] * np.float64(shift[p, k + j]) + total[p, k + j]
     for j in range(c):
         center[j] /= weight
     for p in range(len(counts)):
@@ -53,8 +44,23 @@ def measure(shift, total, square, counts, rate, epsilon, mean, variance, mean_ou
                 away = shift[p, k + j] + moved - center[j]
                 spread[j] += square[p, k + j] - total[p, k + j] * moved + n * away * away
     for j in range(c):
-        spread[j] = max(spread[j] / weight, 0.0)
-    run_on(center, spread, rate, epsilon, mean, variance, mean_out, variance_out, saved_mean, saved_inverse)
+        variation = spread[j] / weight
+        variation = 0.0 if variation < 0 else variation  # NaN stays
+        mean_out[j] = center[j] + (mean[j] - center[j]) * rate
+        variance_out[j] = variation + (variance[j] - variation) * rate
+        saved_mean[j] = center[j]
+        saved_inverse[j] = 1.0 / np.sqrt(variation + epsilon)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _folded(sums, c):
+    """Sums by channel."""
+    out = np.zeros(c)
+    for p in range(sums.shape[0]):
+        for k in range(0, sums.shape[1], c):
+            for j in range(c):
+                out[j] += sums[p, k + j]
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -63,18 +69,25 @@ def give_back(scale, mean, inverse, total, dot, each, dscale, dbias, line):
 
     total, dot: sums of dz and of dz * (x - mean) over `each` numbers a channel.
     """
-    c = len(scale)
-    dz, dot_of = np.zeros(c), np.zeros(c)
-    for p in range(total.shape[0]):
-        for k in range(0, total.shape[1], c):
-            for j in range(c):
-                dz[j] += total[p, k + j]
-                dot_of[j] += dot[p, k + j]
+    sums, dots = _folded(total, len(scale)), _folded(dot, len(scale))
+    for j in range(len(scale)):
+        s = np.float64(inverse[j])
+        p = scale[j] * s
+        q = -p * s * s * dots[j] / each
+        dscale[j], dbias[j] = dots[j] * s, sums[j]
+        line[0, j], line[1, j], line[2, j] = p, q, -p * sums[j] / each - q * mean[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def take_off(a, inverse, total, dot, each, dscale, dbias, off):
+    """As :func:`give_back`, off [2, group * channels] = k, l: the gradient of x is a * dz - k - l * (x - mean)."""
+    c = len(a)
+    sums, dots = _folded(total, c), _folded(dot, c)
     for j in range(c):
-        p, s = np.float64(scale[j]) * inverse[j], np.float64(inverse[j])
-        q = -p * s * s * dot_of[j] / each
-        dscale[j], dbias[j] = dot_of[j] * s, dz[j]
-        line[0, j], line[1, j], line[2, j] = p, q, -p * dz[j] / each - q * mean[j]
+        s, factor = np.float64(inverse[j]), np.float64(a[j]) / each
+        dscale[j], dbias[j] = dots[j] * s, sums[j]
+        for k in range(j, off.shape[1], c):
+            off[0, k], off[1, k] = factor * sums[j], factor * s * s * dots[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -31,7 +31,7 @@ CALLED = {
     ],
     "normed_rows": ["lay_out", "forward", "backward", "back"], "normed_depthwise": ["forward", "backward", "backward_2"],
     "softmax_loss": ["outside", "losses", "losses_back", "losses_with_gradient"], "xxhash": ["hash_rows"],
-    "normed_vectors": ["lay_line", "run_on", "measure", "give_back", "join"],
+    "normed_vectors": ["lay_line", "measure", "give_back", "take_off", "join"],
     "updates": ["sgd", "momentum", "adam"],
 }  # fmt: skip
 if pairs.available():

@@ -1,6 +1,6 @@
 """Batch normalisation by the kernels over rows of channels, where the memory of a map is such rows.
 
-Both functions return None where it is not, or where the map is small: torch's own kernels then do the work.
+All functions return None where it is not, or where the map is small: torch's own kernels then do the work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
+from millstream.ops.nn._norm_channels import Measured, Running, line_of, measured
 from millstream.ops.nn._window import CHANNELS_LAST
 
 # Elements of a sample, or of the whole map, from which the kernels are worth it: they cost some 60 us a call, and the first
@@ -63,19 +64,18 @@ def _fits(x: torch.Tensor, norm: Norm) -> bool:
     )  # fmt: skip
 
 
-def _line(norm: Norm, mean: torch.Tensor, inverse: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(a, b) with a normalised x = x * a + b: forward and backward must round alike, as both decide where relu is 0."""
-    a = array(norm.scale) * array(inverse)
-    return a, array(norm.bias) - array(mean) * a
-
-
-def moments(x: torch.Tensor) -> tuple[np.ndarray, np.ndarray] | None:
-    """(mean, variance) of each channel of `x` [N, C, ...], float64."""
-    if x.numel() == 0 or x.dtype not in (torch.float32, torch.float64) or (rows := _rows(x, "NCHW")) is None:
+def statistics(x: torch.Tensor, running: Running) -> Measured | None:
+    """(MeanOut, VarianceOut, SavedMean, SavedVariance) of `x` [N, C, ...]."""
+    if x.numel() == 0 or x.dtype not in (torch.float32, torch.float64) or running.mean.dtype is not x.dtype:
         return None
-    from millstream.kernels import batch_norm as kernels
+    rows = _rows(x, "NCHW")
+    return None if rows is None else _measured(rows, running)
 
-    return kernels.statistics(rows)
+
+def _measured(rows: np.ndarray, running: Running) -> Measured:
+    from millstream.kernels import batch_norm as kernels  # numba is slow to import, and not every Program needs it
+
+    return measured(kernels.sums(rows, array(running.mean).dtype), running)
 
 
 def forward(
@@ -85,15 +85,20 @@ def forward(
     """(Y, MeanOut, VarianceOut, SavedMean, SavedVariance) of a training step."""
     if not _fits(x, norm) or mean.dtype is not _worked(x) or (rows := _rows(x, norm.layout)) is None:
         return None
-    from millstream.kernels import batch_norm as kernels  # numba is slow to import, and not every Program needs it
+    found = _measured(rows, Running(mean, variance, momentum, norm.epsilon))
+    return _applied(x, rows, norm, found[2], found[3], residual), *found
 
-    center, spread = kernels.statistics(rows)
-    saved = tuple(torch.from_numpy(v).to(_worked(x)) for v in (center, 1.0 / np.sqrt(spread + norm.epsilon)))
+
+def _applied(
+    x: torch.Tensor, rows: np.ndarray, norm: Norm, mean: torch.Tensor, inverse: torch.Tensor, residual: torch.Tensor | None
+) -> torch.Tensor:
+    from millstream.kernels import batch_norm as kernels
+
     y = torch.empty_like(x)
     other = None if residual is None else _same_rows(residual, x, norm.layout)
-    kernels.forward(rows, *_line(norm, *saved), norm.slope, other, _rows(y, norm.layout))
-    mean_out = torch.lerp(saved[0], mean, momentum)
-    return y, mean_out, torch.lerp(torch.from_numpy(spread).to(variance.dtype), variance, momentum), *saved
+    a, b = line_of(norm.scale, norm.bias, mean, inverse, norm.slope)[:2]
+    kernels.forward(rows, a, b, norm.slope, other, _rows(y, norm.layout))
+    return y
 
 
 def apply(
@@ -102,28 +107,24 @@ def apply(
     """Y of a training step whose statistics are known."""
     if not _fits(x, norm) or (rows := _rows(x, norm.layout)) is None:
         return None
-    from millstream.kernels import batch_norm as kernels
-
-    y = torch.empty_like(x)
-    other = None if residual is None else _same_rows(residual, x, norm.layout)
-    kernels.forward(rows, *_line(norm, mean, inverse), norm.slope, other, _rows(y, norm.layout))
-    return y
+    return _applied(x, rows, norm, mean, inverse, residual)
 
 
 def back_sums(
     x: torch.Tensor, norm: Norm, saved_mean: torch.Tensor, saved_inv: torch.Tensor, dy: torch.Tensor, y: torch.Tensor | None
 ) -> tuple[Any, ...] | None:
-    """(sum of dz, sum of dz * (x - mean), float64 [1, C] each; dz where `y` is given, the relu of a sum)."""
+    """(sums of dz, of dz * (x - mean), as _norm_channels.give_back takes them; dz where `y` is given, a relu of a sum)."""
     if not _fits(x, norm) or (dy.requires_grad and torch.is_grad_enabled()) or (rows := _rows(x, norm.layout)) is None:
         return None
     from millstream.kernels import batch_norm as kernels
 
     dz = None if y is None else torch.empty_like(x)
+    a, b, mean, _ = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.slope)
     found = kernels.back_sums(
-        rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.slope, array(saved_mean),
+        rows, _same_rows(dy, x, norm.layout), a, b, norm.slope, mean,
         None if y is None else _same_rows(y, x, norm.layout), None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip
-    return *(v[None] for v in found), dz
+    return *found, dz
 
 
 def backward(
@@ -139,10 +140,11 @@ def backward(
     from millstream.kernels import batch_norm as kernels
 
     dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)
-    found = kernels.backward(
-        rows, _same_rows(dy, x, norm.layout), *_line(norm, saved_mean, saved_inv), norm.slope, array(saved_mean),
-        array(saved_inv), _rows(dx, norm.layout), None if y is None else _same_rows(y, x, norm.layout),
+    dscale, dbias = torch.empty_like(norm.scale), torch.empty_like(norm.scale)
+    line = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.slope)
+    kernels.backward(
+        rows, _same_rows(dy, x, norm.layout), line, norm.slope, array(saved_inv), _rows(dx, norm.layout),
+        (dscale.numpy(), dbias.numpy()), None if y is None else _same_rows(y, x, norm.layout),
         None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip
-    dscale = torch.from_numpy(found.dot * array(saved_inv)).to(_worked(x))
-    return dx, dscale, torch.from_numpy(found.total).to(_worked(x)), dz
+    return dx, dscale, dbias, dz

@@ -16,6 +16,7 @@ import torch
 from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, parts, run_parts
 from millstream.ops.nn._conv_rows import Ints, is_plain
+from millstream.ops.nn._norm_channels import Measured, Running, measured
 
 CHANNELS = 16  # a map has at least as many: a vector
 _LONG = 256  # numbers that loops over columns should have
@@ -89,75 +90,13 @@ def _tiled(line: np.ndarray | None, group: int) -> np.ndarray:
     return out
 
 
-class Sums(NamedTuple):
-    """Of each part, for each column of a group: what was taken off, the sum of the rest, and of its squares."""
-
-    shift: np.ndarray
-    total: np.ndarray
-    square: np.ndarray
+def _room(count: int, columns: int) -> tuple[np.ndarray, ...]:
+    return np.zeros((count, columns), np.float32), np.zeros((count, columns)), np.zeros((count, columns))
 
 
-def _room(count: int, columns: int) -> Sums:
-    return Sums(np.zeros((count, columns), np.float32), np.zeros((count, columns)), np.zeros((count, columns)))
-
-
-class Running(NamedTuple):
-    """Statistics of the normalisation that takes the output, of which a share `rate` is kept."""
-
-    mean: torch.Tensor
-    variance: torch.Tensor
-    rate: float
-    epsilon: float
-
-
-Measured = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def _measured(sums: Sums, counts: Sequence[int], running: Running | None) -> Measured | None:
-    """(mean, variance, saved mean, saved inverse deviation); counts: how many rows each part summed."""
-    if running is None:
-        return None
-    from millstream.kernels import normed_vectors
-
-    made, old = _four(running.mean), (array(running.mean), array(running.variance))
-    counted = np.array(counts, np.int64)
-    normed_vectors.measure(*sums, counted, running.rate, running.epsilon, *old, *(t.numpy() for t in made))
-    return made
-
-
-def _four(like: torch.Tensor) -> Measured:
-    return torch.empty_like(like), torch.empty_like(like), torch.empty_like(like), torch.empty_like(like)
-
-
-def run_on(center: np.ndarray, spread: np.ndarray, running: Running) -> Measured:
-    """:func:`_measured` from a batch's mean and variance, float64."""
-    from millstream.kernels import normed_vectors
-
-    made, old = _four(running.mean), (array(running.mean), array(running.variance))
-    normed_vectors.run_on(center, spread, running.rate, running.epsilon, *old, *(t.numpy() for t in made))
-    return made
-
-
-def line_of(scale: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, slope: float) -> np.ndarray:
-    """A line as :class:`Work` has it."""
-    from millstream.kernels import normed_vectors
-
-    out = _empty(4, scale.shape[0])
-    normed_vectors.lay_line(array(scale), array(bias), array(mean), array(inverse), np.float32(slope), out)
-    return out
-
-
-def give_back(
-    scale: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, total: np.ndarray, dot: np.ndarray, each: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(dScale, dBias, Line) of a normalisation from the sums of its dz, float64 [parts, group * channels]; `each`: numbers a
-    channel."""
-    from millstream.kernels import normed_vectors
-
-    made = torch.empty_like(scale), torch.empty_like(scale), scale.new_empty(3, scale.shape[0])
-    given = array(scale), array(mean), array(inverse)
-    normed_vectors.give_back(*given, total, dot, each, *(t.numpy() for t in made))
-    return made
+def _measured(sums: tuple[np.ndarray, ...], counts: list[int], running: Running | None) -> Measured | None:
+    """What the output's normalisation is told; counts: how many rows each part summed."""
+    return None if running is None else measured((*sums, np.array(counts)), running)
 
 
 def _cut(work: int, rows: int, unit: int) -> list[tuple[int, int]]:
@@ -237,7 +176,7 @@ def _depthwise(work: Work, running: Running | None) -> Any:
 
 class Gradients(NamedTuple):
     """Of a convolution; where x is normalised, `dx` is dz of its normalisation, and total and dot are the sums of dz and of
-    dz * (x - mean) that :func:`give_back` takes."""
+    dz * (x - mean) that _norm_channels.give_back takes."""
 
     dx: torch.Tensor | None
     dw: torch.Tensor

@@ -20,8 +20,9 @@ from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn import _norm_rows, _normed_conv
-from millstream.ops.nn._norm_rows import Norm, moments
-from millstream.ops.nn._normed_conv import End, Running, Work, give_back, line_of
+from millstream.ops.nn._norm_channels import Running, give_back, line_of
+from millstream.ops.nn._norm_rows import Norm, statistics
+from millstream.ops.nn._normed_conv import End, Work
 from millstream.ops.nn.batch_norm_relu import check_added
 from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
 
@@ -33,7 +34,7 @@ def _rate(momentum: float, momentum_tensor: torch.Tensor | None) -> float:
 def _measured(
     x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, momentum: float, epsilon: float
 ) -> tuple[torch.Tensor, ...]:
-    """_normed_conv.run_on by torch's operators, for what the kernels do not take."""
+    """_norm_channels.measured by torch's operators, for what the kernels do not take."""
     spread, center = torch.var_mean(x.to(mean.dtype), [0, *range(2, x.dim())], correction=0)
     running = torch.lerp(center, mean, momentum), torch.lerp(spread, variance, momentum)
     return *running, center, torch.rsqrt(spread + epsilon)
@@ -45,10 +46,8 @@ def _measured(
 )  # fmt: skip
 def batch_norm_statistics(x, mean, variance, momentum_tensor, *, momentum: float = 0.9, epsilon: float = 1e-5):
     """batch_norm without its output: statistics of the batch X [N, C, H, W], and the running ones."""
-    rate, found = _rate(momentum, momentum_tensor), moments(x)
-    if found is None:
-        return _measured(x, mean, variance, rate, epsilon)
-    return _normed_conv.run_on(*found, Running(mean, variance, rate, epsilon))
+    rate = _rate(momentum, momentum_tensor)
+    return statistics(x, Running(mean, variance, rate, epsilon)) or _measured(x, mean, variance, rate, epsilon)
 
 
 @op("batch_norm_finish_grad", slots="X, dZ, Line -> X@GRAD", infer="X", grad=False)
