@@ -11,7 +11,9 @@ from millstream.version import full_version as __version__
 
 __all__ = ["__version__", "batch", "compat", "dataset", "fluid", "load", "reader", "version"]
 
-_LAZY = frozenset({"compat", "complex", "dataset", "distributed", "fluid", "incubate", "reader", "sysconfig", "utils"})
+_LAZY = frozenset(
+    {"compat", "complex", "dataset", "distributed", "fluid", "incubate", "onnx", "reader", "sysconfig", "utils"}
+)
 
 
 wait_shortly()

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 
-from millstream import onnx
 from millstream.errors import NotSupportedError
 from millstream.files.atomic import write_bytes
 from millstream.inference import engines
@@ -34,6 +33,8 @@ def export(model: Model, kind: str, path: str, opset: int = 17) -> list[str]:
     Raises:
         NotSupportedError: an operator can't be said there, or a package is missing. ValueError: there is no such kind.
     """
+    from millstream import onnx  # at first use: its operators take 5 MiB and 0.1 s
+
     if kind not in KINDS:
         raise ValueError(f"export: the kind must be one of {', '.join(KINDS)}, received {kind!r}")
     if kind == "fluid":
