@@ -15,6 +15,7 @@ from millstream.kernels.gates import FAST, activate
 from millstream.kernels.gru import mix, pointer
 from millstream.kernels.lstm import place, running
 from millstream.kernels.tiles import few_rows_at, many_rows_at, one_row_at, strip_at
+from millstream.kernels.vectors import add_line
 
 
 @intrinsic
@@ -112,7 +113,7 @@ def from_rows(first, last, x, weights, hidden, scratches, offsets, depth, d, rev
         sums[:] = 0
         for slot in (6 * k + 1, 6 * k + 3):
             if weights[slot] != 0:
-                sums += carray(pointer(weights[slot]), width)
+                add_line(carray(pointer(weights[slot]), width), sums)
         if weights[6 * k + 4] != 0:
             rows = scratch + (total + 1) * width * 4
             split_rows(x, depth, rows, total)
@@ -148,7 +149,7 @@ def from_ids(first, last, ids, table, weights, hidden, scratches, offsets, d, re
 
 
 # ---- many sequences: step by step ------------------------------------------------------------------
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _batch(
     rows, ids, stride, bias, weight, digits, hidden, column, starts, lengths, room, d, reverse, code_gate, code, origin
 ):
@@ -219,7 +220,7 @@ def batch_from_rows(
     sums[:] = 0
     for slot in (6 * k + 1, 6 * k + 3):
         if weights[slot] != 0:
-            sums += carray(pointer(weights[slot]), width)
+            add_line(carray(pointer(weights[slot]), width), sums)
     begin = x + first * depth * 4
     if weights[6 * k + 4] != 0:
         rows = zero + width * 4
@@ -245,7 +246,7 @@ def batch_from_ids(
     sums = carray(pointer(scratch), width)
     sums[:] = 0
     if weights[3 * k + 1] != 0:
-        sums += carray(pointer(weights[3 * k + 1]), width)
+        add_line(carray(pointer(weights[3 * k + 1]), width), sums)
     out = hidden + first * 2 * d * 4
     backwards = reverse != (k == 1)
     _batch(

@@ -14,8 +14,10 @@ import ctypes
 import hashlib
 import importlib
 import importlib.util
+import logging
 import mmap
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ import llvmlite.binding
 __all__ = ["njit"]
 
 _LIBRARY = "libllvmlite"
+_PATIENCE = 5.0  # seconds of compiling before a word about it
+_TEXT = (
+    "millstream compiles loops for this processor: the first steps take longer, later processes find them on disk "
+    "(`millstream warmup` compiles all of them ahead)"
+)
+_log = logging.getLogger(__name__)
 _MOST_PAGES = (8 << 20) // mmap.PAGESIZE  # that may stand before they are given back
 _EVERY = 4  # calls of LLVM
 
@@ -75,6 +83,8 @@ from numba.core import event  # noqa: E402
 from numba.core.registry import cpu_target  # noqa: E402
 from numba.core.runtime.nrt import rtsys  # noqa: E402
 
+from millstream.kernels import callees  # noqa: E402
+
 
 def _without_linear_algebra() -> None:
     """Load numba's functions of arrays, which look for scipy's BLAS by importing it: 11 MiB and 0.1 s, and no kernel here
@@ -107,11 +117,19 @@ def _digest(folder: Path) -> str:
 _SOURCES = _digest(Path(__file__).parent)
 
 
-def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """numba.njit; with cache=True the cached code counts only for the kernels' files as they stand."""
+def njit(function: Callable[..., Any] | None = None, *, apart: bool = False, **options: Any) -> Any:
+    """numba.njit; with cache=True the cached code counts only for the kernels' files as they stand.
+
+    apart: for long kernels that several kernels call. They call it by name, where others become a part of their callers.
+    """
     if function is None:
-        return lambda f: njit(f, **options)
-    kernel = numba.njit(**options)(function)
+        return lambda f: njit(f, apart=apart, **options)
+    found = {**options, "no_cfunc_wrapper": True, "pipeline_class": callees.Compiler}
+    kernel = numba.njit(**found)(function)
+    if apart:
+        callees.apart(kernel)
+    else:
+        callees.within(kernel, function, options)
     index = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
     if index is not None:
         index._source_stamp = (index._source_stamp, _SOURCES)
@@ -143,6 +161,29 @@ class _Leave(event.Listener):
             self._limit = _file_pages() + _MOST_PAGES
 
 
+class _Tell(event.Listener):
+    """Says once what a long first step is busy with."""
+
+    def __init__(self) -> None:
+        self._depth, self._begin, self._spent, self._told = 0, 0.0, 0.0, False
+
+    def on_start(self, event: event.Event) -> None:
+        """A kernel is about to be compiled, perhaps for another one."""
+        now = time.perf_counter()
+        if not self._depth:
+            self._begin = now
+        self._depth += 1
+        if not self._told and self._spent + now - self._begin > _PATIENCE:
+            self._told = True
+            _log.warning(_TEXT)
+
+    def on_end(self, event: event.Event) -> None:
+        """It is compiled, or can't be."""
+        self._depth -= 1
+        if not self._depth:
+            self._spent += time.perf_counter() - self._begin
+
+
 def _file_pages() -> int:
     """Resident pages of files; 0 where the system does not say."""
     try:
@@ -155,6 +196,7 @@ def _file_pages() -> int:
 _leave()
 _leaving = _Leave()
 event.register("numba:compiler_lock", _leaving)
+event.register("numba:compile", _Tell())
 llvmlite.binding.ffi.register_lock_callback(lambda: None, _leaving.after_call)
 # numba's own run time is its first work for the compiler and touches most of it: while little else stands in memory.
 rtsys.initialize(cpu_target.target_context)

@@ -16,6 +16,7 @@ from numba.extending import intrinsic, overload
 
 from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, exp64
+from millstream.kernels.vectors import copy_line
 
 BIG = 600.0  # exponents beyond it would overflow float64 together with the factors next to them
 
@@ -305,7 +306,7 @@ def viterbi(e, w, start, size, path):
     wide = _padded(n)
     move = np.zeros((n, wide), w.dtype)
     for i in range(n):
-        move[i, :n] = w[2 + i]
+        copy_line(w[2 + i], move[i, :n])
     decode(e, w, move, start, size, path)
 
 

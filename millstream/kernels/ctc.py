@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from millstream.kernels.compiled import njit
+from millstream.kernels.vectors import copy_line
 
 NONE = -np.inf
 
@@ -108,7 +109,7 @@ def loss(logits, base, stride, size, label, label_start, label_size, blank, out,
         out[q] = -total
         for t in range(m - 1, -1, -1):
             seen[:] = 0.0
-            ahead[:n] = beta[:n]
+            copy_line(beta[:n], ahead[:n])
             _occupancy(logp, m, path, n, blank, alpha, beta, ahead, total, seen, t)
             row = grad[base[q] + t * stride]
             for k in range(classes):

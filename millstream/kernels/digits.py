@@ -183,7 +183,7 @@ def row_at(pa, pw, pf, po, depth, n):
         _one(pa, 0, pw + panel * size, depth, pf + at, 0, po + at, 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def rows_at(pa, sa, pw, pf, sf, po, so, m, depth, n):
     """out = a @ w + first, by addresses; sa: bytes between rows of digits; sf, so: numbers between rows of first and out."""
     size = _HEAD + 2 * depth * COLUMNS

@@ -80,7 +80,7 @@ def _lay_out(px, size, n, top, rows, left, width, first, chunk, room, zeros):
                 copy(at + v * BYTES if inside else zeros, to + v * plane)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def _tile(taps, step, shuffled, given):
     if shuffled:
         if taps == 2:
@@ -181,7 +181,7 @@ def correlate(px, size, pw, pf, po, out, cut, stride, pad, back, layout, phases,
                             _tile(taps, step, shuffled, given)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def _sum(step, group, given):
     if group >= LANES:
         if step == 1:

@@ -15,6 +15,7 @@ from millstream.kernels.compiled import njit
 from millstream.kernels.depthwise_sweeps import back_1, back_2, filtered_1, filtered_2
 from millstream.kernels.normed_rows import give, room
 from millstream.kernels.tiles import LANES
+from millstream.kernels.vectors import copy_line
 
 _SLOTS = 4  # rows at hand, in the places of their numbers modulo this
 _PIXELS = 24  # filtered of all channels before the next ones: a long row stands on more pages than are quick to reach
@@ -101,7 +102,7 @@ def _given_row(out, dout, end_line, end_slope, row, place):
     if end_line.shape[0]:
         give(out[row], dout[row], end_line, end_slope, 0, dout.shape[1], place)
     else:
-        place[:] = dout[row]
+        copy_line(dout[row].reshape(-1), place.reshape(-1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

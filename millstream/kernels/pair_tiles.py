@@ -63,7 +63,7 @@ def lay_out(pb, sb, turned, depth, n, room):
         j += width
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def panels_product_at(pa, sa, m, panels, depth, n, pf, po, so, rounded):
     """out = a @ b + first: bfloat16 [m, depth], panels of [depth, n], float32 [n], [m, n] rounded to bfloat16 or not."""
     pairs, size = depth // 2, 2 if rounded else 4
@@ -154,7 +154,7 @@ def slab_over_rows(pa, sa, pb, sb, m, k, n, left, panel, sums, po, so, begins, e
         j += width
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def slab_product(left, k, panel, width, pairs, sums, n, po, so, begins, ends, zeros):
     """Columns of a product over a slab of rows: to `sums` [k, n], or rounded to the output where it ends."""
     for i in range(0, k, LANES):

@@ -58,7 +58,7 @@ def lay_out(w, out):
         j += width
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def product_at(pa, sa, m, pb, depth, whole, pf, step, po, so):
     """:func:`rows_product` of float32 by addresses; sa, step and so are distances between rows, in numbers.
 

@@ -17,6 +17,7 @@ import numpy as np
 from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate, sigmoid, tanh, through
 from millstream.kernels.panels import product_at
+from millstream.kernels.vectors import copy_line
 
 # Instructions: [code, a, b, out, add, c]; `add`: add to what stands in `out`.
 (
@@ -245,9 +246,9 @@ def _memory(memory, code, t, last, at, stride, width, n, before, add, fill):
         for r in range(n):
             out = memory[po + r * so : po + r * so + width]
             if t > 0:
-                out[:] = memory[pa + r * sa : pa + r * sa + width]
+                copy_line(memory[pa + r * sa : pa + r * sa + width], out)
             elif pb >= 0:
-                out[:] = memory[pb + r * sb : pb + r * sb + width]
+                copy_line(memory[pb + r * sb : pb + r * sb + width], out)
             else:
                 out[:] = fill
         return

@@ -244,7 +244,7 @@ def few_rows_at(pa, pb, pf, po, m, depth, n):
 _DEPTH = 512
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def strip_at(pa, sa, pb, sb, pf, sf, po, so, m, depth, n):
     """out = a @ b + first for few rows, by addresses; sa, sb, sf, so: distances between rows, in numbers.
 
@@ -299,7 +299,7 @@ def many_rows_at(pa, sa, pb, sb, pf, po, m, depth, n):
 _turned_wide, _turned_one = make_tile(VECTORS, turned=True), make_tile(1, turned=True)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def turned_at(pa, sa, pb, sb, pf, sf, po, depth, m, n):
     """out = a.T @ b + first, by addresses; sa, sb, sf: distances between rows, in numbers (sf: 0 for one row for all).
 

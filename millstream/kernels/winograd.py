@@ -94,7 +94,7 @@ def addresses(table, size, start, shape, corner, outside, wide=4):
             table[a * size + b] = start + ((n * height + y) * width + x) * step if inside else outside
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def _combine(which, m, px, shape, channels, pads, squares, t, rows, out, distance, plane, zeros):
     """Combinations of the first `channels` of pixels (`which` < BACK) or gradients of squares t .. t + rows.
 
@@ -112,7 +112,7 @@ def _combine(which, m, px, shape, channels, pads, squares, t, rows, out, distanc
         _spread(which, at, out + r * distance * 4, plane, channels)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def _results(m, first, distance, plane, po, shape, channels, squares, t, rows, beside, bias, slope, most, nobody):
     """The first `channels` of the output's squares t .. t + rows from products, [planes][rows][distance]."""
     down, across = squares
@@ -162,7 +162,7 @@ def _width(j, k):
     return PANEL if k - j >= PANEL else LANES
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
     """Combinations of filters from inputs first .. last of c to outputs j .. j + width of k.
 

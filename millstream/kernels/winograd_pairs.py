@@ -41,7 +41,7 @@ def room_of(m, block, c, k):
     return (m + 2) ** 2 * (pixels + products) + 2 * k
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def _combine(which, m, px, shape, channels, pads, squares, t, rows, out, distance, plane, zeros):
     """Combinations of the first `channels` of pixels (`which` < BACK) or gradients of squares t .. t + rows.
 

@@ -41,7 +41,7 @@ if pairs.available():
 
 
 def test_all_kernels_are_compiled(capsys):
-    assert main(["warmup"]) == 0
+    assert main(["warmup", "--processes", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(warmup.EXAMPLES) + 1 and lines[0].startswith("[1/") and "lstm" in lines[0]
     cold = []
@@ -51,6 +51,31 @@ def test_all_kernels_are_compiled(capsys):
     assert not cold
     sums = importlib.import_module("millstream.kernels.batch_norm").add_sums
     assert {str(form[0].dtype) for form in sums.signatures} >= {"float32", "uint16"}  # bfloat16 as its bits
+
+
+def test_a_second_process_starts_from_the_end(capsys, monkeypatch):
+    started, stopped = [], []
+
+    class Other:
+        def __init__(self, command, **more):
+            started.append(command)
+
+        def terminate(self):
+            stopped.append("terminate")
+
+        def wait(self):
+            stopped.append("wait")
+
+    monkeypatch.setattr(warmup, "EXAMPLES", {"products": warmup._products, "rows": warmup._many_rows})
+    monkeypatch.setattr(warmup.subprocess, "Popen", Other)
+    monkeypatch.setattr(warmup.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert main(["warmup"]) == 0
+    assert len(started) == 1 and started[0][-3:] == ["warmup", "--quiet", "--backwards"] and stopped == ["terminate", "wait"]
+    capsys.readouterr()
+    assert main(["warmup", "--backwards"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[:2]] == ["rows:", "products:"]
+    monkeypatch.setattr(warmup.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert main(["warmup"]) == 0 and len(started) == 1
 
 
 def test_quiet(capsys, monkeypatch):
