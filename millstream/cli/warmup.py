@@ -135,7 +135,7 @@ def _scaled_maps(fluid: Any, feed: Feed) -> list[Any]:
 
 def _excited_norms(fluid: Any, feed: Feed) -> list[Any]:
     """Squeeze-and-excitation behind batch normalisations, with a sum and a relu behind it and without."""
-    layers, x = fluid.layers, _dense(fluid, feed, "x", [1, 2 * WIDTH, 48, 48])
+    layers, x = fluid.layers, _dense(fluid, feed, "x", [1, 2 * WIDTH, 64, 64])
     for last in (False, True):
         y = layers.batch_norm(layers.conv2d(x, 2 * WIDTH, 1, bias_attr=False))
         scale = layers.fc(layers.pool2d(y, pool_type="avg", global_pooling=True), 2 * WIDTH)
