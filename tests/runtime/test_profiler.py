@@ -9,12 +9,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
 import millstream.fluid as fluid
 from millstream.fluid import layers as L
+from millstream.ir.operator import Operator
 from millstream.ops import REGISTRY
 from millstream.runtime import profiler
-from millstream.runtime.profiler.costs import Peaks, measure_peaks, measured_peaks
+from millstream.runtime.profiler.costs import Peaks, cost_of, measure_peaks, measured_peaks
 from millstream.runtime.profiler.page import page
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -231,3 +233,16 @@ def test_command(tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2 and "thread0::mean" in done.stdout and str(out) in done.stdout, done.stderr
     assert out.read_text().startswith("<!doctype html>")
+
+
+def test_a_reshape_in_place_moves_nothing():
+    main = fluid.Program()
+    with fluid.program_guard(main, fluid.Program()):
+        x = fluid.data("x", [4, 6])
+        fluid.layers.reshape(x, [6, 4])
+    op = main.global_block().ops[-1]
+    value = torch.zeros(4, 6)
+    assert cost_of(op, ["x"], [value], [(op.output("Out")[0], value.view(6, 4))]) == (0, 0)
+    assert cost_of(op, ["x"], [value], [(op.output("Out")[0], value.clone().view(6, 4))]).bytes == 2 * 96
+    grad = Operator(main.global_block(), "reshape2_grad", {"Out@GRAD": ["g"]}, {"X@GRAD": ["d"]})
+    assert cost_of(grad, ["g"], [value], [("d", value.view(6, 4))]) == (0, 0)

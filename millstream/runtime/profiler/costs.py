@@ -16,7 +16,7 @@ import torch
 from millstream.config import settings
 from millstream.files.atomic import write_bytes
 from millstream.ir.operator import Operator
-from millstream.ops._opdef import REGISTRY
+from millstream.ops._opdef import REGISTRY, OpDef
 from millstream.ops._values import SelectedRows
 from millstream.runtime.liveness import definition_of
 
@@ -69,6 +69,8 @@ def cost_of(op: Operator, names: Sequence[str], ins: Sequence[Any], outs_named: 
     definition = definition_of(op)
     forward = REGISTRY.forward_type(op.type)
     declared = REGISTRY.find(forward) if forward is not None else None
+    if _only_looks(declared or definition, ins, outs.values()):
+        return Cost(0, 0)
     picked = (declared or definition).extra.get("picks")
     read = sum(_size(values.get(n)) for slot, used in op.inputs.items() if slot != picked for n in used)
     moved = read + written * (2 if picked and declared is None else 1)  # of what is picked from, as much as is written
@@ -86,6 +88,15 @@ def cost_of(op: Operator, names: Sequence[str], ins: Sequence[Any], outs_named: 
         return Cost(times * rule(shapes, results, op.all_attrs()), moved)
     except (KeyError, IndexError):  # an operand was not at hand: in a recomputed gradient, say
         return Cost(simple, moved)
+
+
+def _only_looks(definition: OpDef, ins: Iterable[Any], outs: Iterable[Any]) -> bool:
+    """Whether all that an operator gives is memory of its inputs: a reshape computes and moves nothing."""
+    if not definition.extra.get("shares"):
+        return False
+    given = {t.untyped_storage().data_ptr() for value in ins for t in tensors(value)}
+    made = [t for value in outs for t in tensors(value) if t.numel()]
+    return bool(made) and all(t.untyped_storage().data_ptr() in given for t in made)
 
 
 def measured_peaks() -> Peaks:
