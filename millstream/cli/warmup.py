@@ -232,7 +232,7 @@ def _products(fluid: Any, feed: Feed) -> list[Any]:
 def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     x = _dense(fluid, feed, "x", [272, 64])
     y = fluid.layers.fc(fluid.layers.fc(x, 64, act="relu"), 64)
-    return _trained(fluid, fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(y, 64, bias_attr=False), 2)))
+    return _trained(fluid, fluid.layers.square(fluid.layers.fc(fluid.layers.fc(y, 64, bias_attr=False), 2)))
 
 
 def _brain_products(fluid: Any, feed: Feed) -> list[Any]:
@@ -264,10 +264,19 @@ def _brain_updates(fluid: Any, feed: Feed) -> list[Any]:
     return found
 
 
-def _many_classes(fluid: Any, feed: Feed) -> list[Any]:
+def _scored(fluid: Any, feed: Feed) -> Any:
+    """Losses of many scores."""
     scores, label = _dense(fluid, feed, "x", [64, 1024]), _dense(fluid, feed, "label", [64, 1], "int64")
-    first, second = (fluid.layers.cross_entropy(fluid.layers.softmax(scores * k), label) for k in (1.0, 2.0))
-    return [*_trained(fluid, first), *_trained(fluid, second * 3.0)]
+    return fluid.layers.cross_entropy(fluid.layers.softmax(scores), label)
+
+
+def _many_classes(fluid: Any, feed: Feed) -> list[Any]:
+    return _trained(fluid, _scored(fluid, feed))
+
+
+def _weighted_classes(fluid: Any, feed: Feed) -> list[Any]:
+    """The gradient of each loss is not known beforehand."""
+    return _trained(fluid, _scored(fluid, feed) * 2.0)
 
 
 def _two_ways(fluid: Any, feed: Feed) -> list[Any]:
@@ -323,7 +332,8 @@ EXAMPLES: dict[str, Example] = {
     "products of few rows": _products, "products of many rows": _many_products,
     "products in bfloat16": _brain_products, "attention in bfloat16": _brain_attention,
     "updates in bfloat16": _brain_updates,
-    "losses over many classes": _many_classes, "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
+    "losses over many classes": _many_classes, "losses times a weight": _weighted_classes,
+    "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 
 
