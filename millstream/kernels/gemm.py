@@ -184,7 +184,7 @@ def product_turned_shares(m: int, depth: int, n: int) -> list[tuple[tuple[int, i
     Shares of rows lay out the whole matrix each, shares of columns their own, but they are whole panels.
     """
     rows = cuts(m * depth * n, m)
-    columns = _columns(m * depth * n, n, tiles().LANES * tiles().VECTORS)
+    columns = column_shares(m * depth * n, n, tiles().LANES * tiles().VECTORS)
     longest = max(last - first for first, last in columns)
     if len(columns) < len(rows) or n * (m // len(rows) + _LAYING) < longest * (m + _LAYING):
         return [(share, (0, n)) for share in rows]
@@ -199,12 +199,12 @@ def deep_product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) ->
     panel = tiles().LANES * tiles().VECTORS
     run_parts(tiles().strip_at, [
         (a.data_ptr(), depth, b.data_ptr() + i * 4, n, first + i * 4, 0, out.data_ptr() + i * 4, n, m, depth, last - i)
-        for i, last in _columns(m * depth * n, n, panel)
+        for i, last in column_shares(m * depth * n, n, panel)
     ])  # fmt: skip
     return out
 
 
-def _columns(work: int, n: int, panel: int) -> list[tuple[int, int]]:
+def column_shares(work: int, n: int, panel: int) -> list[tuple[int, int]]:
     """(first, last) column of each thread's share, which begin with panels; the last one takes what fills none."""
     found = [(first * panel, last * panel) for first, last in cuts(work, max(n // panel, 1))]
     return [*found[:-1], (found[-1][0], n)]

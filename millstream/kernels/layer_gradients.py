@@ -7,8 +7,8 @@ from types import ModuleType
 
 import torch
 
-from millstream.kernels.gemm import NARROW, product_turned_shares, takes_narrow, takes_turned, zeros_at
-from millstream.kernels.threads import cuts, run_parts
+from millstream.kernels.gemm import NARROW, column_shares, product_turned_shares, takes_narrow, takes_turned, zeros_at
+from millstream.kernels.threads import run_parts
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -65,6 +65,6 @@ def _of_few_columns(
     (m, k), n = x.shape, w.shape[1]
     dx, dw, sums = (x.new_empty(shape if there else (0,) * len(shape)) for there, shape in zip(want, ((m, k), (k, n), (n,))))
     arrays = (*(t.numpy() for t in (x, w, d, dx, dw, sums)), zeros_at(k), _kernels().CODES[behind])
-    run_parts(_narrow_kernels().gradients, [(*arrays, *cut) for cut in cuts(2 * x.numel() * n, k)])
+    run_parts(_narrow_kernels().gradients, [(*arrays, *cut) for cut in column_shares(2 * x.numel() * n, k, NARROW)])
     found = (t if there else None for there, t in zip(want, (dx, dw, sums)))
     return next(found), next(found), next(found)

@@ -161,3 +161,21 @@ def test_few_columns_in_our_kernel(n, threads):
             torch.testing.assert_close(product(a, b, given), want, rtol=1e-4, atol=1e-4)
     finally:
         torch.set_num_threads(before)
+
+
+def test_gradients_of_few_columns_on_many_cores(monkeypatch):
+    """Each share has a vector of columns at least."""
+    import numba  # noqa: F401
+
+    monkeypatch.setattr("millstream.kernels.threads.WORTH", 1000)
+    x, w, d = torch.randn(3000, 70), torch.randn(70, 5), torch.randn(3000, 5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(40)
+    try:
+        with torch.no_grad():
+            dx, dw, sums = layer_gradients(x, w, d, (True, True, True), "")
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(dx, d @ w.t(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dw, x.t() @ d, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(sums, d.sum(0), rtol=1e-3, atol=1e-3)
