@@ -95,17 +95,17 @@ def sums(
         return None
     shares, dz = _shares(x), None
     total, dot = (np.zeros((len(shares), *x.shape[:2])) for _ in range(2))
-    given = _pixels(x), array(mean)
+    given, read = (_pixels(x), array(mean)), _pixels(dy)
     if y is None:
-        read = *given, _pixels(dy)
-        run_parts(_kernels().sums, [(*read, *share, total[k], dot[k]) for k, share in enumerate(shares)])
+        run_parts(_kernels().sums, [(*given, read, *share, total[k], dot[k]) for k, share in enumerate(shares)])
     else:
-        read, dz = (*given, _pixels(y), _pixels(dy)), torch.empty_like(x)
+        dz, behind = torch.empty_like(x), _pixels(y)
         made = _pixels(dz)
         run_parts(_kernels().sums_of_sum, [
-            (*read, *share, made, total[k], dot[k]) for k, share in enumerate(shares)
+            (*given, behind, read, *share, made, total[k], dot[k]) for k, share in enumerate(shares)
         ])  # fmt: skip
-    return *(torch.from_numpy(s.sum(0).astype(np.float32)) for s in (total, dot)), dz
+    found, dots = (torch.from_numpy(s.sum(0).astype(np.float32)) for s in (total, dot))
+    return found, dots, dz
 
 
 def back(x: torch.Tensor, scale: torch.Tensor, dy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
