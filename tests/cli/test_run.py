@@ -34,14 +34,15 @@ def test_arguments_path_and_name(tmp_path):
     script(tmp_path, "VALUE = 3\n", "beside.py")
     path = script(
         tmp_path,
-        "import sys, beside, paddle.fluid as fluid\n"
+        "import sys, beside, paddle, paddle.fluid as fluid\n"
         "import __main__\n"
         "assert __main__.beside is beside and __name__ == '__main__'\n"
-        "print(sys.argv, sys.path[0], __file__, fluid.__name__)\n",
+        "print(sys.argv, sys.path[0], __file__, paddle.__name__, fluid.__name__)\n",
     )
     done = millstream("run", path, "--rate", "0.1", "-m", "--", "x")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{[str(path), '--rate', '0.1', '-m', '--', 'x']} {tmp_path} {path} millstream.fluid"
+    given = [str(path), "--rate", "0.1", "-m", "--", "x"]
+    assert done.stdout.strip() == f"{given} {tmp_path} {path} millstream millstream.fluid"
 
 
 @pytest.mark.parametrize(
