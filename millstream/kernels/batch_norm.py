@@ -1,10 +1,11 @@
-"""Batch normalisation, with a relu (leaky or not) behind it or none, over rows of channels, read as seldom as can be.
+"""Batch normalisation, with a relu (plain, leaky or relu6) behind it or none, over rows, which are read as seldom as can be.
 
 All arrays are row-major [rows, channels], bfloat16 as its bits (see brain.py); vectors have one number a channel, float32
 or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64, from the last row to the
 first: the last ones, just written, are in the cache, and then those are with which the second pass begins. Narrow rows are
-taken several at a time, so that inner loops are long. `slope`, from 0 to 1, is what numbers below 0 are multiplied by: 0 for
-relu, 1 for none. A choice made among the arguments of `put` keeps a loop from being vectorised.
+taken several at a time, so that inner loops are long. `bend` is (slope, most), float32: numbers below 0 are multiplied by
+slope, from 0 to 1 (0 for relu, 1 for none), and a relu gives at most `most`. A choice made among the arguments of `put`
+keeps a loop from being vectorised.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from millstream.kernels.threads import parts, run_parts
 
 _BLOCK = 32
 _LONG = 256  # columns
+Bend = tuple[np.float32, np.float32]
 _SAMPLES = 16  # rows whose mean is taken off before squares are summed
 
 
@@ -58,8 +60,9 @@ def count(x, first, last, fresh, shift, total, square):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def apply_line(x, a, b, slope, first, last, y):
-    """y = x * a + b, times `slope` where it is below 0; NaN stays."""
+def apply_line(x, a, b, bend, first, last, y):
+    """y = x * a + b behind `bend`; NaN stays."""
+    slope, most = bend
     floor = np.float32(0) if slope == 0 else np.float32(-np.inf)  # the zeros of relu: 0 * -inf, and no -0
     for i in range(first, last):
         for j in range(x.shape[1]):
@@ -67,6 +70,7 @@ def apply_line(x, a, b, slope, first, last, y):
             low = v * slope
             low = low if low > floor else floor
             v = low if v < 0 else v
+            v = most if v > most else v
             put(y, i, j, v)
 
 
@@ -82,12 +86,13 @@ def _relu_of_sum(x, a, b, other, first, last, y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back_sums(x, dy, a, b, slope, mean, first, last, total, dot):
+def _back_sums(x, dy, a, b, bend, mean, first, last, total, dot):
     """total += sum of dz, dot += sum of dz * (x - mean).
 
-    dz is dy, times `slope` where y <= 0; y is computed as apply_line does.
+    dz is dy, times slope where z <= 0, 0 where z >= most; z = x * a + b is computed as apply_line does.
     """
     width, zero = x.shape[1], np.float32(0)
+    slope, most = bend
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(first + (last - first - 1) // _BLOCK * _BLOCK, first - 1, -_BLOCK):
         s[:] = 0
@@ -97,7 +102,9 @@ def _back_sums(x, dy, a, b, slope, mean, first, last, total, dot):
                 v = wide(x[i, j])
                 d = wide(dy[i, j])
                 low = d * slope if slope != 0 else zero
-                g = low if v * a[j] + b[j] <= 0 else d
+                z = v * a[j] + b[j]
+                g = low if z <= 0 else d
+                g = zero if z >= most else g
                 s[j] += g
                 q[j] += g * (v - mean[j])
         for j in range(width):
@@ -125,15 +132,18 @@ def _back_sums_of_sum(x, dy, y, mean, first, last, dz, total, dot):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back(x, dy, a, b, slope, mean, k1, k2, first, last, dx):
+def _back(x, dy, a, b, bend, mean, k1, k2, first, last, dx):
     """dx = a * dz - k1 - k2 * (x - mean), with dz as in _back_sums."""
     zero = np.float32(0)
+    slope, most = bend
     for i in range(first, last):
         for j in range(x.shape[1]):
             v = wide(x[i, j])
             d = wide(dy[i, j])
             low = d * slope if slope != 0 else zero
-            g = low if v * a[j] + b[j] <= 0 else d
+            z = v * a[j] + b[j]
+            g = low if z <= 0 else d
+            g = zero if z >= most else g
             put(dx, i, j, a[j] * g - k1[j] - k2[j] * (v - mean[j]))
 
 
@@ -181,30 +191,29 @@ def sums(x: np.ndarray, dtype: Any) -> tuple[np.ndarray, ...]:
     return *room, np.array([last - first for first, last in cut.bounds])
 
 
-def forward(x: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, other: np.ndarray | None, y: np.ndarray) -> None:
-    """y = x * a + b, times `slope` where it is below 0, or relu(x * a + b + other)."""
+def forward(x: np.ndarray, a: np.ndarray, b: np.ndarray, bend: Bend, other: np.ndarray | None, y: np.ndarray) -> None:
+    """y = x * a + b behind `bend`, or relu(x * a + b + other)."""
     cut = _cut(*x.shape)
     vectors = cut.tiled(a), cut.tiled(b)
     if other is None:
-        run_parts(apply_line, [(cut.wide(x), *vectors, np.float32(slope), *ends, cut.wide(y)) for ends in cut.bounds])
+        run_parts(apply_line, [(cut.wide(x), *vectors, bend, *ends, cut.wide(y)) for ends in cut.bounds])
     else:
         wide = cut.wide(other)
         run_parts(_relu_of_sum, [(cut.wide(x), *vectors, wide, *ends, cut.wide(y)) for ends in cut.bounds])
 
 
 def back_sums(
-    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, slope: float, mean: np.ndarray, y: np.ndarray | None,
+    x: np.ndarray, dy: np.ndarray, a: np.ndarray, b: np.ndarray, bend: Bend, mean: np.ndarray, y: np.ndarray | None,
     dz: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Sums of dz and of dz * (x - mean), [parts, group * channels]; fills dz where y = relu(x * a + b + other) is given."""
     cut = _cut(*x.shape)
     wide, wide_dy = cut.wide(x), cut.wide(dy)
     wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
-    below = np.float32(slope)
     total, dot = (np.zeros((len(cut.bounds), cut.width)) for _ in range(2))
     if y is None or dz is None:
         run_parts(_back_sums, [
-            (wide, wide_dy, wide_a, wide_b, below, wide_mean, *ends, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
+            (wide, wide_dy, wide_a, wide_b, bend, wide_mean, *ends, total[k], dot[k]) for k, ends in enumerate(cut.bounds)
         ])  # fmt: skip
     else:
         wide_y, wide_dz = cut.wide(y), cut.wide(dz)
@@ -215,7 +224,7 @@ def back_sums(
 
 
 def backward(
-    x: np.ndarray, dy: np.ndarray, line: np.ndarray, slope: float, inverse: np.ndarray, dx: np.ndarray,
+    x: np.ndarray, dy: np.ndarray, line: np.ndarray, bend: Bend, inverse: np.ndarray, dx: np.ndarray,
     parameters: tuple[np.ndarray, np.ndarray], y: np.ndarray | None, dz: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Fills dx, the gradients of scale and bias (`parameters`), and dz as :func:`back_sums`.
@@ -225,11 +234,10 @@ def backward(
     a, b, mean = line[:3]
     cut = _cut(*x.shape)
     off = np.empty((2, cut.width), line.dtype)
-    take_off(a, inverse, *back_sums(x, dy, a, b, slope, mean, y, dz), x.shape[0], *parameters, off)
+    take_off(a, inverse, *back_sums(x, dy, a, b, bend, mean, y, dz), x.shape[0], *parameters, off)
     wide, wide_dy, wide_dx = cut.wide(x), cut.wide(dy), cut.wide(dx)
     wide_a, wide_b, wide_mean = cut.tiled(a), cut.tiled(b), cut.tiled(mean)
     if y is None or dz is None:
-        below = np.float32(slope)
-        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, below, wide_mean, *off, *e, wide_dx) for e in cut.bounds])
+        run_parts(_back, [(wide, wide_dy, wide_a, wide_b, bend, wide_mean, *off, *e, wide_dx) for e in cut.bounds])
     else:
         run_parts(_back_of_sum, [(wide, cut.wide(dz), wide_a, wide_mean, *off, *e, wide_dx) for e in cut.bounds])

@@ -6,9 +6,9 @@ Rows of a gradient are copies with a pixel of zeros before the first and after t
 output; `before` and `after` are 1 where the row has more of them on that side, else 0.
 
 Arguments are addresses; `step` is the distance in bytes between pixels of all rows, and between rows of `taps` [9, channels]
-and of `line` [4, channels]: a, b, mean and slope of a * x + b. `mode` is what is done to those below 0: PLAIN, RELU, LEAKY.
-`far` is the distance between rows of `sums`. `coming` are rows that the next call needs or writes: their pixels are fetched
-on the way, as many as are filtered.
+and of `line` [5, channels]: a, b and mean of a * x + b, slope and most. `mode` is what stands behind it: PLAIN: nothing;
+RELU; LEAKY: what is below 0 times slope; CAPPED: a relu that gives at most `most`. `far` is the distance between rows of
+`sums`. `coming` are rows that the next call needs or writes: their pixels are fetched on the way, as many as are filtered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from millstream.kernels.vectors import VECTOR, Loop, fetch, fma, load, number, store
 
-PLAIN, RELU, LEAKY = range(3)
+PLAIN, RELU, LEAKY, CAPPED = range(4)
 _ZERO = ir.Constant(VECTOR, None)
 Values = list[ir.Value]
 
@@ -84,33 +84,40 @@ class _Line(NamedTuple):
     a: ir.Value
     b: ir.Value
     slope: ir.Value
+    most: ir.Value
 
     def __call__(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
         """(before the activation, behind it); NaN stays."""
         z = fma(self.builder, x, self.a, self.b)
         if self.mode == PLAIN:
             return z, z
-        low = _ZERO if self.mode == RELU else self.builder.fmul(z, self.slope)
-        return z, self.builder.select(self.builder.fcmp_ordered(">", _ZERO, z), low, z)
+        low = self.builder.fmul(z, self.slope) if self.mode == LEAKY else _ZERO
+        y = self.builder.select(self.builder.fcmp_ordered(">", _ZERO, z), low, z)
+        if self.mode == CAPPED:
+            y = self.builder.select(self.builder.fcmp_ordered("<", self.most, y), self.most, y)
+        return z, y
 
     def back(self, z: ir.Value, gradient: ir.Value) -> ir.Value:
         """The gradient before the activation, from that behind it."""
         if self.mode == PLAIN:
             return gradient
-        low = _ZERO if self.mode == RELU else self.builder.fmul(gradient, self.slope)
-        return self.builder.select(self.builder.fcmp_ordered("<=", z, _ZERO), low, gradient)
+        low = self.builder.fmul(gradient, self.slope) if self.mode == LEAKY else _ZERO
+        given = self.builder.select(self.builder.fcmp_ordered("<=", z, _ZERO), low, gradient)
+        if self.mode == CAPPED:
+            given = self.builder.select(self.builder.fcmp_ordered(">=", z, self.most), _ZERO, given)
+        return given
 
 
 def _by_mode(builder: ir.IRBuilder, mode: ir.Value, line: ir.Value, step: ir.Value, emit: Callable[..., None]) -> None:
     """`emit` for each kind of activation, with (line, mean); `mode` picks one."""
-    a, b, mean, slope = _rows(builder, line, step, 4)
+    a, b, mean, *bend = _rows(builder, line, step, 5)
     end = builder.append_basic_block("swept")
-    kinds = [builder.append_basic_block(f"mode.{kind}") for kind in (PLAIN, RELU, LEAKY)]
+    kinds = [builder.append_basic_block(f"mode.{kind}") for kind in (PLAIN, RELU, LEAKY, CAPPED)]
     choice = builder.switch(mode, kinds[0])
     for kind, block in enumerate(kinds):
         choice.add_case(number(kind), block)
         builder.position_at_end(block)
-        emit(_Line(builder, kind, a, b, slope), mean)
+        emit(_Line(builder, kind, a, b, *bend), mean)
         builder.branch(end)
     builder.position_at_end(end)
 

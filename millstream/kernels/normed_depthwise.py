@@ -2,7 +2,7 @@
 
 What normed_rows.py is for 1x1 filters: pixels are normalised as they are filtered in registers (depthwise_sweeps.py),
 a vector of channels at a time (the last one with channels that another has, where they fill no vectors), and summed up for
-the next normalisation. Maps are float32 [N * height, width, channels]; `line` [4, channels] and `mode` say what is read of
+the next normalisation. Maps are float32 [N * height, width, channels]; `line` [5, channels] and `mode` say what is read of
 `x`. A part works on rows first .. last of the output's pixels, counted over all pictures.
 """
 
@@ -97,10 +97,10 @@ def forward(x, line, mode, taps, out, stride, heights, first, last, shift, total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _given_row(out, dout, end_line, end_slope, row, place):
+def _given_row(out, dout, end_line, end_bend, row, place):
     """Row `row` of the gradient of `out`."""
     if end_line.shape[0]:
-        give(out[row], dout[row], end_line, end_slope, 0, dout.shape[1], place)
+        give(out[row], dout[row], end_line, end_bend, 0, dout.shape[1], place)
     else:
         copy_line(dout[row].reshape(-1), place.reshape(-1))
 
@@ -121,7 +121,7 @@ def _inner(rows, slot, like, c):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def backward(x, line, mode, taps, out, dout, end_line, end_slope, heights, first, last, dx, dw, total, dot):
+def backward(x, line, mode, taps, out, dout, end_line, end_bend, heights, first, last, dx, dw, total, dot):
     """Stride 1: rows of dx: dz of x's normalisation, or plain; dw [9, c] float64: the share of these rows.
 
     out, dout: [N * height, width / group, group * channels], rows in which loops are long; end_line as in
@@ -141,7 +141,7 @@ def backward(x, line, mode, taps, out, dout, end_line, end_slope, heights, first
             slot = r % _SLOTS
             at[k] = given[slot].ctypes.data
             if k == 2 or i == first or row == 0:
-                _given_row(out, dout, end_line, end_slope, picture * tall + r, _inner(given, slot, dout, c))
+                _given_row(out, dout, end_line, end_bend, picture * tall + r, _inner(given, slot, dout, c))
         sums[:] = 0
         px, pd, ps = x[i].ctypes.data, dx[i].ctypes.data, sums.ctypes.data
         c0, c1, c2, c3 = px + size, out.ctypes.data + (i + 2) * size, dout.ctypes.data + (i + 2) * size, pd + size
@@ -160,7 +160,7 @@ def backward(x, line, mode, taps, out, dout, end_line, end_slope, heights, first
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def backward_2(x, line, mode, taps, out, dout, end_line, end_slope, heights, first, last, dx, dw, total, dot):
+def backward_2(x, line, mode, taps, out, dout, end_line, end_bend, heights, first, last, dx, dw, total, dot):
     """:func:`backward` for stride 2: rows first .. last of the output, twice as many of dx."""
     c, width, wide_out = x.shape[2], x.shape[1], (x.shape[1] + 1) // 2
     tall, tall_out = heights
@@ -176,7 +176,7 @@ def backward_2(x, line, mode, taps, out, dout, end_line, end_slope, heights, fir
                 slot = (row + k) % 2
                 at[k] = given[slot].ctypes.data + step
                 if k == 1 or i == first or row == 0:
-                    _given_row(out, dout, end_line, end_slope, i + k, _inner(given, slot, dout, c))
+                    _given_row(out, dout, end_line, end_bend, i + k, _inner(given, slot, dout, c))
         middle = picture * tall + 2 * row
         px, pd = np.int64(x[middle].ctypes.data), np.int64(dx[middle].ctypes.data)
         has_below = 2 * row + 1 < tall

@@ -36,44 +36,48 @@ def back(x, dz, p, q, r, begin, end, g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back_through(x, dy, a, b, slope, p, q, r, begin, end, g):
-    """:func:`back` with dz: dy, times `slope` where x * a + b is not above 0."""
+def _back_through(x, dy, a, b, bend, p, q, r, begin, end, g):
+    """:func:`back` with dz: dy, times slope where x * a + b is not above 0, 0 where it is not below most (`bend`)."""
     zero = np.float32(0)
+    slope, most = bend
     for i in range(begin, end):
         for j in range(x.shape[1]):
             v, d = x[i, j], dy[i, j]
             low = d * slope if slope != 0 else zero
-            z = low if v * a[j] + b[j] <= 0 else d
+            y = v * a[j] + b[j]
+            z = low if y <= 0 else d
+            z = zero if y >= most else z
             g[i - begin, j] = p[j] * z + q[j] * v + r[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def give(x, dz, line, slope, begin, end, g):
+def give(x, dz, line, bend, begin, end, g):
     """The gradient of x by a line [p, q, r], or [p, q, r, a, b]: then dz is what it is behind the activation."""
     if line.shape[0] == 5:
-        _back_through(x, dz, line[3], line[4], slope, line[0], line[1], line[2], begin, end, g)
+        _back_through(x, dz, line[3], line[4], bend, line[0], line[1], line[2], begin, end, g)
     else:
         back(x, dz, line[0], line[1], line[2], begin, end, g)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _give_pictures(x, dz, lines, each, slope, begin, end, g):
+def _give_pictures(x, dz, lines, each, bend, begin, end, g):
     """:func:`give` of pictures of `each` rows, with a line for each."""
     at = begin
     while at < end:
         n = at // each
         stop = min(end, (n + 1) * each)
-        give(x, dz, lines[n], slope, at, stop, g[at - begin :])
+        give(x, dz, lines[n], bend, at, stop, g[at - begin :])
         at = stop
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def relu_back(x, dy, a, b, slope, mean, begin, end, dz, total, dot):
-    """Rows begin .. end of dz: the first rows of dy, times `slope` where the normalised x is not above 0.
+def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
+    """Rows begin .. end of dz, from the first rows of dy, as in :func:`_back_through`.
 
     total += sum of dz, dot += sum of dz * (x - mean). dz must not be dy, which would keep the loop from being vectorised.
     """
     width, zero = x.shape[1], np.float32(0)
+    slope, most = bend
     s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
     for start in range(begin, end, _BLOCK):
         s[:] = 0
@@ -82,7 +86,9 @@ def relu_back(x, dy, a, b, slope, mean, begin, end, dz, total, dot):
             for j in range(width):
                 v, d = x[i, j], dy[i - begin, j]
                 low = d * slope if slope != 0 else zero
-                z = low if v * a[j] + b[j] <= 0 else d
+                y = v * a[j] + b[j]
+                z = low if y <= 0 else d
+                z = zero if y >= most else z
                 dz[i, j] = z
                 s[j] += z
                 q[j] += z * (v - mean[j])
@@ -144,7 +150,7 @@ def room(rows, columns):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, shift, total, square):
+def forward(x, group, line, bend, panels, zeros, out, group_out, first, last, shift, total, square):
     """Rows of `out`: the normalised x times the filters, in panels; its sums, where `total` is not empty."""
     c, k = x.shape[1] // group, out.shape[1] // group_out
     normed = line.shape[0] > 0
@@ -153,7 +159,7 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if normed:
-            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, kept)
+            apply_line(x[i // group : end // group], line[0], line[1], bend, 0, (end - i) // group, kept)
         else:
             pa = x.ctypes.data + i * c * 4
         po = out.ctypes.data + i * k * 4
@@ -165,7 +171,7 @@ def forward(x, group, line, slope, panels, zeros, out, group_out, first, last, s
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, slope, panels, zeros, out, group_out, dout, end_lines, each, end_slope, added, first, last, dx, dw,
+    x, group, line, bend, panels, zeros, out, group_out, dout, end_lines, each, end_bend, added, first, last, dx, dw,
     tail, total, dot,
 ):  # fmt: skip
     """Rows of dx: dz of x's normalisation, or plain; dw: the share of these rows in the filters' gradient [k, c].
@@ -183,11 +189,11 @@ def backward(
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if ended:
-            _give_pictures(out, dout, end_lines, each, end_slope, i // group_out, end // group_out, given)
+            _give_pictures(out, dout, end_lines, each, end_bend, i // group_out, end // group_out, given)
         else:
             pg = dout.ctypes.data + i * k * 4
         if normed:
-            apply_line(x[i // group : end // group], line[0], line[1], slope, 0, (end - i) // group, kept)
+            apply_line(x[i // group : end // group], line[0], line[1], bend, 0, (end - i) // group, kept)
         else:
             py = x.ctypes.data + i * c * 4
         fresh = i == first
@@ -201,7 +207,7 @@ def backward(
         coming = (x.ctypes.data + near, c * 4), (out.ctypes.data + far, k * 4), (dout.ctypes.data + far, k * 4)
         if normed:
             _product(pg, far_g, end - i, panels, k, c, zeros, 0, py, far_x, coming)
-            relu_back(x, kept, line[0], line[1], slope, line[2], i // group, end // group, dx, total, dot)
+            relu_back(x, kept, line[0], line[1], bend, line[2], i // group, end // group, dx, total, dot)
         else:
             start, step = (added.ctypes.data + i * c * 4, c) if added.shape[0] else (zeros, 0)
             _product(pg, far_g, end - i, panels, k, c, start, step, dx.ctypes.data + i * c * 4, c, coming)

@@ -12,11 +12,11 @@ from millstream.kernels.compiled import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def lay_line(scale, bias, mean, inverse, slope, out):
-    """out [4, channels]: a, b, mean and slope; a * x + b is the normalised x."""
+def lay_line(scale, bias, mean, inverse, bend, out):
+    """out [5, channels]: a, b, mean, and slope and most of `bend` (batch_norm.py); a * x + b is the normalised x."""
     for j in range(len(scale)):
         a = scale[j] * inverse[j]
-        out[0, j], out[1, j], out[2, j], out[3, j] = a, bias[j] - mean[j] * a, mean[j], slope
+        out[0, j], out[1, j], out[2, j], out[3, j], out[4, j] = a, bias[j] - mean[j] * a, mean[j], bend[0], bend[1]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

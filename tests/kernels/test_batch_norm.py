@@ -6,8 +6,9 @@ import torch
 
 from millstream.kernels import batch_norm as kernels
 from millstream.ops.nn import _norm_rows
+from millstream.ops.nn._bend import NONE, RELU, Bend
 from millstream.ops.nn._norm_channels import Running
-from millstream.ops.nn._norm_rows import RELU, Norm
+from millstream.ops.nn._norm_rows import Norm
 
 RNG = np.random.RandomState(8)
 
@@ -32,23 +33,23 @@ def test_a_channel_that_never_changes():
     assert (variance < 1e-14).all()
 
 
-def reference(x, scale, bias, slope):
+def reference(x, scale, bias, bend):
     leaf = [t.double().requires_grad_() for t in (x, scale, bias)]
     y = torch.nn.functional.batch_norm(leaf[0], None, None, leaf[1], leaf[2], True, 0.0, 1e-5)
-    return leaf, torch.nn.functional.leaky_relu(y, slope)
+    return leaf, torch.nn.functional.leaky_relu(y, bend.slope).clamp(max=bend.most)
 
 
-@pytest.mark.parametrize("slope", [RELU, 0.1, 1.0])
+@pytest.mark.parametrize("bend", [RELU, Bend(0.1), NONE, Bend(0.0, 0.75)])
 @pytest.mark.parametrize("shape", [(3, 24, 27, 27), (44000, 24)])
-def test_forward_and_backward(shape, slope):
+def test_forward_and_backward(shape, bend):
     x = torch.from_numpy(RNG.randn(*shape).astype("float32") * 2 + 3)
     if len(shape) == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     scale, bias = (torch.from_numpy(RNG.uniform(0.5, 2, 24).astype("float32")) for _ in range(2))
     dy = torch.from_numpy(RNG.randn(*shape).astype("float32"))  # in another order than x
-    leaf, wanted = reference(x, scale, bias, slope)
+    leaf, wanted = reference(x, scale, bias, bend)
     wanted.backward(dy.double())
-    norm = Norm(scale, bias, 1e-5, "NCHW", slope)
+    norm = Norm(scale, bias, 1e-5, "NCHW", bend)
     y, mean_out, var_out, saved_mean, saved_inv = _norm_rows.forward(x, norm, torch.zeros(24), torch.ones(24), 0.9)
     assert y.stride() == x.stride()
     torch.testing.assert_close(y, wanted.detach().float(), rtol=2e-6, atol=2e-6)
@@ -62,8 +63,10 @@ def test_forward_and_backward(shape, slope):
 def test_relu_of_what_has_no_bound():
     x = torch.tensor([[-float("inf"), -1.0, 0.0, float("inf")]] * 4000).repeat(1, 4)
     y = torch.empty_like(x)
-    kernels.forward(x.numpy(), np.ones(16, "float32"), np.zeros(16, "float32"), RELU, None, y.numpy())
+    kernels.forward(x.numpy(), np.ones(16, "float32"), np.zeros(16, "float32"), RELU.numbers(), None, y.numpy())
     assert torch.equal(y, torch.relu(x)) and not torch.signbit(y).any()
+    kernels.forward(x.numpy(), np.ones(16, "float32"), np.zeros(16, "float32"), Bend(0.0, 6.0).numbers(), None, y.numpy())
+    assert torch.equal(y, torch.nn.functional.relu6(x)) and not torch.signbit(y).any()
 
 
 def test_nan_stays():
@@ -80,14 +83,14 @@ def test_other_orders_and_small_maps_are_left_to_torch():
         assert _norm_rows.forward(x, norm, torch.zeros(16), torch.ones(16), 0.9) is None
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_bfloat16(residual):
+@pytest.mark.parametrize(("residual", "most"), [(False, float("inf")), (True, float("inf")), (False, 0.75)])
+def test_bfloat16(residual, most):
     order = {"memory_format": torch.channels_last}
     x, other, dy = (torch.randn(3, 24, 27, 27).bfloat16().contiguous(**order) for _ in range(3))
-    norm = Norm(torch.rand(24) + 0.5, torch.randn(24), 1e-5, "NCHW", RELU)
+    norm = Norm(torch.rand(24) + 0.5, torch.randn(24), 1e-5, "NCHW", Bend(0.0, most))
     leaves = [t.double().requires_grad_() for t in (x, norm.scale, norm.bias, other)]
     wanted = torch.nn.functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], True, 0.0, 1e-5)
-    wanted = torch.relu(wanted + leaves[3] if residual else wanted)
+    wanted = (wanted + leaves[3] if residual else wanted).clamp(0, most)
     wanted.backward(dy.double())
     given = torch.zeros(24), torch.ones(24), 0.9, other if residual else None
     y, _, _, saved_mean, saved_inv = _norm_rows.forward(x, norm, *given)

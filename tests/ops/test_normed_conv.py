@@ -28,6 +28,7 @@ FORMS = {
     "depthwise, odd channels": (19, 19, 7, 8, 3, 19, 1), "stride 2, odd channels": (37, 37, 7, 8, 3, 37, 2),
 }  # fmt: skip
 ALL = (True,) * 5
+BENDS = {"relu": {"slope": 0.0}, "leaky": {"slope": 0.1}, "plain": {"slope": 1.0}, "relu6": {"slope": 0.0, "most": 0.8}}
 
 
 def last(*shape):
@@ -57,32 +58,32 @@ def close(got, expected, rtol=2e-5):
 class Pair:
     """Two normalisations with a convolution between them, operator by operator."""
 
-    def __init__(self, form, slope, batch=3, dtype=torch.float32):
+    def __init__(self, form, bend, batch=3, dtype=torch.float32, behind=BENDS["relu"]):
         c, k, height, width, size, groups, stride = form
         self.attrs = {
             "strides": [stride, stride], "paddings": [size // 2, size // 2], "dilations": [1, 1], "groups": groups
         }  # fmt: skip
-        self.slope = slope
+        self.bend, self.bend_2 = bend, behind
         self.x, self.w = last(batch, c, height, width).to(dtype) + 0.7, torch.randn(k, c // groups, size, size).to(dtype) / 3
         self.scale, self.bias = (torch.randn(c).to(dtype) for _ in range(2))
         self.scale_2, self.bias_2 = (torch.randn(k).to(dtype) for _ in range(2))
         self.running = torch.randn(k).to(dtype), torch.rand(k).to(dtype)
         blank = torch.zeros(c, dtype=dtype), torch.ones(c, dtype=dtype)
         self.y, _, _, self.mean, self.inverse = batch_norm_relu(
-            self.x, self.scale, self.bias, *blank, None, None, slope=slope
+            self.x, self.scale, self.bias, *blank, None, None, **bend
         )  # fmt: skip
         self.out = _conv2d(self.y, self.w, None, None, **self.attrs)
-        self.behind = batch_norm_relu(self.out, self.scale_2, self.bias_2, *self.running, None, None, momentum=0.8)
+        self.behind = batch_norm_relu(self.out, self.scale_2, self.bias_2, *self.running, None, None, momentum=0.8, **behind)
         self.dy = torch.randn_like(self.out)
 
     def gradients(self, added=False):
         """(dX, dFilter, dScale, dBias)."""
         y, _, _, mean, inverse = self.behind
         given = (self.out, self.scale_2, self.bias_2, mean, inverse, y, self.dy)
-        dout = batch_norm_relu_grad(*given, want=ALL[:4], residual=added)[0]
+        dout = batch_norm_relu_grad(*given, want=ALL[:4], residual=added, **self.bend_2)[0]
         dy, dw, _ = _conv2d_grad(self.y, self.w, None, dout, want=(True, True, False), **self.attrs)
         given = (self.x, self.scale, self.bias, self.mean, self.inverse, self.y, dy)
-        dx, dscale, dbias, _ = batch_norm_relu_grad(*given, want=ALL[:4], slope=self.slope)
+        dx, dscale, dbias, _ = batch_norm_relu_grad(*given, want=ALL[:4], **self.bend)
         return dx, dw, dscale, dbias
 
     def line(self):
@@ -105,27 +106,27 @@ def no_grad():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_between_two_normalisations(form, slope, threads, by, monkeypatch):
+def test_between_two_normalisations(form, bend, threads, by, monkeypatch):
     monkeypatch.setattr("millstream.kernels.threads.WORTH", 1000)
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        pair = Pair(form, slope)
-        out, *statistics = normed_conv2d(*pair.before(), *pair.running, None, slope=slope, momentum=0.8, **pair.attrs)
+        pair = Pair(form, bend)
+        out, *statistics = normed_conv2d(*pair.before(), *pair.running, None, **bend, momentum=0.8, **pair.attrs)
         close(out, pair.out)
         for got, expected in zip(statistics, pair.behind[1:]):
             close(got, expected)
         dz, line = pair.line()
         dx, dw, dscale, dbias, before = normed_conv2d_grad(
-            *pair.before(), pair.out, line, dz, want=ALL, slope=slope, **pair.attrs
+            *pair.before(), pair.out, line, dz, want=ALL, **bend, **pair.attrs
         )  # fmt: skip
         expected = pair.gradients()
         close(batch_norm_finish_grad(pair.x, dx, before), expected[0], 1e-4)
         close(dw, expected[1], 1e-4)
         close(dscale, expected[2], 1e-4)
-        if slope != 1 or (form[4] != 1 and form[2] != 1):  # else nothing: a shift of all pixels is normalised away
+        if bend["slope"] != 1 or (form[4] != 1 and form[2] != 1):  # else nothing: a shift of all pixels is normalised away
             close(dbias, expected[3], 1e-4)
     finally:
         torch.set_num_threads(kept)
@@ -133,7 +134,7 @@ def test_between_two_normalisations(form, slope, threads, by, monkeypatch):
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_without_normalisations(form, by):
-    pair = Pair(form, 1.0)
+    pair = Pair(form, BENDS["plain"])
     nothing = (pair.x, None, None, None, None, pair.w)
     out, *statistics = normed_conv2d(*nothing, None, None, None, **pair.attrs)
     close(out, _conv2d(pair.x, pair.w, None, None, **pair.attrs))
@@ -145,31 +146,31 @@ def test_without_normalisations(form, by):
     assert rest == [None] * 3
 
 
-@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize(("added", "behind"), [(False, "relu"), (True, "relu"), (False, "leaky"), (False, "relu6")])
 @pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "depthwise", "stride 2, odd"])
-def test_first_convolution_alone(form, added, by, monkeypatch):
+def test_first_convolution_alone(form, added, behind, by, monkeypatch):
     """The normalisation behind it is applied, and its gradient summed up, by operators of their own."""
     monkeypatch.setattr("millstream.ops.nn._norm_rows._WORTH", 1 if by == "kernels" else 1 << 40)
-    pair = Pair(FORMS[form], 0.0)
+    bend = BENDS[behind]
+    pair = Pair(FORMS[form], BENDS["relu"], behind=bend)
     mean, inverse = pair.behind[3:]
     other = torch.randn_like(pair.out) if added else None
     norm = (pair.out, pair.scale_2, pair.bias_2, mean, inverse)
-    y = batch_norm_apply(*norm, other, slope=0.0)
+    y = batch_norm_apply(*norm, other, **bend)
     if other is not None:
         pair.behind = batch_norm_relu(pair.out, pair.scale_2, pair.bias_2, *pair.running, None, other)
     close(y, pair.behind[0])
-    dscale, dbias, line, dz = batch_norm_line_grad(*norm, y if added else None, pair.dy, slope=0.0)
+    dscale, dbias, line, dz = batch_norm_line_grad(*norm, y if added else None, pair.dy, **bend)
     assert (dz is not None) == added and line.shape[0] == (3 if added else 5)
     given = (*norm, pair.behind[0], pair.dy)
-    expected = batch_norm_relu_grad(*given, want=ALL[:4], residual=added)
+    expected = batch_norm_relu_grad(*given, want=ALL[:4], residual=added, **bend)
     close(dscale, expected[1], 1e-4)
     close(dbias, expected[2], 1e-4)
     if added:
         close(dz, expected[3])
-    given, slope = (pair.dy, 0.0) if dz is None else (dz, 1.0)
-    found = normed_conv2d_grad(
-        *pair.before(), pair.out, line, given, want=ALL, slope=0.0, line_slope=slope, **pair.attrs
-    )  # fmt: skip
+    given, bend = (pair.dy, bend) if dz is None else (dz, BENDS["plain"])
+    attrs = {**pair.attrs, **{f"line_{name}": number for name, number in bend.items()}}
+    found = normed_conv2d_grad(*pair.before(), pair.out, line, given, want=ALL, slope=0.0, **attrs)
     for got, right in zip(found[1:3], pair.gradients(added)[1:3]):
         close(got, right, 1e-4)
 
@@ -185,7 +186,7 @@ def test_what_is_added_has_the_shape_of_the_map(batch):
 
 
 def test_gradient_of_filters_alone(by):
-    pair = Pair(FORMS["1x1"], 0.0)
+    pair = Pair(FORMS["1x1"], BENDS["relu"])
     want = (False, True, False, False, False)
     found = normed_conv2d_grad(pair.x, None, None, None, None, pair.w, None, None, pair.dy, want=want, **pair.attrs)
     assert found[0] is None
@@ -210,23 +211,24 @@ def test_statistics_far_from_zero(far):
 
 def test_other_types_and_memory():
     """What the kernels do not take, torch does: float64, and maps in the usual order of memory."""
-    pair = Pair((16, 32, 6, 6, 1, 1, 1), 0.0, dtype=torch.float64)
+    pair = Pair((16, 32, 6, 6, 1, 1, 1), BENDS["relu"], dtype=torch.float64)
     out, *statistics = normed_conv2d(*pair.before(), *pair.running, None, slope=0.0, momentum=0.8, **pair.attrs)
     close(out, pair.out, 1e-12)
     close(statistics[1], pair.behind[2], 1e-12)
-    plain = Pair(FORMS["depthwise"], 0.0)
+    plain = Pair(FORMS["depthwise"], BENDS["relu"])
     x, *rest = plain.before()
     close(normed_conv2d(x.contiguous(), *rest, *plain.running, None, slope=0.0, **plain.attrs)[0], plain.out)
 
 
-def test_nan_is_passed_on():
-    pair = Pair(FORMS["depthwise"], 0.0)
+@pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
+def test_nan_is_passed_on(bend):
+    pair = Pair(FORMS["depthwise"], bend)
     pair.x[0, 3, 2, 2] = float("nan")
-    out = normed_conv2d(*pair.before(), None, None, None, slope=0.0, **pair.attrs)[0]
+    out = normed_conv2d(*pair.before(), None, None, None, **bend, **pair.attrs)[0]
     assert torch.isnan(out[0, 3, 1:4, 1:4]).all() and not torch.isnan(out[1:]).any() and not torch.isnan(out[:, 4:]).any()
 
 
 def test_momentum_as_a_tensor():
-    pair = Pair(FORMS["1x1"], 0.0)
+    pair = Pair(FORMS["1x1"], BENDS["relu"])
     found = normed_conv2d(*pair.before(), *pair.running, torch.tensor([0.8]), slope=0.0, **pair.attrs)
     close(found[1], pair.behind[1])

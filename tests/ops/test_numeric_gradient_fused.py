@@ -24,6 +24,7 @@ FORMS = {
     "batch_norm_relu (channels last)": (
         "batch_norm_relu", {**_norm(), "X": f(3, 2, 4, 2)}, {"data_layout": "NHWC"}, STATISTICS, ("X", "Scale", "Bias"),
     ),
+    "batch_norm_relu (of at most a number)": ("batch_norm_relu", _norm(), {"most": 0.7}, STATISTICS, ("X", "Scale", "Bias")),
     "normed_conv2d": (
         "normed_conv2d", {"Input": f(2, 2, 3, 3), "Filter": f(2, 1, 3, 3)}, {"groups": 2, "paddings": [1, 1]}, ("Output",),
         ("Input", "Filter"),
@@ -32,7 +33,7 @@ FORMS = {
         "normed_conv2d",
         {"Input": f(2, 2, 3, 2), "NormScale": f(2), "NormBias": f(2), "NormMean": f(2) / 2, "NormInverse": f(2) + 2,
          "Filter": f(3, 2, 1, 1)},
-        {"slope": 0.0}, ("Output",), ("NormScale", "NormBias", "Filter"),
+        {"slope": 0.0, "most": 0.9}, ("Output",), ("NormScale", "NormBias", "Filter"),
     ),
     "sync_batch_norm": ("sync_batch_norm", _norm(), {}, STATISTICS, ("X", "Scale", "Bias")),
     "cudnn_lstm": (

@@ -88,6 +88,36 @@ def test_leaky_relu(size):
     compare(leaky(0.1, "float32", size), feed(size=size), steps=1, rtol=2e-4, atol=2e-6)
 
 
+def capped(threshold, dtype, size, layout="NCHW"):
+    def make():
+        x = fluid.data("x", [None, 3, size, size] if layout == "NCHW" else [None, size, size, 3], dtype)
+        x = fluid.layers.conv2d(x, 8, 3, padding=1, bias_attr=False, data_format=layout)
+        x = fluid.layers.batch_norm(x, act="relu6" if threshold == 6 else None, data_layout=layout)
+        x = x if threshold == 6 else fluid.layers.relu6(x, threshold)
+        x = fluid.layers.conv2d(x * 3.0, 8, 3, padding=1, bias_attr=False, data_format=layout)
+        x = fluid.layers.relu6(fluid.layers.batch_norm(x, data_layout=layout), threshold)
+        loss = fluid.layers.mean(fluid.layers.square(x - 0.2))
+        fluid.optimizer.Momentum(0.1, 0.9).minimize(loss)
+        return [loss]
+
+    return make
+
+
+@pytest.mark.parametrize("threshold", [6.0, 0.7])
+@pytest.mark.parametrize(("layout", "size"), [("NCHW", 32), ("NHWC", 32), ("NCHW", 5)])
+def test_relu6(threshold, layout, size):
+    how = {"dtype": "float64", "size": size, "layout": layout}
+    plan = compare(capped(threshold, **how), feed(**how), steps=3, rtol=1e-9, atol=1e-11)
+    found = types(plan)
+    assert [found.count(t) for t in FUSED] == [2, 2] and "relu6" not in found
+    compare(capped(threshold, "float32", size, layout), feed(layout, size=size), steps=1, rtol=2e-4, atol=2e-6)
+
+
+def test_a_threshold_of_nothing_stays():
+    plan = compare(capped(-1.0, "float64", 32), feed(dtype="float64"), steps=2, rtol=1e-9, atol=1e-11)
+    assert types(plan).count("relu6") == 2 and "threshold" in plan.work.explain()
+
+
 def test_a_slope_of_another_kind_stays():
     plan = compare(leaky(1.5, "float64", 32), feed(dtype="float64"), steps=2, rtol=1e-9, atol=1e-11)
     assert types(plan).count("leaky_relu") == 2 and "slope" in plan.work.explain()

@@ -78,6 +78,16 @@ def test_leaky_relu_and_no_activation():
     assert counts(plan) == [3, 3, 0, 0, 1, 1]
 
 
+def test_relu6():
+    def body(x):
+        x = norm(conv(x, 16, 3), "relu6")
+        x = layers.relu6(norm(conv(separable(x, 24, act="relu6"), 48), None), 0.8)
+        return norm(conv(norm(conv(x, 48, 3, groups=48), "relu6"), 16), None)
+
+    plan = compare_largest(trained(body), feed(), steps=2)
+    assert counts(plan) == [5, 5, 1, 1, 1, 1] and "relu6" not in types(plan)
+
+
 def test_first_convolution_of_another_kind():
     plan = compare_largest(trained(lambda x: norm(conv(norm(conv(x, 32, 5)), 16))), feed(), steps=2)
     assert counts(plan) == [1, 1, 1, 1, 1, 1]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
+from millstream.ops.nn._bend import Bend
 
 
 class Running(NamedTuple):
@@ -35,13 +36,13 @@ def _four(like: torch.Tensor) -> Measured:
     return torch.empty_like(like), torch.empty_like(like), torch.empty_like(like), torch.empty_like(like)
 
 
-def line_of(scale: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, slope: float) -> np.ndarray:
-    """[4, C]: a, b, mean and slope; a * x + b is the normalised x. Forward and backward must round alike, as both decide
-    where relu is 0."""
+def line_of(scale: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, bend: Bend) -> np.ndarray:
+    """[5, C]: a, b, mean, slope and most; a * x + b is the normalised x. Forward and backward must round alike, as both
+    decide where relu is 0."""
     from millstream.kernels import normed_vectors
 
-    out = scale.new_empty(4, scale.shape[0]).numpy()
-    normed_vectors.lay_line(array(scale), array(bias), array(mean), array(inverse), np.float32(slope), out)
+    out = scale.new_empty(5, scale.shape[0]).numpy()
+    normed_vectors.lay_line(array(scale), array(bias), array(mean), array(inverse), bend.numbers(), out)
     return out
 
 

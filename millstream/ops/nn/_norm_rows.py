@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from millstream.kernels.arrays import array
+from millstream.ops.nn._bend import NONE, Bend
 from millstream.ops.nn._norm_channels import Measured, Running, line_of, measured
 from millstream.ops.nn._window import CHANNELS_LAST
 
 # Elements of a sample, or of the whole map, from which the kernels are worth it: they cost some 60 us a call, and the first
 # one some 40 MiB and half a second (numba). LeNet, batch 64, two threads: 13.4 -> 11.1 ms a step, peak 310 -> 348 MiB.
 _WORTH, _WORTH_WHOLE = 1 << 14, 1 << 17
-_NONE, RELU = 1.0, 0.0
 
 
 class Norm(NamedTuple):
@@ -27,7 +27,7 @@ class Norm(NamedTuple):
     bias: torch.Tensor
     epsilon: float
     layout: str
-    slope: float = _NONE  # what is below 0 is multiplied by it; RELU: nothing is
+    bend: Bend = NONE
 
 
 def _rows(x: torch.Tensor, layout: str) -> Any:
@@ -96,8 +96,8 @@ def _applied(
 
     y = torch.empty_like(x)
     other = None if residual is None else _same_rows(residual, x, norm.layout)
-    a, b = line_of(norm.scale, norm.bias, mean, inverse, norm.slope)[:2]
-    kernels.forward(rows, a, b, norm.slope, other, _rows(y, norm.layout))
+    a, b = line_of(norm.scale, norm.bias, mean, inverse, norm.bend)[:2]
+    kernels.forward(rows, a, b, norm.bend.numbers(), other, _rows(y, norm.layout))
     return y
 
 
@@ -119,9 +119,9 @@ def back_sums(
     from millstream.kernels import batch_norm as kernels
 
     dz = None if y is None else torch.empty_like(x)
-    a, b, mean, _ = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.slope)
+    a, b, mean = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.bend)[:3]
     found = kernels.back_sums(
-        rows, _same_rows(dy, x, norm.layout), a, b, norm.slope, mean,
+        rows, _same_rows(dy, x, norm.layout), a, b, norm.bend.numbers(), mean,
         None if y is None else _same_rows(y, x, norm.layout), None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip
     return *found, dz
@@ -141,9 +141,9 @@ def backward(
 
     dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)
     dscale, dbias = torch.empty_like(norm.scale), torch.empty_like(norm.scale)
-    line = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.slope)
+    line = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.bend)
     kernels.backward(
-        rows, _same_rows(dy, x, norm.layout), line, norm.slope, array(saved_inv), _rows(dx, norm.layout),
+        rows, _same_rows(dy, x, norm.layout), line, norm.bend.numbers(), array(saved_inv), _rows(dx, norm.layout),
         (dscale.numpy(), dbias.numpy()), None if y is None else _same_rows(y, x, norm.layout),
         None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip

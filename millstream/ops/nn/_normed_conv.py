@@ -15,6 +15,7 @@ import torch
 
 from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, parts, run_parts
+from millstream.ops.nn._bend import NONE, Bend
 from millstream.ops.nn._conv_rows import Ints, is_plain
 from millstream.ops.nn._norm_channels import Measured, Running, measured
 
@@ -39,8 +40,8 @@ def is_depthwise(filters: Sequence[int], strides: Ints, paddings: Ints, dilation
 class Work(NamedTuple):
     """A convolution: what it reads, and its form.
 
-    x [N, C, H, W]; line [4, C]: a, b, mean and slope; a * x + b is the normalised x, and slope, from 0 to 1, multiplies what
-    is then below 0; None where x is taken as it is; w: filters.
+    x [N, C, H, W]; line [5, C]: a, b, mean, slope and most; a * x + b is the normalised x, and the last two are a Bend; None
+    where x is taken as it is; w: filters.
     """
 
     x: torch.Tensor
@@ -113,8 +114,8 @@ def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured
     return run(work, running)
 
 
-def _slope(work: Work) -> np.float32:
-    return np.float32(1) if work.line is None else work.line[3, 0]
+def _bend(line: np.ndarray | None) -> tuple[np.float32, np.float32]:
+    return NONE.numbers() if line is None else (line[3, 0], line[4, 0])
 
 
 def _panels(w: torch.Tensor, rows: int, columns: int, turned: bool) -> torch.Tensor:
@@ -142,7 +143,7 @@ def _pointwise(work: Work, running: Running | None) -> Any:
     filters = _panels(w, c, k, True)
     ends = _cut(rows * c * k, rows, max(near, far))
     sums = _room(len(ends), 0 if running is None else far * k)
-    given = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _slope(work), filters.data_ptr()
+    given = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _bend(work.line), filters.data_ptr()
     made = zeros_at(k), out.view(-1, far * k).numpy(), far
     run_parts(normed_rows.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
     return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) // far for a, b in ends], running)
@@ -150,13 +151,14 @@ def _pointwise(work: Work, running: Running | None) -> Any:
 
 def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
     """(line, mode, taps) of a depthwise convolution as the kernels take them."""
-    from millstream.kernels.depthwise_sweeps import LEAKY, PLAIN, RELU
+    from millstream.kernels.depthwise_sweeps import CAPPED, LEAKY, PLAIN, RELU
 
-    w, line, slope = work.w, work.line, _slope(work)
+    w, line = work.w, work.line
+    slope, most = _bend(line)
     if line is None:
-        line = _empty(4, w.shape[0])
-        line[:] = np.array([[1.0], [0.0], [0.0], [1.0]])
-    mode = PLAIN if slope == 1 else LEAKY if slope else RELU
+        line = _empty(5, w.shape[0])
+        line[:] = np.array([[1.0], [0.0], [0.0], [slope], [most]])
+    mode = PLAIN if slope == 1 else LEAKY if slope else RELU if most == np.inf else CAPPED
     return line, mode, w.view(w.shape[0], 9).t().contiguous().numpy()
 
 
@@ -188,11 +190,11 @@ class End(NamedTuple):
     """Where the output's gradient is p * dz + q * out + r: line [3, out channels], p, q and r.
 
     [3, N, ...] where those of each picture differ (1x1 filters alone).
-    [5, ...], with a and b: dz is `dout`, times `slope` where a * out + b is not above 0; else it is `dout`.
+    [5, ...], with a and b: dz is `dout` before what `bend` says of a * out + b; else it is `dout`.
     """
 
     line: np.ndarray
-    slope: float
+    bend: Bend
 
 
 def backward(
@@ -211,17 +213,17 @@ def backward(
     return _depthwise_back(work, dout if out is None else out, dout, end, wanted)
 
 
-def _given(end: End | None, group: int) -> tuple[np.ndarray, np.float32]:
-    return (_EMPTY, np.float32(1)) if end is None else (_tiled(end.line, group), np.float32(end.slope))
+def _given(end: End | None, group: int) -> tuple[np.ndarray, tuple[np.float32, np.float32]]:
+    return (_EMPTY, NONE.numbers()) if end is None else (_tiled(end.line, group), end.bend.numbers())
 
 
-def _given_pictures(end: End | None, group: int, rows: int) -> tuple[np.ndarray, int, np.float32]:
-    """(lines, each of as many of `rows` rows, taken `group` at a time; how many; slope)."""
+def _given_pictures(end: End | None, group: int, rows: int) -> tuple[np.ndarray, int, tuple[np.float32, np.float32]]:
+    """(lines, each of as many of `rows` rows, taken `group` at a time; how many; bend)."""
     if end is None:
-        return _EMPTY_LINES, 1, np.float32(1)
+        return _EMPTY_LINES, 1, NONE.numbers()
     given = end.line if end.line.ndim == 3 else end.line[:, None]
     lines = np.stack([_tiled(given[:, n], group) for n in range(given.shape[1])])
-    return lines, rows // group // len(lines), np.float32(end.slope)
+    return lines, rows // group // len(lines), end.bend.numbers()
 
 
 def _pointwise_back(
@@ -239,7 +241,7 @@ def _pointwise_back(
     left = c % tiles.LANES
     dw, tail = (_empty(len(ends), k, n) for n in (c - left, tiles.LANES if left else 0))
     _, total, dot = _room(len(ends), near * c if normed else 0)
-    read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _slope(work), filters.data_ptr()
+    read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _bend(work.line), filters.data_ptr()
     after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
     made, line = dx.view(-1, near * c if wanted else c).numpy(), _given_pictures(end, far, rows)
     more = _EMPTY if added is None else _last(added).reshape(-1, c).numpy()

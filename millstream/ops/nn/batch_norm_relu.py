@@ -1,18 +1,19 @@
-"""Batch normalisation of a training step with the relu or leaky_relu behind it, and with what is added before a relu.
+"""Batch normalisation of a training step with the relu, leaky_relu or relu6 behind it, and with what is added before a relu.
 
 Plans make these operators (passes/training/fuse_batch_norm_relu.py); Programs do not have them.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops.nn import _norm_rows
+from millstream.ops.nn._bend import Bend
 from millstream.ops.nn._norm_rows import Norm
 from millstream.ops.nn._window import CHANNELS_LAST
 from millstream.ops.nn.batch_norm import denormalize, infer_batch_norm, normalize
@@ -22,7 +23,7 @@ _TRAINING = (True, True, True, True, True, False)
 
 def _plain(
     x, scale, bias, mean, variance, momentum_tensor, residual, *, momentum: float = 0.9, epsilon: float = 1e-5,
-    data_layout: str = "NCHW", slope: float = 0.0,
+    data_layout: str = "NCHW", slope: float = 0.0, most: float = math.inf,
 ):  # fmt: skip
     """The operators one after the other: for other memory orders, small maps and compiled steps."""
     y, *stats = normalize(
@@ -30,7 +31,7 @@ def _plain(
         False, _TRAINING,
     )  # fmt: skip
     y = y if residual is None else y + residual
-    return (F.leaky_relu(y, slope) if slope else torch.relu(y), *stats)
+    return (Bend(slope, most).forward(y), *stats)
 
 
 def _infer(x, scale, bias, mean, variance, momentum_tensor, residual, *, data_layout, **_: Any):
@@ -45,21 +46,21 @@ def _infer(x, scale, bias, mean, variance, momentum_tensor, residual, *, data_la
 )  # fmt: skip
 def batch_norm_relu(
     x, scale, bias, mean, variance, momentum_tensor, residual, *, momentum: float = 0.9, epsilon: float = 1e-5,
-    data_layout: str = "NCHW", slope: float = 0.0,
+    data_layout: str = "NCHW", slope: float = 0.0, most: float = math.inf,
 ):  # fmt: skip
     """Y = relu(batch_norm(X) [+ Residual]) with the batch's own statistics; Residual has X's shape.
 
-    With a `slope`, of 0 to 1, it is leaky_relu(batch_norm(X)), and nothing is added.
+    With a `slope`, of 0 to 1, it is leaky_relu(batch_norm(X)), with `most` min(relu(batch_norm(X)), most): nothing is added.
     """
     check_added(x, residual)
-    norm = Norm(scale, bias, epsilon, data_layout, slope)
+    norm = Norm(scale, bias, epsilon, data_layout, Bend(slope, most))
     rate = momentum if momentum_tensor is None else float(momentum_tensor)
     found = _norm_rows.forward(x, norm, mean, variance, rate, residual)
     if found is not None:
         return found
     return _plain(
         x, scale, bias, mean, variance, momentum_tensor, residual, momentum=rate, epsilon=epsilon, data_layout=data_layout,
-        slope=slope,
+        slope=slope, most=most,
     )  # fmt: skip
 
 
@@ -74,9 +75,9 @@ def check_added(x: torch.Tensor, residual: torch.Tensor | None) -> None:
 
 def _plain_grad(
     x, scale, bias, saved_mean, saved_inv, y, dy, *, want, epsilon: float = 1e-5, data_layout: str = "NCHW",
-    residual: bool = False, slope: float = 0.0,
+    residual: bool = False, slope: float = 0.0, most: float = math.inf,
 ):  # fmt: skip
-    dz = torch.where(y > 0, dy, dy * slope) if slope else dy * (y > 0)
+    dz = Bend(slope, most).backward(y, dy)
     parts = denormalize(
         x, scale, saved_mean, saved_inv, dz, False, epsilon, data_layout in CHANNELS_LAST, (*want[:1], True, True)
     )
@@ -89,15 +90,15 @@ def _plain_grad(
 )
 def batch_norm_relu_grad(
     x, scale, bias, saved_mean, saved_inv, y, dy, *, want, epsilon: float = 1e-5, data_layout: str = "NCHW",
-    residual: bool = False, slope: float = 0.0,
+    residual: bool = False, slope: float = 0.0, most: float = math.inf,
 ):  # fmt: skip
     """Gradients of batch_norm_relu: two passes over the data, the zeros of relu, or the slope, on the way.
 
     Residual@GRAD is Y@GRAD where Y is above 0; `residual` says that something was added.
     """
-    norm = Norm(scale, bias, epsilon, data_layout, slope)
+    norm = Norm(scale, bias, epsilon, data_layout, Bend(slope, most))
     found = _norm_rows.backward(x, norm, saved_mean, saved_inv, dy, y if residual else None)
     return found or _plain_grad(
         x, scale, bias, saved_mean, saved_inv, y, dy, want=want, epsilon=epsilon, data_layout=data_layout, residual=residual,
-        slope=slope,
+        slope=slope, most=most,
     )  # fmt: skip

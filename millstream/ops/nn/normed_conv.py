@@ -10,16 +10,17 @@ Where a convolution makes the map of a normalisation but none takes its output, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from millstream.kernels.arrays import array
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn import _norm_rows, _normed_conv
+from millstream.ops.nn._bend import NONE, Bend
 from millstream.ops.nn._norm_channels import Running, give_back, line_of
 from millstream.ops.nn._norm_rows import Norm, statistics
 from millstream.ops.nn._normed_conv import End, Work
@@ -54,14 +55,14 @@ def batch_norm_statistics(x, mean, variance, momentum_tensor, *, momentum: float
 def batch_norm_finish_grad(x, dz, line):
     """X@GRAD = p * dZ + q * X + r with Line = p, q, r for each channel."""
     found = _normed_conv.finish(x, dz, line)
-    return _finished(x, dz, line, 1.0) if found is None else found
+    return _finished(x, dz, line, NONE) if found is None else found
 
 
-def _finished(x, dz, line, slope):
+def _finished(x, dz, line, bend):
     """The gradient of a normalised x, by torch's operators; line as _normed_conv.End has it."""
     p, q, r, *ab = (v[..., None, None] for v in line)
     if ab:
-        dz = torch.where(ab[0] * x + ab[1] > 0, dz, dz * slope) if slope else dz * (ab[0] * x + ab[1] > 0)
+        dz = bend.backward(ab[0] * x + ab[1], dz)
     return p * dz + q * x + r
 
 
@@ -69,16 +70,16 @@ def _finished(x, dz, line, slope):
     "batch_norm_apply", slots="X, Scale, Bias, SavedMean, SavedVariance, Residual? -> Y", infer=lambda x, *_, **__: x,
     lod="Y=X", grad=False,
 )  # fmt: skip
-def batch_norm_apply(x, scale, bias, mean, inverse, residual, *, slope: float = 1.0):
+def batch_norm_apply(x, scale, bias, mean, inverse, residual, *, slope: float = 1.0, most: float = math.inf):
     """Y = leaky_relu(batch_norm(X), slope), or relu(batch_norm(X) + Residual), from the statistics of the batch.
 
-    X [N, C, H, W]; slope 0: relu, 1: no activation.
+    X [N, C, H, W]; slope 0: relu, which gives at most `most`, 1: no activation.
     """
     check_added(x, residual)
-    found = _norm_rows.apply(x, Norm(scale, bias, 0.0, "NCHW", slope), mean, inverse, residual)
+    found = _norm_rows.apply(x, Norm(scale, bias, 0.0, "NCHW", Bend(slope, most)), mean, inverse, residual)
     if found is not None:
         return found
-    return _normalised(x, scale, bias, mean, inverse, slope, residual)
+    return _normalised(x, scale, bias, mean, inverse, Bend(slope, most), residual)
 
 
 def _infer_line(x, scale, bias, mean, inverse, y, *_: Any, slope, **__: Any):
@@ -91,19 +92,20 @@ def _infer_line(x, scale, bias, mean, inverse, y, *_: Any, slope, **__: Any):
     slots="X, Scale, Bias, SavedMean, SavedVariance, Y?, Y@GRAD -> Scale@GRAD, Bias@GRAD, Line, dZ?", infer=_infer_line,
     grad=False,
 )  # fmt: skip
-def batch_norm_line_grad(x, scale, bias, mean, inverse, y, dy, *, slope: float = 1.0):
+def batch_norm_line_grad(x, scale, bias, mean, inverse, y, dy, *, slope: float = 1.0, most: float = math.inf):
     """Gradients of batch_norm_apply but for X's, which Line has with dZ or Y@GRAD.
 
     Y where a residual was added: dZ, its gradient, is Y@GRAD where Y is above 0. Else, with a slope other than 1, Line
     [5, C] says where X was negative.
     """
-    found = _norm_rows.back_sums(x, Norm(scale, bias, 0.0, "NCHW", slope), mean, inverse, dy, y)
+    bend = Bend(slope, most)
+    found = _norm_rows.back_sums(x, Norm(scale, bias, 0.0, "NCHW", bend), mean, inverse, dy, y)
     if found is not None:
         total, dot, dz = found
         dscale, dbias, line = give_back(scale, mean, inverse, total, dot, x.numel() // x.shape[1])
     else:
-        above = y if y is not None else _normalised(x, scale, bias, mean, inverse, 1.0)
-        dz = dy if slope == 1 else torch.where(above > 0, dy, dy * slope) if slope else dy * (above > 0)
+        above = y if y is not None else _normalised(x, scale, bias, mean, inverse, NONE)
+        dz = bend.backward(above, dy)
         dscale, dbias, line = _behind(x, scale, mean, inverse, *_sums(x, mean, dz))
     if y is None and slope != 1:
         a = scale * inverse
@@ -111,14 +113,13 @@ def batch_norm_line_grad(x, scale, bias, mean, inverse, y, dy, *, slope: float =
     return dscale, dbias, line, dz if y is not None else None
 
 
-def _normalised(x, scale, bias, mean, inverse, slope, residual=None):
+def _normalised(x, scale, bias, mean, inverse, bend, residual=None):
     """Y, where the kernels do not apply."""
     if scale is None:
         return x
     a = scale * inverse
     y = x * a.view(-1, 1, 1) + (bias - mean * a).view(-1, 1, 1)
-    y = y if residual is None else y + residual
-    return y if slope == 1 else F.leaky_relu(y, slope) if slope else torch.relu(y)
+    return bend.forward(y if residual is None else y + residual)
 
 
 def _infer(x, scale, bias, mean, inverse, w, running, *_: Any, strides, paddings, dilations, groups, **__: Any):
@@ -136,21 +137,21 @@ def _infer(x, scale, bias, mean, inverse, w, running, *_: Any, strides, paddings
 )  # fmt: skip
 def normed_conv2d(
     x, scale, bias, center, inverse, w, mean, variance, momentum_tensor, *, strides: list[int] = [1, 1],
-    paddings: list[int] = [0, 0], dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0, momentum: float = 0.9,
-    epsilon: float = 1e-5,
+    paddings: list[int] = [0, 0], dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0,
+    most: float = math.inf, momentum: float = 0.9, epsilon: float = 1e-5,
 ):  # fmt: skip
     """Output = conv2d(leaky_relu(batch_norm(Input), slope), Filter), and the statistics of the batch_norm that takes Output.
 
-    Input [N, C, H, W], normalised with NormMean and NormInverse of the batch where NormScale is given; slope 0: relu, 1: no
-    activation. Mean and Variance, where given: the running statistics of Output's batch_norm.
+    Input [N, C, H, W], normalised with NormMean and NormInverse of the batch where NormScale is given; slope 0: relu, which
+    gives at most `most`, 1: no activation. Mean and Variance, where given: the running statistics of Output's batch_norm.
     """
-    form, rate = (strides, paddings, dilations, groups), _rate(momentum, momentum_tensor)
+    form, rate, bend = (strides, paddings, dilations, groups), _rate(momentum, momentum_tensor), Bend(slope, most)
     if type(x) is torch.Tensor and x.dtype is torch.float32:
-        work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, slope), w, *form)
+        work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, bend), w, *form)
         found = _normed_conv.forward(work, None if mean is None else Running(mean, variance, rate, epsilon))
         if found is not None:
             return (found[0], *(found[1] or [None] * 4))
-    out = conv_forward(_normalised(x, scale, bias, center, inverse, slope), w, None, *form, "EXPLICIT", "NCHW")
+    out = conv_forward(_normalised(x, scale, bias, center, inverse, bend), w, None, *form, "EXPLICIT", "NCHW")
     return (out, *([None] * 4 if mean is None else _measured(out, mean, variance, rate, epsilon)))
 
 
@@ -167,19 +168,20 @@ def _sums(x, center, dz) -> tuple[torch.Tensor, torch.Tensor]:
 def normed_conv2d_grad(
     x, scale, bias, center, inverse, w, out, line, dout, added=None, *, want, strides: list[int] = [1, 1],
     paddings: list[int] = [0, 0], dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0,
-    line_slope: float = 1.0,
+    most: float = math.inf, line_slope: float = 1.0, line_most: float = math.inf,
 ):  # fmt: skip
     """Gradients of normed_conv2d.
 
     Output@GRAD is the gradient of Output, or, with Line, dZ of its batch_norm, or, with Line [5, C], what is dZ behind an
-    activation of `line_slope`; Line may have numbers for each picture, [3, N, C]. Input@GRAD likewise is dZ of Input's,
-    with InputLine [3, C], where Input is normalised; where it is not, Added, of Input's shape, is added to it.
+    activation of `line_slope` and `line_most`; Line may have numbers for each picture, [3, N, C]. Input@GRAD likewise is dZ
+    of Input's, with InputLine [3, C], where Input is normalised; where it is not, Added, of Input's shape, is added to it.
     """
-    form, found = (strides, paddings, dilations, groups), None
+    form, found, bend = (strides, paddings, dilations, groups), None, Bend(slope, most)
+    behind = Bend(line_slope, line_most)
     wanted = want[0] or scale is not None  # sums of dZ are what gradients of a normalisation are made of
     if type(x) is torch.Tensor and x.dtype is torch.float32:
-        work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, slope), w, *form)
-        end = None if line is None else End(array(line), line_slope)
+        work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, bend), w, *form)
+        end = None if line is None else End(array(line), behind)
         found = _normed_conv.backward(work, out, dout, end, wanted, added)
     if found is not None:
         if scale is None:
@@ -187,12 +189,12 @@ def normed_conv2d_grad(
         sums = found.total, found.dot
         return found.dx, found.dw, *give_back(scale, center, inverse, *sums, x.numel() // x.shape[1])
     if line is not None:
-        dout = _finished(out, dout, line, line_slope)
-    y = _normalised(x, scale, bias, center, inverse, slope)
+        dout = _finished(out, dout, line, behind)
+    y = _normalised(x, scale, bias, center, inverse, bend)
     dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
     if scale is None:
         return dy if added is None or dy is None else dy + added, dw, None, None, None
-    dz = dy if slope == 1 else torch.where(y > 0, dy, dy * slope)
+    dz = bend.backward(y, dy)
     return dz, dw, *_behind(x, scale, center, inverse, *_sums(x, center, dz))
 
 

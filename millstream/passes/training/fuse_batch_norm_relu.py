@@ -1,9 +1,11 @@
-"""batch_norm + relu or leaky_relu, or batch_norm + elementwise_add + relu, and their gradients -> one operator each way.
+"""batch_norm + relu, leaky_relu or relu6, or batch_norm + elementwise_add + relu, and gradients -> one operator each way.
 
 A training step reads and writes each map fewer times so: the sums of the gradient take relu's zeros in on the way.
 """
 
 from __future__ import annotations
+
+import math
 
 from millstream.ir.operator import Operator
 from millstream.passes._pass import program_pass
@@ -25,7 +27,7 @@ def fuse_batch_norm_relu(work: Work) -> int:
 
 def _find(work: Work, uses: Uses, at: int) -> Chain | None:
     """The place whose relu stands at `at`; why there is none is said of the batch_norm."""
-    if uses.ops[at].type not in ("relu", "leaky_relu"):
+    if uses.ops[at].type not in ("relu", "leaky_relu", "relu6"):
         return None
     refusals = []
     for norm, add, mine in _norms(uses, at):
@@ -83,16 +85,19 @@ def _why_not(work: Work, uses: Uses, place: Chain) -> str | None:
     norm = ops[place.first]
     if norm.attr("is_test") or norm.attr("use_global_stats") or norm.attr("fuse_with_relu"):
         return "it does not normalise with the batch's statistics, or has a relu already"
-    if not 0 <= _slope(ops[place.relu]) <= 1 or _slope(ops[place.relu]) != _slope(ops[place.relu_grad]):
-        return "the slope of leaky_relu is not between 0 and 1"
+    slope, most = bend = _bend(ops[place.relu])
+    if not 0 <= slope <= 1 or not most > 0 or bend != _bend(ops[place.relu_grad]):
+        return "the slope of leaky_relu is not between 0 and 1, or relu6 has a threshold that is not above 0"
     if place.add is not None and (why := not_alike(work, uses, place.add)) is not None:
         return why
     return why_apart(uses, place, "Y")
 
 
-def _slope(op: Operator) -> float:
-    """What a relu or leaky_relu, or its gradient, multiplies numbers below 0 by."""
-    return op.attr("alpha") if op.type.startswith("leaky") else 0.0
+def _bend(op: Operator) -> tuple[float, float]:
+    """What a relu, leaky_relu or relu6, or its gradient, multiplies numbers below 0 by, and the most it gives."""
+    if op.type.startswith("relu6"):
+        return 0.0, op.attr("threshold")
+    return op.attr("alpha") if op.type.startswith("leaky") else 0.0, math.inf
 
 
 def _build(work: Work, uses: Uses, place: Chain) -> dict[int, Operator]:
@@ -110,7 +115,7 @@ def _build(work: Work, uses: Uses, place: Chain) -> dict[int, Operator]:
         inputs["Residual"] = uses.ops[place.add].input(place.other)
         if gradient := uses.ops[place.add_grad].output(place.other + "@GRAD"):
             wanted["Residual@GRAD"] = gradient
-    attrs["slope"] = _slope(relu)
+    attrs["slope"], attrs["most"] = _bend(relu)
     forward = operator_like(work, norm, "batch_norm_relu", inputs, outputs, attrs)
     attrs = {**attrs, "residual": place.add is not None}
     attrs.pop("momentum", None)

@@ -13,6 +13,7 @@ from math import prod
 from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
+from millstream.ops.nn._bend import NONE
 from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise
 from millstream.passes._pass import program_pass
 from millstream.passes._rewrite import operator_like, replace_all
@@ -32,7 +33,7 @@ class _Edge:
     """Positions of a normalisation between two convolutions.
 
     `maker` and `maker_grad` are None where the first convolution is of another form, `conv` and `conv_grad` where the second
-    is; line: the variable of the gradient's parts, given: of dZ or, with a `slope`, of what is dZ behind an activation.
+    is; line: the variable of the gradient's parts, given: of dZ or, with a `bend`, of what is dZ behind an activation.
     """
 
     norm: int
@@ -43,7 +44,7 @@ class _Edge:
     maker_grad: int | None = None
     line: str = ""
     given: str = ""
-    slope: float = 1.0
+    bend: tuple[float, float] = NONE
 
 
 @program_pass(_NAME)
@@ -232,14 +233,19 @@ def _norm_operators(work: Work, uses: Uses, edge: _Edge) -> tuple[Operator | Non
     return _statistics(work, uses, edge), _finish(work, uses, edge)
 
 
-def _slope(norm: Operator) -> float:
-    return norm.attr("slope") if norm.type == "batch_norm_relu" else 1.0
+def _bend(norm: Operator) -> tuple[float, float]:
+    """Slope and most of the activation."""
+    return (norm.attr("slope"), norm.attr("most")) if norm.type == "batch_norm_relu" else NONE
+
+
+def _bent(bend: tuple[float, float], before: str = "") -> dict[str, object]:
+    return {before + "slope": bend[0], before + "most": bend[1]}
 
 
 def _apply(work: Work, norm: Operator) -> Operator:
     inputs = {s: norm.input(s) for s in ("X", "Scale", "Bias", "Residual") if norm.input(s)}
     inputs.update({s: norm.output(s) for s in ("SavedMean", "SavedVariance")})
-    return operator_like(work, norm, "batch_norm_apply", inputs, {"Y": norm.output("Y")}, {"slope": _slope(norm)})
+    return operator_like(work, norm, "batch_norm_apply", inputs, {"Y": norm.output("Y")}, _bent(_bend(norm)))
 
 
 def _line_grad(work: Work, uses: Uses, edge: _Edge) -> Operator:
@@ -248,13 +254,13 @@ def _line_grad(work: Work, uses: Uses, edge: _Edge) -> Operator:
     inputs["Bias"] = norm.input("Bias")
     outputs = {s: grad.output(s) for s in ("Scale@GRAD", "Bias@GRAD") if grad.output(s)}
     outputs["Line"] = [edge.line]
-    edge.given, edge.slope = grad.input("Y@GRAD")[0], _slope(norm)
+    edge.given, edge.bend = grad.input("Y@GRAD")[0], _bend(norm)
     if norm.input("Residual"):
         inputs["Y"] = norm.output("Y")
         names = [n for n in grad.output("Residual@GRAD") if n != EMPTY_VAR]
         edge.given = names[0] if names else work.declare(work.block, norm.input("X")[0], stop_gradient=True)
         outputs["dZ"] = [edge.given]
-    return operator_like(work, grad, "batch_norm_line_grad", inputs, outputs, {"slope": _slope(norm)})
+    return operator_like(work, grad, "batch_norm_line_grad", inputs, outputs, _bent(_bend(norm)))
 
 
 def _statistics(work: Work, uses: Uses, edge: _Edge) -> Operator:
@@ -286,7 +292,7 @@ def _build(
         inputs.update(NormMean=norm.output("SavedMean"), NormInverse=norm.output("SavedVariance"))
         wanted.update({f"Norm{s}": norm_grad.output(s) for s in ("Scale@GRAD", "Bias@GRAD") if norm_grad.output(s)})
         wanted["InputLine"] = [near.line]
-        attrs["slope"] = _slope(norm)
+        attrs.update(_bent(_bend(norm)))
     given = {**inputs, "Output@GRAD": grad.input("Output@GRAD")}
     own = dict(attrs)
     if far is not None:
@@ -297,7 +303,7 @@ def _build(
         own.update(_attributes(norm, "momentum", "epsilon"))
         given.update({"Output": conv.output("Output"), "Line": [far.line]})
         given["Output@GRAD"] = [far.given]
-    behind = {**attrs, "line_slope": far.slope if far is not None else 1.0}
+    behind = {**attrs, **_bent(far.bend if far is not None else NONE, "line_")}
     forward = operator_like(work, conv, "normed_conv2d", inputs, outputs, own)
     backward = operator_like(work, grad, "normed_conv2d_grad", given, wanted, behind)
     backward.forward = forward
