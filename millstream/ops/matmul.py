@@ -8,7 +8,7 @@ import torch
 
 from millstream.errors import InvalidProgramError, NotSupportedError, ShapeError
 from millstream.kernels import pair_products
-from millstream.kernels.gemm import deep_product, is_narrow, product, product_of_rows, steady_product, tiles, zeros_at
+from millstream.kernels.gemm import deep_product, is_narrow, product, product_of_rows, tiles, zeros_at
 from millstream.kernels.threads import numba_is_loaded
 from millstream.ops import _flops
 from millstream.ops._half import halved, slow_half
@@ -24,36 +24,10 @@ _GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
 _TILES_FROM, _TILES_COLUMNS = 100_000, 16
 _TILES_ROWS, _TILES_TO = 64, 8_000_000
 _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread
-# Where oneDNN is faster than tiles once it has compiled a shape, which must come again to pay for that. GFLOP/s,
-# tiles / oneDNN, one thread: a right matrix that lies turned in memory (X's gradient) [384, 2048] x [2048, 512] 71 / 100,
-# [352, 512] x [512, 512] 75 / 85; deep products [384, 2048] x [2048, 512] 64 / 92; large [352, 512] x [512, 10^4] 89 / 103.
-_STEADY_FROM, _STEADY_ROWS, _STEADY_DEPTH, _STEADY_WORK = 2_000_000, 32, 1024, 1_000_000_000
 # Deep products of few rows, with numba loaded or large enough to load it: two threads, oneDNN / so, GFLOP/s: [64, 6272] x
 # [6272, 1024] 174 / 211, [32, 25088] x [25088, 4096] 115 / 191, [16, 4096] x [4096, 4096] 64 / 105.
 _DEEP, _DEEP_WORK, _DEEP_ALWAYS = 1024, 8_000_000, 200_000_000
-_MET: dict[tuple[int, int], dict[int, int]] = {}
 _PLAIN = 2048  # elements of both operands below which nothing is asked
-_MET_MATRICES, _MET_ROWS, _MET_TIMES = 4096, 4, 8
-
-
-def _comes_again(m: int, k: int, n: int) -> bool:
-    """Whether [m, k] x [k, n] was met some times: one of few numbers of rows, not that of a batch of sequences."""
-    if len(_MET) >= _MET_MATRICES:  # products over the rows of sequences have ever new ones
-        _MET.clear()
-    rows = _MET.setdefault((k, n), {})
-    times = rows.get(m, 0)
-    if not times and len(rows) >= _MET_ROWS:
-        rows.clear()
-    rows[m] = times + 1
-    return times >= _MET_TIMES
-
-
-def _by_onednn(a: torch.Tensor, b: torch.Tensor, work: int) -> bool:
-    """Whether oneDNN's code for the shape of a @ b is worth compiling."""
-    (m, k), n = a.shape, b.shape[1]
-    if work < _STEADY_FROM or m < _STEADY_ROWS or a.dtype is not torch.float32:
-        return False
-    return (b.stride(1) != 1 or k >= _STEADY_DEPTH or work >= _STEADY_WORK) and _comes_again(m, k, n)
 
 
 def mm_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -62,8 +36,7 @@ def mm_of_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.mm(a.t(), b)
     if a.dtype is torch.bfloat16 and (found := pair_products.product_of_rows(a, b)) is not None:
         return found
-    large = a.shape[0] * a.shape[1] * b.shape[1] >= _STEADY_WORK
-    return steady_product(a.t(), b) if large and _by_onednn(a.t(), b, _STEADY_WORK) else product_of_rows(a, b)
+    return product_of_rows(a, b)
 
 
 def mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -79,9 +52,6 @@ def mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> to
     deep = k >= _DEEP and n >= _TILES_COLUMNS and work >= (_DEEP_WORK if numba_is_loaded() else _DEEP_ALWAYS)
     if deep and _tiled(a, b) and m <= tiles().STRIP and _is_line(bias, n):
         return deep_product(a, b, bias)
-    if _by_onednn(a, b, work):
-        out = steady_product(a, b)
-        return out if bias is None else out.add_(bias)
     few = m <= _TILES_ROWS and work <= _TILES_TO
     if not few and m <= _ALONE_ROWS and work <= _ALONE_TO:
         few = torch.get_num_threads() == 1

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 
 from millstream.kernels import pair_products
-from millstream.kernels.gemm import NARROW, product_of_rows, steady_product, zeros_at
-from millstream.kernels.threads import cuts, run_parts
+from millstream.kernels.gemm import NARROW, product, product_of_rows, steady_product, zeros_at
+from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 
 _FEW, _FEW_HALF = 512, 2048  # pixels of the whole batch; in bfloat16
 _WIDE = 32  # channels: narrower windows are slow to gather
@@ -75,7 +75,9 @@ def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     found = pair_products.product(a, b) if a.dtype is torch.bfloat16 else None
-    return steady_product(a, b) if found is None else found
+    if found is not None:
+        return found
+    return product(a, b) if numba_is_loaded() else steady_product(a, b)
 
 
 def _over_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -108,15 +110,8 @@ def pointwise_backward(
             dx = torch.zeros_like(x)
             _taken(dx, strides).copy_(found)
     if want[1]:
-        dw = _pointwise_filter(taken, dout).view(w.shape)
+        dw = _over_rows(rows, _rows(taken)).view(w.shape)
     return dx, dw, (rows.sum(0) if want[2] else None)
-
-
-def _pointwise_filter(x: torch.Tensor, dout: torch.Tensor) -> torch.Tensor:
-    rows = _rows(dout)
-    if x.dtype is torch.bfloat16 or rows.shape[0] > _FEW:
-        return _over_rows(rows, _rows(x))
-    return steady_product(rows.t(), _rows(x))
 
 
 # ---- planes ----------------------------------------------------------------------------------------
@@ -181,7 +176,7 @@ def filter_gradient(
         (steps[0], steps[1] * strides[0], steps[2] * strides[1], steps[1] * dilations[0], steps[2] * dilations[1], 1),
         padded.storage_offset(),
     )
-    found = steady_product(_rows(dout).t(), windows.reshape(pixels, -1))
+    found = product_of_rows(_rows(dout), windows.reshape(pixels, -1))
     return found.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
 
 
