@@ -93,7 +93,7 @@ def _pieces(fluid: Any, feed: Feed) -> list[Any]:
 
 
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
-    x = fluid.layers.conv2d(_dense(fluid, feed, "x", [2, 32, 33, 33]), 32, 1)
+    x = fluid.layers.conv2d(_dense(fluid, feed, "x", [2, 32, 40, 40]), 32, 1)
     return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
 
 

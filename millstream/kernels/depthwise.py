@@ -58,34 +58,6 @@ def _back_input(dy, w, shape, first, last, dx):
                             out[c] += given[c] * factor[c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _back_filter(x, dy, shape, first, last, dw):
-    """dw is float64: sums of a row of pixels are added to it."""
-    (sv, sh), (pv, ph), (dv, dh) = shape
-    row = np.zeros((dw.shape[0], dw.shape[1], last - first), x.dtype)
-    dw[..., first:last] = 0
-    for n in range(dy.shape[0]):
-        for i in range(dy.shape[1]):
-            row[:] = 0
-            for j in range(dy.shape[2]):
-                given = dy[n, i, j, first:last]
-                for k in range(dw.shape[0]):
-                    a = i * sv + k * dv - pv
-                    if a < 0 or a >= x.shape[1]:
-                        continue
-                    for m in range(dw.shape[1]):
-                        b = j * sh + m * dh - ph
-                        if b < 0 or b >= x.shape[2]:
-                            continue
-                        out, factor = row[k, m], x[n, a, b, first:last]
-                        for c in range(last - first):
-                            out[c] += given[c] * factor[c]
-            for k in range(dw.shape[0]):
-                for m in range(dw.shape[1]):
-                    for c in range(last - first):
-                        dw[k, m, first + c] += row[k, m, c]
-
-
 def _cuts(y: np.ndarray, w: np.ndarray) -> list[tuple[int, int]]:
     channels = y.shape[3]
     count = parts(y.size * w.shape[0] * w.shape[1], channels // _LANES)
@@ -107,7 +79,14 @@ def backward_input(dy: np.ndarray, w: np.ndarray, shape: Shape, dx: np.ndarray) 
 
 
 def backward_filter(x: np.ndarray, dy: np.ndarray, shape: Shape, kernel: tuple[int, int]) -> np.ndarray:
-    """The gradient of the filters [kh, kw, C], in float64."""
+    """The gradient of the filters [kh, kw, C], in float64; dy is not empty."""
+    from millstream.kernels.depthwise_filter import back_filter, runs_of
+    from millstream.kernels.tiles import LANES
+
+    channels = x.shape[3]
+    if channels < LANES:
+        x, dy = (np.pad(a, ((0, 0), (0, 0), (0, 0), (0, LANES - channels))) for a in (x, dy))
     dw = np.empty((*kernel, x.shape[3]))
-    run_parts(_back_filter, [(x, dy, shape, *ends, dw) for ends in _cuts(dy, dw)])
-    return dw
+    runs = runs_of(x.shape[2], dy.shape[2], kernel[1], *(both[1] for both in shape))
+    run_parts(back_filter, [(x, dy, shape, runs, *ends, dw) for ends in _cuts(dy, dw)])
+    return dw[..., :channels]

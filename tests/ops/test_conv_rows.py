@@ -27,6 +27,9 @@ CASES = {
     "stride, even filters": ((3, 32, 41, 40), (48, 32, 4, 2), {"paddings": [2, 1], "strides": [1, 2], "dilations": [1, 3]}),
     "stride, many pixels, large filter": ((1, 512, 50, 48), (256, 512, 3, 3), {"paddings": [1, 1], "strides": [2, 2]}),
     "depthwise": ((2, 48, 33, 32), (48, 1, 3, 3), {"paddings": [2, 2], "dilations": [2, 2], "groups": 48}),
+    "depthwise, large filter": ((2, 50, 27, 28), (50, 1, 5, 5), {"paddings": [2, 2], "groups": 50}),
+    "depthwise, stride, few channels": ((2, 7, 91, 93), (7, 1, 7, 4), {"paddings": [3, 1], "strides": [2, 3], "groups": 7}),
+    "depthwise, few pixels": ((9, 72, 7, 7), (72, 1, 5, 5), {"paddings": [2, 2], "groups": 72}),
     "window at the rim": ((2, 48, 33, 32), (48, 1, 3, 3), {"paddings": [30, 2], "dilations": [30, 2], "groups": 48}),
 }
 

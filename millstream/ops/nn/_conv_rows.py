@@ -13,7 +13,8 @@
   8x208x208 55 -> 37; 4x4 of 64 to 128 on 64x14x14 11.1 -> 9.1 (windows in memory: 11.6). At stride 1 oneDNN is as fast or
   faster. In bfloat16: 256 on 8x14x14 58 -> 11.
 - **Depthwise** with dilation: torch's loop over channels takes 20 to 130 ms for what the kernels do in 5 to 10
-  (2,048 channels of 33x33).
+  (2,048 channels of 33x33). Gradients of filters other than 3x3: oneDNN has 2 to 6 GFLOP/s, the kernel 25 to 60 (5x5 of 240
+  channels on 4x28x28 6.5 -> 0.9 ms, of 1,152 on 4x7x7 5.4 -> 0.4).
 
 Each function returns None where it does not apply.
 """
@@ -36,6 +37,7 @@ _LARGE = 64  # channels on both sides of a large filter
 _MOST = 8 << 20  # numbers of all windows together, where those are made
 _SMALL = 1 << 20  # numbers of a filter of which each thread may have a gradient of its own
 _DEPTHWISE = 1 << 16  # elements from which numba is worth its import
+_DEPTHWISE_WORK = 9 << 16  # multiplications
 _backward = torch.ops.aten.convolution_backward.default
 
 Ints = Sequence[int]
@@ -205,11 +207,12 @@ def _by_windows(x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, form: tupl
 
 
 # ---- depthwise -------------------------------------------------------------------------------------
-def _is_depthwise(x: torch.Tensor, w: torch.Tensor, dilations: Ints, groups: int) -> bool:
-    return (
-        max(dilations) > 1 and x.dim() == 4 and groups == x.shape[1] == w.shape[0] and w.shape[1] == 1
-        and x.numel() >= _DEPTHWISE and is_plain(_FLOAT, x, w)
-    )  # fmt: skip
+def _is_depthwise(x: torch.Tensor, w: torch.Tensor, groups: int) -> bool:
+    return x.dim() == 4 and groups == x.shape[1] == w.shape[0] and w.shape[1] == 1
+
+
+def _is_dilated(x: torch.Tensor, w: torch.Tensor, dilations: Ints, groups: int) -> bool:
+    return max(dilations) > 1 and _is_depthwise(x, w, groups) and x.numel() >= _DEPTHWISE and is_plain(_FLOAT, x, w)
 
 
 def _last(x: torch.Tensor) -> Any:
@@ -228,7 +231,7 @@ def depthwise(
     x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> torch.Tensor | None:
     """Output of a dilated depthwise convolution."""
-    if not _is_depthwise(x, w, dilations, groups):
+    if not _is_dilated(x, w, dilations, groups):
         return None
     from millstream.kernels import depthwise as kernels
 
@@ -241,23 +244,29 @@ def depthwise(
     return out.permute(0, 3, 1, 2)
 
 
-def depthwise_backward(
-    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int,
-    want: Sequence[bool],
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None] | None:  # fmt: skip
-    """(dInput, dFilter, dBias) of a dilated depthwise convolution."""
-    if not _is_depthwise(x, w, dilations, groups) or not is_plain(_FLOAT, dout):
+def depthwise_backward_input(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """dInput of a dilated depthwise convolution."""
+    if not _is_dilated(x, w, dilations, groups) or not is_plain(_FLOAT, dout):
         return None
     from millstream.kernels import depthwise as kernels
 
-    dx = dw = None
-    dy, shape = _last(dout), _shape(strides, paddings, dilations)
-    if want[0]:
-        room = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1])
-        kernels.backward_input(dy, _filters(w), shape, room.numpy())
-        dx = room.permute(0, 3, 1, 2)
-    if want[1]:
-        kernel = (w.shape[2], w.shape[3])
-        found = torch.from_numpy(kernels.backward_filter(_last(x), dy, shape, kernel)).to(w.dtype)
-        dw = found.permute(2, 0, 1).reshape(w.shape)
-    return dx, dw, (dout.sum((0, 2, 3)) if want[2] else None)
+    room = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1])
+    kernels.backward_input(_last(dout), _filters(w), _shape(strides, paddings, dilations), room.numpy())
+    return room.permute(0, 3, 1, 2)
+
+
+def depthwise_filter_gradient(
+    x: torch.Tensor, w: torch.Tensor, dout: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
+) -> torch.Tensor | None:
+    """dFilter of a depthwise convolution, but for 3x3 filters without dilation."""
+    if not _is_depthwise(x, w, groups) or not is_plain(_FLOAT, x, w, dout):
+        return None
+    kernel = w.shape[2], w.shape[3]
+    if (kernel == (3, 3) and max(dilations) == 1) or dout.numel() * kernel[0] * kernel[1] < _DEPTHWISE_WORK:
+        return None
+    from millstream.kernels import depthwise as kernels
+
+    found = kernels.backward_filter(_last(x), _last(dout), _shape(strides, paddings, dilations), kernel)
+    return torch.from_numpy(found).to(w.dtype).permute(2, 0, 1).reshape(w.shape)

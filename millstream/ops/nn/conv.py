@@ -36,11 +36,11 @@ _OUTPUTS = (
 )  # fmt: skip
 _INPUT_GRADIENTS = (
     _conv_winograd.backward_input, _conv_winograd_pairs.backward_input, _conv_dilated.backward_input,
-    _conv_rows.by_planes_backward, _conv_grouped.backward_input,
+    _conv_rows.by_planes_backward, _conv_grouped.backward_input, _conv_rows.depthwise_backward_input,
 )  # fmt: skip
 _FILTER_GRADIENTS = (
     _conv_winograd.filter_gradient, _conv_winograd_pairs.filter_gradient, _conv_dilated.filter_gradient,
-    _conv_rows.filter_gradient, _conv_grouped.filter_gradient,
+    _conv_rows.filter_gradient, _conv_grouped.filter_gradient, _conv_rows.depthwise_filter_gradient,
 )  # fmt: skip
 
 
@@ -134,9 +134,6 @@ def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
     """(dInput, dFilter, dBias) where something is faster than torch's convolution_backward, else None."""
     if _conv_rows.is_pointwise(x, w, strides, paddings, groups):
         return _conv_rows.pointwise_backward(x, w, dout, strides, want)
-    found = _conv_rows.depthwise_backward(x, w, dout, strides, paddings, dilations, groups, want)
-    if found is not None:
-        return found
     form = (x, w, dout, strides, paddings, dilations, groups)
     dx = dw = None
     if want[0]:
