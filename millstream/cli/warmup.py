@@ -109,6 +109,14 @@ def _between_norms(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, y)
 
 
+def _large_filters(fluid: Any, feed: Feed) -> list[Any]:
+    """1x1 filters between batch normalisations that are large for as few pixels."""
+    layers, y = fluid.layers, _dense(fluid, feed, "x", [1, 16, 14, 14])
+    for filters in (256, 512, 256):
+        y = layers.batch_norm(layers.conv2d(y, filters, 1, bias_attr=False), act="relu")
+    return _trained(fluid, y)
+
+
 def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
     """3x3 filters: over many pixels, many over few pixels, and with a stride."""
     layers = fluid.layers
@@ -323,7 +331,8 @@ EXAMPLES: dict[str, Example] = {
     "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "activations": _pieces,
     "depthwise": _depthwise,
-    "convolutions between normalisations": _between_norms, "scaled channels": _scaled_maps,
+    "convolutions between normalisations": _between_norms, "large filters between normalisations": _large_filters,
+    "scaled channels": _scaled_maps,
     "scaled normalisations": _excited_norms,
     "small filters": _small_filters, "small filters in groups": _grouped_filters,
     "small filters in bfloat16": _brain_filters, "resizing": _resized,

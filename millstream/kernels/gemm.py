@@ -95,8 +95,8 @@ def _layers() -> ModuleType:
 
 
 @cache
-def _back() -> ModuleType:
-    from millstream.kernels import dense_back as module
+def _laid() -> ModuleType:
+    from millstream.kernels import laid as module
 
     return module
 
@@ -176,9 +176,9 @@ def turned_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     (m, depth), n = a.shape, b.shape[1]
     out = a.new_empty((m, n))
     at_a, step_a, at_b, step_b, at_out = a.data_ptr(), a.stride(0), b.data_ptr(), b.stride(1), out.data_ptr()
-    run_parts(_back().product_turned_at, [
-        (at_a + i * step_a * 4, step_a, at_b + j * step_b * 4, step_b, at_out + (i * n + j) * 4, n, last - i, depth, end - j,
-         zeros_at(NARROW * 4), 0, 0)
+    run_parts(_laid().product_laid_at, [
+        (at_a + i * step_a * 4, step_a, at_b + j * step_b * 4, step_b, 1, zeros_at(n), 0, at_out + (i * n + j) * 4, n,
+         last - i, depth, end - j, 0, 0)
         for (i, last), (j, end) in product_turned_shares(m, depth, n)
     ])  # fmt: skip
     return out

@@ -46,7 +46,7 @@ def layer_gradients(
     dw = x.new_empty((k, n)) if want[1] else None
     sums = x.new_empty((n,)) if want[2] else None
     at_dx, at_dw, at_sums = (0 if t is None else t.data_ptr() for t in (dx, dw, sums))
-    given = (x.data_ptr(), d.data_ptr(), d.stride(0), w.data_ptr(), w.stride(0), m, k, n, zeros_at(max(n, 4 * NARROW)))
+    given = (x.data_ptr(), d.data_ptr(), d.stride(0), w.data_ptr(), w.stride(0), m, k, n, zeros_at(max(n, k)))
     code = _kernels().CODES[behind]
     shares = product_turned_shares(m, n, k)
     count = len(shares)

@@ -16,6 +16,7 @@ import numpy as np
 
 from millstream.kernels.batch_norm import apply_line, count
 from millstream.kernels.compiled import njit
+from millstream.kernels.laid import product_laid_at
 from millstream.kernels.panels import product_at
 from millstream.kernels.tiles import LANES, VECTORS, fetch_line, turned_at
 from millstream.kernels.vectors import copy
@@ -60,7 +61,7 @@ def give(x, dz, line, bend, begin, end, g):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _give_pictures(x, dz, lines, each, bend, begin, end, g):
+def give_pictures(x, dz, lines, each, bend, begin, end, g):
     """:func:`give` of pictures of `each` rows, with a line for each."""
     at = begin
     while at < end:
@@ -189,7 +190,7 @@ def backward(
     for i in range(first, last, ROWS):
         end = min(i + ROWS, last)
         if ended:
-            _give_pictures(out, dout, end_lines, each, end_bend, i // group_out, end // group_out, given)
+            give_pictures(out, dout, end_lines, each, end_bend, i // group_out, end // group_out, given)
         else:
             pg = dout.ctypes.data + i * k * 4
         if normed:
@@ -211,3 +212,17 @@ def backward(
         else:
             start, step = (added.ctypes.data + i * c * 4, c) if added.shape[0] else (zeros, 0)
             _product(pg, far_g, end - i, panels, k, c, start, step, dx.ctypes.data + i * c * 4, c, coming)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def back_at(pg, py, pw, zeros, added, rows, k, c, pdx, columns, pdw, share):
+    """Where rows are few: columns of dx = g @ w (+ added), rows `share` of dw = g.T @ y; addresses, 0: not wanted.
+
+    float32 g [rows, k], y and dx [rows, c], w and dw [k, c].
+    """
+    if pdx:
+        at = columns[0] * 4
+        start, step = (added + at, c) if added else (zeros, 0)
+        product_laid_at(pg, k, pw + at, c, 0, start, step, pdx + at, c, rows, k, columns[1] - columns[0], 0, 0)
+    first, last = share
+    turned_at(pg + first * 4, k, py, c, zeros, 0, pdw + first * c * 4, rows, last - first, c)

@@ -10,7 +10,7 @@ CALLED = {
     "attention_lstm": ["forward"],
     "batch_norm": ["count", "apply_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
     "depthwise": ["_forward", "_back_input"], "depthwise_filter": ["back_filter"], "interp": ["_rows", "_numbers"],
-    "dense": ["layer_at"], "dense_back": ["back_at", "product_turned_at"],
+    "dense": ["layer_at"], "dense_back": ["back_at"], "laid": ["product_laid_at"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "narrow": ["product", "gradients"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
@@ -29,7 +29,8 @@ CALLED = {
     "winograd": [
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
     ],
-    "normed_rows": ["lay_out", "forward", "backward", "back"], "normed_depthwise": ["forward", "backward", "backward_2"],
+    "normed_rows": ["lay_out", "forward", "backward", "back", "give_pictures", "relu_back", "back_at"],
+    "normed_depthwise": ["forward", "backward", "backward_2"],
     "softmax_loss": ["outside", "losses", "losses_back", "losses_with_gradient"], "xxhash": ["hash_rows"],
     "normed_vectors": ["lay_line", "measure", "give_back", "take_off", "join"],
     "updates": ["sgd", "momentum", "adam"],

@@ -21,7 +21,8 @@ from millstream.ops.nn.normed_conv import (
 FORMS = {
     "1x1": (32, 48, 9, 9, 1, 1, 1), "1x1 of many rows": (48, 16, 40, 40, 1, 1, 1),
     "1x1, 256 channels": (256, 256, 7, 9, 1, 1, 1), "1x1, odd channels": (23, 85, 40, 40, 1, 1, 1),
-    "1x1, even channels": (88, 24, 9, 10, 1, 1, 1),
+    "1x1, even channels": (88, 24, 9, 10, 1, 1, 1), "1x1, large filters": (256, 512, 7, 9, 1, 1, 1),
+    "1x1, large filters, odd channels": (1041, 150, 3, 5, 1, 1, 1),
     "depthwise": (32, 32, 9, 12, 3, 32, 1), "depthwise, a row": (16, 16, 1, 8, 3, 16, 1),
     "stride 2, odd": (16, 16, 9, 7, 3, 16, 2), "stride 2, even": (48, 48, 8, 12, 3, 48, 2),
     "stride 2, a column": (16, 16, 5, 1, 3, 16, 2), "256 channels deep": (256, 256, 6, 5, 3, 256, 1),
@@ -147,7 +148,7 @@ def test_without_normalisations(form, by):
 
 
 @pytest.mark.parametrize(("added", "behind"), [(False, "relu"), (True, "relu"), (False, "leaky"), (False, "relu6")])
-@pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "depthwise", "stride 2, odd"])
+@pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "1x1, large filters", "depthwise", "stride 2, odd"])
 def test_first_convolution_alone(form, added, behind, by, monkeypatch):
     """The normalisation behind it is applied, and its gradient summed up, by operators of their own."""
     monkeypatch.setattr("millstream.ops.nn._norm_rows._WORTH", 1 if by == "kernels" else 1 << 40)

@@ -21,6 +21,7 @@ from millstream.ops.nn._norm_channels import Measured, Running, measured
 
 CHANNELS = 16  # a map has at least as many: a vector
 _LONG = 256  # numbers that loops over columns should have
+_FEW, _LARGE = 1024, 1 << 17  # rows of a map, and filters, that are laid out on the way (kernels/laid.py)
 _EMPTY, _EMPTY_LINES = np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
 
 
@@ -138,6 +139,8 @@ def _pointwise(work: Work, running: Running | None) -> Any:
     x, w = _last(work.x), work.w.contiguous()
     n, height, width, c = x.shape
     k, rows = w.shape[0], n * height * width
+    if _is_few(rows, c, k):
+        return _pointwise_few(work, x, w, running)
     near, far = _group(c, rows), _group(k, rows)
     out = torch.empty((n, height, width, k), dtype=x.dtype)
     filters = _panels(w, c, k, True)
@@ -147,6 +150,42 @@ def _pointwise(work: Work, running: Running | None) -> Any:
     made = zeros_at(k), out.view(-1, far * k).numpy(), far
     run_parts(normed_rows.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
     return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) // far for a, b in ends], running)
+
+
+def _is_few(rows: int, c: int, k: int) -> bool:
+    """Whether filters [k, c] take longer to be laid out beforehand than rows to come from farther away."""
+    return rows <= _FEW and c * k >= _LARGE
+
+
+def _normalised(x: torch.Tensor, work: Work) -> torch.Tensor:
+    """The rows of `x` [N, H, W, C] as the convolution takes them."""
+    from millstream.kernels.batch_norm import apply_line
+
+    if work.line is None:
+        return x
+    y, c = torch.empty(x.shape, dtype=x.dtype), x.shape[3]
+    rows = x.numel() // c
+    near = _group(c, rows)
+    given = x.reshape(-1, near * c).numpy(), *_tiled(work.line, near)[:2], _bend(work.line)
+    made = y.view(-1, near * c).numpy()
+    run_parts(apply_line, [(*given, a // near, b // near, made) for a, b in _cut(8 * x.numel(), rows, near)])
+    return y
+
+
+def _pointwise_few(work: Work, x: torch.Tensor, w: torch.Tensor, running: Running | None) -> Any:
+    from millstream.kernels import batch_norm, laid
+    from millstream.kernels.gemm import column_shares, zeros_at
+
+    c, k = x.shape[3], w.shape[0]
+    rows, y = x.numel() // c, _normalised(x, work)
+    out = torch.empty((*x.shape[:3], k), dtype=x.dtype)
+    to, filters, at = out.data_ptr(), w.data_ptr(), y.data_ptr()
+    run_parts(laid.product_laid_at, [
+        (at, c, filters + a * c * 4, c, 1, zeros_at(k), 0, to + a * 4, k, rows, c, b - a, 0, 0)
+        for a, b in column_shares(rows * c * k, k, laid.PANEL)
+    ])  # fmt: skip
+    found = None if running is None else measured(batch_norm.sums(out.view(rows, k).numpy(), np.float32), running)
+    return out.permute(0, 3, 1, 2), found
 
 
 def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
@@ -234,6 +273,8 @@ def _pointwise_back(
 
     x, w, given = _last(work.x), work.w.contiguous(), _last(dout)
     c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
+    if _is_few(2 * rows if normed else rows, c, k):
+        return _pointwise_back_few(work, out, dout, end, wanted, added)
     near, far = _group(c, rows), _group(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
     ends = _cut(2 * rows * c * k, rows, max(near, far))
@@ -251,6 +292,58 @@ def _pointwise_back(
     )
     gradient = torch.from_numpy(dw[0]).view(w.shape) if len(ends) == 1 and not left else _joined(dw, tail, w)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
+
+
+def _behind(out: torch.Tensor, dout: torch.Tensor, end: End | None) -> torch.Tensor:
+    """The gradient of a convolution's output, [N, H, W, C]."""
+    from millstream.kernels import normed_rows
+
+    x, given = _last(out), _last(dout)
+    if end is None:
+        return given
+    k = x.shape[3]
+    rows = x.numel() // k
+    far = _group(k, rows if end.line.ndim == 2 else rows // len(x))
+    made = torch.empty(x.shape, dtype=x.dtype)
+    flat = [t.reshape(-1, far * k).numpy() for t in (x, given, made)]
+    line = _given_pictures(end, far, rows)
+    run_parts(normed_rows.give_pictures, [
+        (flat[0], flat[1], *line, a // far, b // far, flat[2][a // far :]) for a, b in _cut(8 * x.numel(), rows, far)
+    ])  # fmt: skip
+    return made
+
+
+def _pointwise_back_few(
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+) -> Gradients:
+    from millstream.kernels import laid, normed_rows
+    from millstream.kernels.gemm import column_shares, zeros_at
+
+    x, w, g = _last(work.x), work.w.contiguous(), _behind(out, dout, end)
+    c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
+    y = _normalised(x, work)
+    dx, dw = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype), torch.empty(w.shape, dtype=w.dtype)
+    more = None if added is None else _last(added)
+    filters, given = cuts(2 * rows * c * k, k), column_shares(2 * rows * c * k, c, laid.PANEL)
+    read = g.data_ptr(), y.data_ptr(), w.data_ptr(), zeros_at(c), 0 if more is None else more.data_ptr(), rows, k, c
+    run_parts(normed_rows.back_at, [
+        (*read, dx.data_ptr() if wanted and i < len(given) else 0, given[min(i, len(given) - 1)], dw.data_ptr(), share)
+        for i, share in enumerate(filters)
+    ])  # fmt: skip
+    gradient = dx.permute(0, 3, 1, 2) if wanted else None
+    if not normed:
+        return Gradients(gradient, dw, *_room(0, 0)[1:])
+    near = _group(c, rows)
+    ends = _cut(8 * x.numel(), rows, near)
+    _, total, dot = _room(len(ends), near * c)
+    a, b, mean = _tiled(work.line, near)[:3]
+    before, made = x.reshape(-1, near * c).numpy(), torch.empty(x.shape, dtype=x.dtype)
+    dy, dz = (t.view(-1, near * c).numpy() for t in (dx, made))
+    run_parts(normed_rows.relu_back, [
+        (before, dy[first // near :], a, b, _bend(work.line), mean, first // near, last // near, dz, total[i], dot[i])
+        for i, (first, last) in enumerate(ends)
+    ])  # fmt: skip
+    return Gradients(made.permute(0, 3, 1, 2), dw, total, dot)
 
 
 def _joined(shares: np.ndarray, tails: np.ndarray, w: torch.Tensor) -> torch.Tensor:
