@@ -89,7 +89,7 @@ def _pieces(fluid: Any, feed: Feed) -> list[Any]:
     """Activations over many numbers."""
     layers = fluid.layers
     x = layers.batch_norm(_dense(fluid, feed, "x", [2, 128, 128, WIDTH]), data_layout="NHWC")
-    return _trained(fluid, layers.hard_swish(layers.relu6(x)))
+    return _trained(fluid, layers.relu6(layers.hard_swish(x)))
 
 
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:

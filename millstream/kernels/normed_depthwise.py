@@ -1,9 +1,13 @@
-"""Depthwise convolutions (3x3, padding 1, stride 1 or 2) between two batch normalisations, and their gradients.
+"""Depthwise convolutions (3x3, stride 1 or 2, or dilated) between two batch normalisations, and their gradients.
 
 What normed_rows.py is for 1x1 filters: pixels are normalised as they are filtered in registers (depthwise_sweeps.py),
 a vector of channels at a time (the last one with channels that another has, where they fill no vectors), and summed up for
 the next normalisation. Maps are float32 [N * height, width, channels]; `line` [5, channels] and `mode` say what is read of
 `x`. A part works on rows first .. last of the output's pixels, counted over all pictures.
+
+There are as many zeros around a picture as `dilation` says, 1 where filters have no holes. With holes, columns that are as
+many apart make a row of their own, and rows likewise a picture of their own: sweeps step from one to the next. `taps` and
+`line` have `dilation` * channels columns then, of which the first are used: a sweep has one distance for all.
 """
 
 from __future__ import annotations
@@ -29,22 +33,43 @@ def _share(pixels):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _filter_row(stride, rows, taps, line, mode, out, shift, sums, far, step, width, coming, coming_out):
+def _apart(number, dilation, phase):
+    """How many of `number` pixels, or rows, are `dilation` apart from each other and begin with the one at `phase`."""
+    return (number - phase + dilation - 1) // dilation
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spread(turn, tall, dilation):
+    """The row of a picture that is taken in a turn: those that are `dilation` apart follow each other."""
+    phase = 0
+    while turn >= _apart(tall, dilation, phase):
+        turn -= _apart(tall, dilation, phase)
+        phase += 1
+    return phase + turn * dilation
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _filter_row(
+    stride, dilation, rows, taps, line, mode, out, shift, sums, far, channels, width, coming, coming_out
+):  # fmt: skip
     """A row of the output; rows, taps: the addresses of three rows and of their filters; width: the input's pixels."""
-    pixels = (width - 1) // stride + 1
-    share = _share(pixels)
-    for j in range(0, pixels, share):
-        size = min(share, pixels - j)
-        before, after = int(j > 0), int((j + size) * stride - stride + 1 < width)
-        for start in range(0, step, LANES * 4):
-            a = min(start, step - LANES * 4)
-            n, m = j * stride * step + a, j * step + a
-            given = (rows[0] + n, rows[1] + n, rows[2] + n, taps[0] + a, taps[1] + a, taps[2] + a, line + a, mode,
-                     out + m, shift + a, sums + start, far, step, size, before, after)
-            if stride == 1:
-                filtered_1((*given, coming + n, coming_out + m))
-            else:
-                filtered_2((*given, coming + n, coming + width * step + n, coming_out + m))
+    step = channels * dilation
+    for phase in range(min(dilation, width)):
+        whole = _apart(width, dilation, phase)
+        pixels = (whole - 1) // stride + 1
+        share = _share(pixels)
+        for j in range(0, pixels, share):
+            size = min(share, pixels - j)
+            before, after = int(j > 0), int((j + size) * stride - stride + 1 < whole)
+            for start in range(0, channels, LANES * 4):
+                a = min(start, channels - LANES * 4)
+                n, m = phase * channels + j * stride * step + a, phase * channels + j * step + a
+                given = (rows[0] + n, rows[1] + n, rows[2] + n, taps[0] + a, taps[1] + a, taps[2] + a, line + a, mode,
+                         out + m, shift + a, sums + start, far, step, size, before, after)
+                if stride == 1:
+                    filtered_1((*given, coming + n, coming_out + m))
+                else:
+                    filtered_2((*given, coming + n, coming + width * step + n, coming_out + m))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -64,27 +89,27 @@ def _whole(channels):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward(x, line, mode, taps, out, stride, heights, first, last, shift, total, square):
+def forward(x, line, mode, taps, out, stride, dilation, heights, first, last, shift, total, square):
     """Rows of `out`; its sums, where `total` is not empty. heights: of the input's pictures and the output's."""
     c, width = x.shape[2], x.shape[1]
     tall, tall_out = heights
     step, wide_out = c * 4, out.shape[1]
-    nothing, off, sums = np.zeros((3, c), np.float32), np.zeros(c, np.float32), room(2, _whole(c))
+    nothing, off, sums = np.zeros((3, c * dilation), np.float32), np.zeros(c, np.float32), room(2, _whole(c))
     rows, factors = np.empty(3, np.int64), np.empty(3, np.int64)
     for i in range(first, last):
         picture, row = divmod(i, tall_out)
         for k in range(3):
-            r = row * stride + k - 1
+            r = row * stride + (k - 1) * dilation
             if 0 <= r < tall:
-                rows[k], factors[k] = x[picture * tall + r].ctypes.data, taps.ctypes.data + 3 * k * step
+                rows[k], factors[k] = x[picture * tall + r].ctypes.data, taps[3 * k].ctypes.data
             else:  # no such row: another one, times 0
                 rows[k], factors[k] = x[picture * tall + row * stride].ctypes.data, nothing.ctypes.data
         sums[:] = 0
-        coming = x.ctypes.data + (picture * tall + (row + 1) * stride + 2 - stride) * width * step
+        coming = x.ctypes.data + (picture * tall + (row + 1) * stride + 1 + dilation - stride) * width * step
         po = out[i].ctypes.data
         _filter_row(
-            stride, rows, factors, line.ctypes.data, mode, po, off.ctypes.data, sums.ctypes.data, sums.shape[1] * 4, step,
-            width, coming, po + wide_out * step,
+            stride, dilation, rows, factors, line.ctypes.data, mode, po, off.ctypes.data, sums.ctypes.data,
+            sums.shape[1] * 4, step, width, coming, po + wide_out * step,
         )  # fmt: skip
         if not total.shape[0]:
             continue
@@ -106,52 +131,67 @@ def _given_row(out, dout, end_line, end_bend, row, place):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _edged(slots, width, c):
-    """Rows of pixels with zeros before the first and after the last."""
-    rows = room(slots, (width + 2) * c)
-    rows[:, :c] = 0
-    rows[:, (width + 1) * c :] = 0
+def _edged(slots, width, edge):
+    """Rows of `width` numbers with `edge` zeros before the first and after the last."""
+    rows = room(slots, width + 2 * edge)
+    rows[:, :edge] = 0
+    rows[:, width + edge :] = 0
     return rows
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _inner(rows, slot, like, c):
+def _inner(rows, slot, like, edge):
     """A row of `rows` without the zeros at its ends, as loops over columns want it: like a row of `like`."""
-    return rows[slot][c : rows.shape[1] - c].reshape(like.shape[1], like.shape[2])
+    return rows[slot][edge : rows.shape[1] - edge].reshape(like.shape[1], like.shape[2])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def backward(x, line, mode, taps, out, dout, end_line, end_bend, heights, first, last, dx, dw, total, dot):
+def _sweep_back(at, taps, line, mode, px, pd, sums, far, channels, dilation, width, coming):
+    """A row of dx and its share of all sums; at: the addresses of three rows of the output's gradient, zeros first."""
+    step = channels * dilation
+    for phase in range(min(dilation, width)):
+        whole = _apart(width, dilation, phase)
+        share = _share(whole)
+        for j in range(0, whole, share):
+            pixels = min(share, whole - j)
+            for start in range(0, channels, LANES * 4):
+                a = min(start, channels - LANES * 4)
+                n = phase * channels + j * step + a
+                back_1((at[0] + n, at[1] + n, at[2] + n, taps + a, line + a, mode, px + n, pd + n, sums + start, far, step,
+                        pixels, coming[0] + n, coming[1] + n, coming[2] + n, coming[3] + n))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward(x, line, mode, taps, out, dout, end_line, end_bend, dilation, heights, first, last, dx, dw, total, dot):
     """Stride 1: rows of dx: dz of x's normalisation, or plain; dw [9, c] float64: the share of these rows.
 
     out, dout: [N * height, width / group, group * channels], rows in which loops are long; end_line as in
-    normed_rows.backward.
+    normed_rows.backward. Rows are counted in the order of :func:`_spread`.
     """
     c, width, tall = x.shape[2], x.shape[1], heights[0]
-    given, outside = _edged(_SLOTS, width, c), np.zeros((width + 2) * c, np.float32)
+    edge = c * dilation
+    given, outside = _edged(_SLOTS, width * c, edge), np.zeros(width * c + 2 * edge, np.float32)
     at, sums, step = np.empty(3, np.int64), room(_TAPS + 2, _whole(c)), c * 4
-    far, size, share = sums.shape[1] * 4, width * step, _share(width)
+    far, size = sums.shape[1] * 4, width * step
     for i in range(first, last):
-        picture, row = divmod(i, tall)
+        picture = i // tall
+        row = _spread(i % tall, tall, dilation)
         for k in range(3):
-            r = row + k - 1
+            r = row + (k - 1) * dilation
             if r < 0 or r >= tall:
                 at[k] = outside.ctypes.data
                 continue
-            slot = r % _SLOTS
+            slot = r // dilation % _SLOTS
             at[k] = given[slot].ctypes.data
-            if k == 2 or i == first or row == 0:
-                _given_row(out, dout, end_line, end_bend, picture * tall + r, _inner(given, slot, dout, c))
+            if k == 2 or i == first or row < dilation:
+                _given_row(out, dout, end_line, end_bend, picture * tall + r, _inner(given, slot, dout, edge))
         sums[:] = 0
-        px, pd, ps = x[i].ctypes.data, dx[i].ctypes.data, sums.ctypes.data
-        c0, c1, c2, c3 = px + size, out.ctypes.data + (i + 2) * size, dout.ctypes.data + (i + 2) * size, pd + size
-        for j in range(0, width, share):
-            pixels = min(share, width - j)
-            for start in range(0, step, LANES * 4):
-                a = min(start, step - LANES * 4)
-                n = j * step + a
-                back_1((at[0] + n, at[1] + n, at[2] + n, taps.ctypes.data + a, line.ctypes.data + a, mode, px + n, pd + n,
-                        ps + start, far, step, pixels, c0 + n, c1 + n, c2 + n, c3 + n))
+        here = picture * tall + row
+        px, pd, ahead = x[here].ctypes.data, dx[here].ctypes.data, (here + 2 * dilation) * size
+        coming = px + dilation * size, out.ctypes.data + ahead, dout.ctypes.data + ahead, pd + dilation * size
+        _sweep_back(
+            at, taps.ctypes.data, line.ctypes.data, mode, px, pd, sums.ctypes.data, far, step, dilation, width, coming
+        )  # fmt: skip
         for k in range(_TAPS):
             _add_row(sums, k, dw[k])
         if total.shape[0]:
@@ -164,7 +204,7 @@ def backward_2(x, line, mode, taps, out, dout, end_line, end_bend, heights, firs
     """:func:`backward` for stride 2: rows first .. last of the output, twice as many of dx."""
     c, width, wide_out = x.shape[2], x.shape[1], (x.shape[1] + 1) // 2
     tall, tall_out = heights
-    given, outside = _edged(2, wide_out, c), np.zeros((wide_out + 2) * c, np.float32)
+    given, outside = _edged(2, wide_out * c, c), np.zeros((wide_out + 2) * c, np.float32)
     beyond = np.empty(width * c, np.float32)  # for a row that the input does not have
     at, sums, step = np.empty(2, np.int64), room(_TAPS + 4, _whole(c)), c * 4
     far, size, small, share = sums.shape[1] * 4, width * step, wide_out * step, _share(wide_out)

@@ -17,7 +17,7 @@ from millstream.ops.nn.normed_conv import (
     normed_conv2d_grad,
 )
 
-# channels in and out, height, width, filter, groups, stride
+# channels in and out, height, width, filter, groups, stride, and dilation where it is not 1
 FORMS = {
     "1x1": (32, 48, 9, 9, 1, 1, 1), "1x1 of many rows": (48, 16, 40, 40, 1, 1, 1),
     "1x1, 256 channels": (256, 256, 7, 9, 1, 1, 1), "1x1, odd channels": (23, 85, 40, 40, 1, 1, 1),
@@ -27,6 +27,8 @@ FORMS = {
     "stride 2, odd": (16, 16, 9, 7, 3, 16, 2), "stride 2, even": (48, 48, 8, 12, 3, 48, 2),
     "stride 2, a column": (16, 16, 5, 1, 3, 16, 2), "256 channels deep": (256, 256, 6, 5, 3, 256, 1),
     "depthwise, odd channels": (19, 19, 7, 8, 3, 19, 1), "stride 2, odd channels": (37, 37, 7, 8, 3, 37, 2),
+    "dilated": (32, 32, 9, 12, 3, 32, 1, 2), "dilated, odd channels": (21, 21, 11, 7, 3, 21, 1, 3),
+    "dilated beyond the map": (16, 16, 5, 30, 3, 16, 1, 6), "dilated, long rows": (16, 16, 4, 70, 3, 16, 1, 2),
 }  # fmt: skip
 ALL = (True,) * 5
 BENDS = {"relu": {"slope": 0.0}, "leaky": {"slope": 0.1}, "plain": {"slope": 1.0}, "relu6": {"slope": 0.0, "most": 0.8}}
@@ -60,9 +62,10 @@ class Pair:
     """Two normalisations with a convolution between them, operator by operator."""
 
     def __init__(self, form, bend, batch=3, dtype=torch.float32, behind=BENDS["relu"]):
-        c, k, height, width, size, groups, stride = form
+        c, k, height, width, size, groups, stride, apart = (*form, 1)[:8]
+        pad = size // 2 * apart
         self.attrs = {
-            "strides": [stride, stride], "paddings": [size // 2, size // 2], "dilations": [1, 1], "groups": groups
+            "strides": [stride, stride], "paddings": [pad, pad], "dilations": [apart, apart], "groups": groups
         }  # fmt: skip
         self.bend, self.bend_2 = bend, behind
         self.x, self.w = last(batch, c, height, width).to(dtype) + 0.7, torch.randn(k, c // groups, size, size).to(dtype) / 3

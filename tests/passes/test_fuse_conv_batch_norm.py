@@ -149,6 +149,10 @@ def dilated(x):
     return norm(conv(norm(conv(x, 16)), 16, 3, groups=16, dilation=2, padding=2))
 
 
+def dilated_and_cut(x):
+    return norm(conv(norm(conv(x, 16)), 16, 3, groups=16, dilation=2, padding=1))
+
+
 def narrow(x):
     return norm(conv(norm(conv(x, 12)), 16))
 
@@ -169,12 +173,16 @@ def residual(x):
 
 
 @pytest.mark.parametrize(
-    "body, alone", [(read_twice, 2), (dilated, 1), (narrow, 0), (global_statistics, 1), (grouped, 1), (residual, 3)],
+    "body, alone", [(read_twice, 2), (dilated_and_cut, 1), (narrow, 0), (global_statistics, 1), (grouped, 1), (residual, 3)],
 )  # fmt: skip
 def test_second_convolution_of_another_kind(body, alone):
     """The first one alone does its share."""
     plan = compare_largest(trained(body), feed(), steps=2)
     assert counts(plan) == [alone, alone, 0, 0, alone, alone]
+
+
+def test_dilated():
+    assert counts(compare_largest(trained(dilated), feed(), steps=2)) == [2, 2, 0, 0, 1, 1]
 
 
 def test_frozen_scale_alone():

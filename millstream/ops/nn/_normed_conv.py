@@ -31,11 +31,10 @@ def is_pointwise(filters: Sequence[int], strides: Ints, paddings: Ints, groups: 
 
 
 def is_depthwise(filters: Sequence[int], strides: Ints, paddings: Ints, dilations: Ints, groups: int) -> bool:
-    """Whether the kernels take a depthwise filter [out, 1, 3, 3]."""
-    return (
-        groups == filters[0] and tuple(filters[1:]) == (1, 3, 3) and tuple(paddings) == (1, 1)
-        and tuple(dilations) == (1, 1) and tuple(strides) in ((1, 1), (2, 2))
-    )  # fmt: skip
+    """Whether the kernels take a depthwise filter [out, 1, 3, 3], the size of a map kept or halved."""
+    if groups != filters[0] or tuple(filters[1:]) != (1, 3, 3) or tuple(paddings) != tuple(dilations):
+        return False
+    return len(set(dilations)) == 1 and (tuple(strides) == (1, 1) or (tuple(strides), dilations[0]) == ((2, 2), 1))
 
 
 class Work(NamedTuple):
@@ -198,7 +197,17 @@ def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
         line = _empty(5, w.shape[0])
         line[:] = np.array([[1.0], [0.0], [0.0], [slope], [most]])
     mode = PLAIN if slope == 1 else LEAKY if slope else RELU if most == np.inf else CAPPED
-    return line, mode, w.view(w.shape[0], 9).t().contiguous().numpy()
+    return _spread(line, work), mode, _spread(w.view(w.shape[0], 9).t().contiguous().numpy(), work)
+
+
+def _spread(rows: np.ndarray, work: Work) -> np.ndarray:
+    """`rows` as far apart as the pixels that a sweep of dilated filters steps over."""
+    dilation, width = work.dilations[0], rows.shape[1]
+    if dilation == 1:
+        return rows
+    out = _empty(rows.shape[0], dilation * width)  # most of it is never touched
+    out[:, :width] = rows
+    return out
 
 
 def _depthwise(work: Work, running: Running | None) -> Any:
@@ -210,8 +219,9 @@ def _depthwise(work: Work, running: Running | None) -> Any:
     out = torch.empty(size, dtype=x.dtype)
     ends = _cut(9 * out.numel(), n * size[1], 1)
     sums = _room(len(ends), 0 if running is None else c)
-    given = x.reshape(n * tall, wide, c).numpy(), *_filters(work), out.view(-1, size[2], c).numpy(), stride, (tall, size[1])
-    run_parts(normed_depthwise.forward, [(*given, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
+    given = x.reshape(n * tall, wide, c).numpy(), *_filters(work), out.view(-1, size[2], c).numpy()
+    form = stride, work.dilations[0], (tall, size[1])
+    run_parts(normed_depthwise.forward, [(*given, *form, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
     return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) * size[2] for a, b in ends], running)
 
 
@@ -367,11 +377,12 @@ def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
     ends = _cut(18 * given.numel(), n * tall_out, 1)
     dw, (_, total, dot) = np.zeros((len(ends), 9, c)), _room(len(ends), c if normed else 0)
     after = (t.reshape(n * tall_out, wide_out // group, group * c).numpy() for t in (_last(out), given))
-    read = x.reshape(n * tall, wide, c).numpy(), *_filters(work), *after, *_given(end, group), (tall, tall_out)
-    made = dx.view(n * tall, wide, c).numpy()
+    read = x.reshape(n * tall, wide, c).numpy(), *_filters(work), *after, *_given(end, group)
+    made, whole = dx.view(n * tall, wide, c).numpy(), work.strides[0] == 1
+    form = (work.dilations[0], (tall, tall_out)) if whole else ((tall, tall_out),)
     run_parts(
-        kernels.backward if work.strides[0] == 1 else kernels.backward_2,
-        [(*read, *e, made, dw[i], total[i], dot[i]) for i, e in enumerate(ends)],
+        kernels.backward if whole else kernels.backward_2,
+        [(*read, *form, *e, made, dw[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
     gradient = torch.from_numpy(dw.sum(0).T.astype(np.float32, order="C")).view(work.w.shape)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
