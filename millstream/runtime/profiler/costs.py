@@ -16,6 +16,8 @@ import torch
 from millstream.config import settings
 from millstream.files.atomic import write_bytes
 from millstream.ir.operator import Operator
+from millstream.kernels.gemm import product, steady_product
+from millstream.kernels.threads import numba_is_loaded
 from millstream.ops._opdef import REGISTRY, OpDef
 from millstream.ops._values import SelectedRows
 from millstream.runtime.liveness import definition_of
@@ -103,7 +105,8 @@ def measured_peaks() -> Peaks:
     """The machine's peaks with torch's threads as they stand, measured once and kept in the cache directory."""
     path = os.path.join(settings().cache_dir, "peaks.json")
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    key = f"{platform.node()} {platform.machine()} {platform.processor()} {cores}, torch {torch.__version__}"
+    kernels = "tiles" if numba_is_loaded() else "libraries"
+    key = f"{platform.node()} {platform.machine()} {platform.processor()} {cores}, torch {torch.__version__}, {kernels}"
     known: dict[str, list[float]] = {}
     try:
         with open(path, encoding="utf-8") as kept:
@@ -120,13 +123,20 @@ def measured_peaks() -> Peaks:
 
 
 def measure_peaks(side: int = 512, megabytes: int = 32) -> Peaks:
-    """Best of many short products of [side, side] matrices and copies, so that other work on the machine matters little."""
-    a, b = torch.rand(side, side), torch.rand(side, side)
+    """Best of many short products and copies, so that other work on the machine matters little.
+
+    Products are those of operators, which are faster than torch.mm on some processors, and of several forms.
+    """
+    flops = 0.0
+    for m, k, n in ((side, side, side), (side // 2, side, 2 * side), (side // 2, 2 * side, side // 2)):
+        a, b = torch.rand(m, k), torch.rand(k, n)
+        with torch.no_grad():
+            shortest = min(_best(lambda by=by, a=a, b=b: by(a, b), 20) for by in (torch.mm, steady_product, product))
+        flops = max(flops, 2.0 * m * k * n / shortest)
     source = torch.ones(megabytes << 18)
     target = torch.empty_like(source)
-    product = _best(lambda: torch.mm(a, b), 40)
     copy = _best(lambda: target.copy_(source), 40)
-    return Peaks(2.0 * side**3 / product, 2.0 * source.numel() * 4 / copy)
+    return Peaks(flops, 2.0 * source.numel() * 4 / copy)
 
 
 def _best(call: Any, times: int) -> float:
