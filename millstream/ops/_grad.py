@@ -58,6 +58,13 @@ def _detach(t: torch.Tensor) -> torch.Tensor:
     return t.detach()
 
 
+def _detach_result(t: torch.Tensor) -> torch.Tensor:
+    """The tensor with what its kernel left on it for the gradient (where pools found their maxima)."""
+    found = t.detach()
+    found.__dict__.update(t.__dict__)
+    return found
+
+
 # ---- forward that leaves a handle -------------------------------------------------------------
 class Handle:
     """What a taped forward leaves for its gradient: autograd's leaves (by input slot) and results (by output slot)."""
@@ -246,7 +253,7 @@ class _Bridge:
         outs = _Function.apply(call, *flat)
         it = iter(outs)
         result = tuple(rebuild(o, lambda t: next(it)) for o in call.outs)
-        call.outs = tuple(rebuild(o, _detach) for o in call.outs)
+        call.outs = tuple(rebuild(o, _detach_result) for o in call.outs)
         return result if call.is_tuple else result[0]
 
 

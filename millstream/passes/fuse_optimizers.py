@@ -18,7 +18,7 @@ from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     lists: tuple[str, ...]  # input slots that become lists; each has an output slot: see _out
     attrs: tuple[str, ...] = ()
     read: tuple[str, ...] = ()  # lists that are read only
@@ -36,32 +36,32 @@ class _Decay(NamedTuple):
     positions: tuple[int, int]  # of scale and sum
 
 
-_KINDS = {
-    "sgd": _Kind(("Param",)),
-    "momentum": _Kind(("Param", "Velocity"), ("mu", "use_nesterov")),
-    "adam": _Kind(
+KINDS = {
+    "sgd": Kind(("Param",)),
+    "momentum": Kind(("Param", "Velocity"), ("mu", "use_nesterov")),
+    "adam": Kind(
         ("Param", "Moment1", "Moment2", "Beta1Pow", "Beta2Pow"), ("beta1", "beta2", "epsilon")
     ),
-    "adagrad": _Kind(("Param", "Moment"), ("epsilon",)),
-    "decayed_adagrad": _Kind(("Param", "Moment"), ("decay", "epsilon")),
-    "adadelta": _Kind(("Param", "AvgSquaredGrad", "AvgSquaredUpdate"), ("rho", "epsilon")),
-    "rmsprop": _Kind(
+    "adagrad": Kind(("Param", "Moment"), ("epsilon",)),
+    "decayed_adagrad": Kind(("Param", "Moment"), ("decay", "epsilon")),
+    "adadelta": Kind(("Param", "AvgSquaredGrad", "AvgSquaredUpdate"), ("rho", "epsilon")),
+    "rmsprop": Kind(
         ("Param", "MeanSquare", "MeanGrad", "Moment"), ("epsilon", "decay", "momentum", "centered"),
         optional=("MeanGrad",),
     ),
-    "ftrl": _Kind(("Param", "SquaredAccumulator", "LinearAccumulator"), ("l1", "l2", "lr_power")),
-    "adamax": _Kind(("Param", "Moment", "InfNorm"), ("beta1", "beta2", "epsilon"), read=("Beta1Pow",)),
-    "lamb": _Kind(
+    "ftrl": Kind(("Param", "SquaredAccumulator", "LinearAccumulator"), ("l1", "l2", "lr_power")),
+    "adamax": Kind(("Param", "Moment", "InfNorm"), ("beta1", "beta2", "epsilon"), read=("Beta1Pow",)),
+    "lamb": Kind(
         ("Param", "Moment1", "Moment2"), ("beta1", "beta2", "epsilon", "weight_decay"), unused=("Beta1Pow", "Beta2Pow"),
         renamed=(("weight_decay", "lamb_decay"),),
     ),
-    "lars_momentum": _Kind(("Param", "Velocity"), ("mu", "lars_coeff", "lars_weight_decay")),
+    "lars_momentum": Kind(("Param", "Velocity"), ("mu", "lars_coeff", "lars_weight_decay")),
 }  # fmt: skip
 _RATE = "LearningRate"
 _TAKE_HALF = ("sgd", "momentum", "adam")  # kernels that read gradients of bfloat16
 
 
-def _out(slot: str) -> str:
+def out_slot(slot: str) -> str:
     """The output slot of an input slot."""
     return {"SquaredAccumulator": "SquaredAccumOut", "LinearAccumulator": "LinearAccumOut"}.get(slot, slot + "Out")
 
@@ -73,7 +73,7 @@ def fuse_optimizers(work: Work) -> int:
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     decays: dict[int, _Decay] = {}
     for i, op in enumerate(work.block.ops):
-        kind = _KINDS.get(op.type)
+        kind = KINDS.get(op.type)
         if kind is None:
             continue
         why = _why_not(work, uses, op, kind)
@@ -111,10 +111,10 @@ def _dtype(work: Work, op: Operator) -> Any:
     return var.dtype if var is not None and var.has_dtype else None
 
 
-def _why_not(work: Work, uses: Uses, op: Operator, kind: _Kind) -> str | None:
+def _why_not(work: Work, uses: Uses, op: Operator, kind: Kind) -> str | None:
     for slot in kind.lists:
         there = len(op.input(slot)) == 1 or (slot in kind.optional and not op.input(slot))
-        if op.input(slot) != op.output(_out(slot)) or not there:
+        if op.input(slot) != op.output(out_slot(slot)) or not there:
             return f"{slot} is not updated in place"
     known = (*kind.names(), *kind.unused, "Grad", _RATE)
     extra = [s for s, names in op.inputs.items() if names and s not in known]
@@ -218,13 +218,13 @@ def _skip_casts(uses: Uses, fused: Operator, positions: list[int], decays: dict[
 
 
 def _build(work: Work, uses: Uses, kind_name: str, positions: list[int], decays: dict[int, _Decay]) -> Operator:
-    kind, ops = _KINDS[kind_name], [uses.ops[p] for p in positions]
+    kind, ops = KINDS[kind_name], [uses.ops[p] for p in positions]
     last = ops[-1]
     inputs = {slot: [n for op in ops for n in op.input(slot)] for slot in kind.names()}
     inputs["Grad"] = [decays[p].grad if p in decays else uses.ops[p].input("Grad")[0] for p in positions]
     if last.inputs.get(_RATE):
         inputs[_RATE] = last.input(_RATE)
-    outputs = {_out(slot): list(inputs[slot]) for slot in kind.lists}
+    outputs = {out_slot(slot): list(inputs[slot]) for slot in kind.lists}
     attrs = {dict(kind.renamed).get(a, a): last.attr(a) for a in kind.attrs}
     if positions[0] in decays:
         attrs["weight_decay"] = decays[positions[0]].rate

@@ -24,6 +24,7 @@ from millstream.ops._opdef import REGISTRY, REQUIRED, OpDef
 from millstream.ops._parts import WORTH, Whole
 from millstream.ops._values import NO_LOD, LoD, Ragged, SelectedRows
 from millstream.runtime.eager import RESULTS, ParamBase, VarBase
+from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.plan import Context
 from millstream.runtime.scope import global_scope
@@ -69,6 +70,7 @@ class EagerTracer:
     """
 
     def __init__(self, place: Place | None = None) -> None:
+        keep_freed_memory()
         self.place = place or CPUPlace()
         self.device = self.place.torch_device()
         self.has_grad = True
@@ -157,8 +159,8 @@ class EagerTracer:
         plan = _PLANS.get(type)
         if plan is None:
             plan = _PLANS[type] = _CallPlan(REGISTRY.get(type))
-        ins = {s: v if isinstance(v, list) else _listed(v) for s, v in inputs.items() if v is not None}
-        outs = {s: v if isinstance(v, list) else _listed(v) for s, v in outputs.items() if v is not None}
+        ins = {s: v if isinstance(v, list) else listed(v) for s, v in inputs.items() if v is not None}
+        outs = {s: v if isinstance(v, list) else listed(v) for s, v in outputs.items() if v is not None}
         kwargs = self._keywords(plan, attrs, ins, outs)
         wants_grad = False
         if self.has_grad and not stop_gradient:
@@ -251,7 +253,10 @@ class EagerTracer:
         self.has_grad = False
 
 
-def _listed(value: Any) -> list[VarBase]:
+def listed(value: Any) -> list[VarBase]:
+    """The variables of a slot as a list."""
+    if isinstance(value, list):
+        return value
     return list(value) if isinstance(value, tuple) else [value]
 
 
@@ -331,7 +336,7 @@ def _fill(
 def _put(target: VarBase, value: Any, lod: LoD) -> None:
     if isinstance(value, Ragged):
         value, lod = value
-    if value is None:
+    if value is None or (value is target._ivar and target.persistable):  # updates write in place
         return
     if target.persistable:
         if isinstance(value, SelectedRows):
@@ -416,6 +421,13 @@ class EagerBlock:
         self._tracer().trace_op(type, inputs or {}, outputs or {}, attrs, stop_gradient)
 
     _prepend_op = append_op
+
+    @staticmethod
+    def updates(pairs: list[tuple[Any, VarBase]]) -> Any:
+        """A Block for the optimizer that updates `pairs`, which runs its updates together."""
+        from millstream.runtime.eager_updates import Updates
+
+        return Updates(pairs)
 
     def create_var(self, name: str | None = None, dtype: Any = None, **kwargs: Any) -> VarBase:
         """An eager variable without a value."""

@@ -9,7 +9,7 @@ import numpy as np
 from millstream.errors import ArgumentError, NotSupportedError, StateMismatchError
 from millstream.fluid.clip import append_gradient_clip_ops
 from millstream.fluid.layer_helper import LayerHelper
-from millstream.fluid.regularizer import append_regularization_ops
+from millstream.fluid.regularizer import L2DecayRegularizer, append_regularization_ops
 from millstream.ir import mode, names
 
 Pairs = list[tuple[Any, Any]]
@@ -54,6 +54,7 @@ class EagerUpdates:
     regularization: Any
     _eager_rate: Any = None  # the variable that the updates read
     _loaded: dict[str, Any] | None = None  # of set_dict(): values of accumulators that do not exist yet
+    _remembered: tuple[Any, Any] = (None, None)  # facts of the last step, and its updates
     _ready: frozenset[str] | set[str] = frozenset()  # parameters that have their accumulators
 
     def _need_eager(self, method: str, instead: str) -> None:
@@ -85,21 +86,70 @@ class EagerUpdates:
                 pairs = self._grad_clip(pairs)
             elif any(p.gradient_clip_attr is not None for p, _ in pairs):
                 pairs = append_gradient_clip_ops(pairs)
-            if self.regularization is not None or any(p.regularizer is not None for p, _ in pairs):
-                pairs = append_regularization_ops(pairs, self.regularization)
             self._update_rate()
-            if not pairs:
-                return []
-            block = pairs[0][0].block
-            fresh = [p for p, _ in pairs if p.name not in self._ready]
-            if fresh:
-                self.helper = LayerHelper(type(self).__name__)
-                self._create_accumulators(block, fresh)  # type: ignore[attr-defined]
-                self._ready = set(self._ready) | {p.name for p in fresh}
-            for pair in pairs:
-                self._append_optimize_op(block, pair)  # type: ignore[attr-defined]
-            self._finish_update(block, pairs)  # type: ignore[attr-defined]
+            if pairs:
+                facts = self._facts(pairs) if tracer.recorder is None else None
+                if facts is not None and facts == self._remembered[0]:
+                    for group in self._remembered[1]:
+                        of = [pairs[k] for k in group.positions]
+                        group.run(tracer, [grad for _, grad in of], self._create_param_lr(of[0]))  # type: ignore[attr-defined]
+                else:
+                    self._update_all(pairs, facts)
+                self._finish_update(pairs[0][0].block, pairs)  # type: ignore[attr-defined]
         return []
+
+    def _facts(self, pairs: Pairs) -> Any:
+        """What decides how `pairs` are updated, as something to compare; None where updates can't go together.
+
+        Steps of which it is the same run the same operators over the same lists. A user's own update sees each gradient.
+        """
+        update = self._append_optimize_op  # type: ignore[attr-defined]
+        if not update.__func__.__module__.startswith(__package__):
+            return None
+        if len({id(p) for p, _ in pairs}) < len(pairs):
+            return None
+        found: list[Any] = [(k, v) for k, v in vars(self).items() if isinstance(v, (int, float))]
+        for param, grad in pairs:
+            factor, value = param.optimize_attr["learning_rate"], grad._ivar
+            if not isinstance(factor, (int, float)) or not hasattr(value, "is_contiguous"):
+                found.append(object())  # equal to nothing: a factor that is a variable, or a sparse gradient
+                continue
+            chosen = param.regularizer or self.regularization
+            decay = chosen and (id(chosen), getattr(chosen, "_regularization_coeff", None))
+            found.append((id(param), factor, value.dtype, value.is_contiguous(), decay))
+        return found
+
+    def _update_all(self, pairs: Pairs, facts: Any) -> None:
+        block = pairs[0][0].block
+        if facts is not None:
+            block = block.updates(pairs)
+        again = True  # whether the same updates are all that the next step needs
+        if self.regularization is not None or any(p.regularizer is not None for p, _ in pairs):
+            pairs, again = self._regularized(pairs, block)
+        fresh = [p for p, _ in pairs if p.name not in self._ready]
+        if fresh:
+            self.helper = LayerHelper(type(self).__name__)
+            self._create_accumulators(block, fresh)  # type: ignore[attr-defined]
+            self._ready = set(self._ready) | {p.name for p in fresh}
+        for pair in pairs:
+            self._append_optimize_op(block, pair)  # type: ignore[attr-defined]
+        if facts is not None:
+            groups = block.run()
+            self._remembered = (facts, groups) if again and groups is not None else (None, None)
+
+    def _regularized(self, pairs: Pairs, block: Any) -> tuple[Pairs, bool]:
+        """Gradients with their decay; L2 decay is left to the updates where they can add it. And whether it always was."""
+        leave = getattr(block, "leave_decay", None)
+        found, left = [], True
+        for param, grad in pairs:
+            chosen = param.regularizer or self.regularization
+            waits = leave is not None and type(chosen) is L2DecayRegularizer
+            if waits and leave(self.type, param, grad, chosen._regularization_coeff):  # type: ignore[attr-defined,misc]
+                found.append((param, grad))
+            else:
+                found += append_regularization_ops([(param, grad)], self.regularization)
+                left = left and chosen is None
+        return found, left
 
     def _update_rate(self) -> None:
         if is_schedule(self._learning_rate):
