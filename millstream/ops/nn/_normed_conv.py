@@ -153,7 +153,7 @@ def _pointwise(work: Work, running: Running | None) -> Any:
 
 def _is_few(rows: int, c: int, k: int) -> bool:
     """Whether filters [k, c] take longer to be laid out beforehand than rows to come from farther away."""
-    return rows <= _FEW and c * k >= _LARGE
+    return c * k >= _LARGE and rows <= max(_FEW, c * k >> 10)
 
 
 def _normalised(x: torch.Tensor, work: Work) -> torch.Tensor:
