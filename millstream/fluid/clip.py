@@ -165,6 +165,9 @@ class GradientClipByGlobalNorm(GradientClipBase):
         return f"Gradient Clip By GlobalNorm, global_norm={self.clip_norm:f}"
 
     def _clip(self, params_grads: Pairs) -> Pairs:
+        eager: Any = mode.tracer()
+        if eager is not None and eager.recorder is None and _plain([g for _, g in params_grads]):
+            return self._clip_together(eager, params_grads)
         squares = []
         for param, grad in params_grads:
             with param.block.program._optimized_guard([param, grad]):
@@ -174,6 +177,14 @@ class GradientClipByGlobalNorm(GradientClipBase):
             norm = self._norm(squares)
             factor = self._factor(self._limit(norm.dtype), norm)
         return self._scaled(params_grads, factor)
+
+    def _clip_together(self, eager: Any, params_grads: Pairs) -> Pairs:
+        """Two operators over all gradients, as passes make of the steps in Programs; below the limit nothing is copied."""
+        grads = [g for _, g in params_grads]
+        factor, clipped = eager.new_result(grads[0].dtype, True), [eager.new_result(g.dtype, True) for g in grads]
+        eager.trace_op("global_norm_factor", {"X": grads}, {"Out": factor}, {"clip_norm": str(self.clip_norm)})
+        eager.trace_op("scale_gradients", {"X": grads, "Factor": factor}, {"Out": clipped})
+        return [(p, g) for (p, _), g in zip(params_grads, clipped)]
 
     # The steps, for _GroupClip too.
     @staticmethod
@@ -295,6 +306,14 @@ def _clip_by_attribute(param_grads: Pairs, pairs: Pairs, clips: dict[int, Any]) 
         else:
             found.append((param, c._clip_one(param, grad)))
     return found
+
+
+def _plain(grads: list[Any]) -> bool:
+    """Whether eager gradients are dense, of one type, and not to be differentiated again."""
+    kind = grads[0].dtype
+    return kind in (VarType.FP32, VarType.FP64) and all(
+        g.dtype == kind and g.type is VarType.LOD_TENSOR and g.stop_gradient for g in grads
+    )
 
 
 def _needs(clip: GradientClipBase, param: Any) -> bool:

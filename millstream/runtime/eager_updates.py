@@ -56,7 +56,8 @@ class Updates(EagerBlock):
             super().append_op(type, inputs, outputs, attrs, stop_gradient)
             return
         ins, outs = ({s: listed(v) for s, v in given.items()} for given in (inputs, outputs))
-        param, grad = ins["Param"][0], ins["Grad"][0]
+        param: Any = ins["Param"][0]
+        grad = ins["Grad"][0]
         decay = self._decays.pop(id(param), 0.0)
         factor = param.optimize_attr["learning_rate"]
         if not isinstance(factor, (int, float)) or not _takes(kind, ins, outs):

@@ -109,6 +109,21 @@ def test_one_operator_and_gradients_without_decay(monkeypatch):
         np.testing.assert_allclose(net.weight.numpy(), [[1.8], [1.8]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("limit", [0.01, 100.0])
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+def test_global_norm(monkeypatch, sparse, limit):
+    def results():
+        return trained(MAKERS["momentum"], sparse, grad_clip=fluid.clip.GradientClipByGlobalNorm(limit))
+
+    types = ran(monkeypatch)
+    together = results()
+    assert "scale_gradients" in types  # the third step has no sparse gradient
+    assert ("elementwise_div" in types) == sparse
+    monkeypatch.setattr("millstream.fluid.clip._plain", lambda grads: False)
+    for got, expected in zip(together, results()):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_users_own_update_sees_the_decay(monkeypatch):
     seen = []
 
