@@ -76,7 +76,7 @@ def _where(builder: ir.IRBuilder, condition: ir.Value, make: Callable[[], Values
     return found
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A normalisation and the activation behind it."""
 
     builder: ir.IRBuilder
@@ -117,7 +117,7 @@ def _by_mode(builder: ir.IRBuilder, mode: ir.Value, line: ir.Value, step: ir.Val
     for kind, block in enumerate(kinds):
         choice.add_case(number(kind), block)
         builder.position_at_end(block)
-        emit(_Line(builder, kind, a, b, *bend), mean)
+        emit(Line(builder, kind, a, b, *bend), mean)
         builder.branch(end)
     builder.position_at_end(end)
 
@@ -159,7 +159,7 @@ def _filtered(stride: int) -> Any:
         factors = [tap for taps in (taps_above, taps_middle, taps_below) for tap in _rows(builder, taps, step, 3)]
         off, totals = load(builder, shift), _rows(builder, sums, far, 2)
 
-        def sweep(normal: _Line, mean: ir.Value) -> None:
+        def sweep(normal: Line, mean: ir.Value) -> None:
             def column(at: ir.Value, beyond: int) -> Values:
                 return [normal(_pixel(builder, row, at, step, beyond))[1] for row in rows]
 
@@ -190,7 +190,7 @@ def _back(builder, above, middle, below, taps, line, mode, given, out, sums, far
     before the activation; sums [11, …] += the filters' gradient, that of the input, and that times (input - mean)."""
     before, rows = _rows(builder, sums, far, 11), (below, middle, above)
 
-    def sweep(normal: _Line, mean: ir.Value) -> None:
+    def sweep(normal: Line, mean: ir.Value) -> None:
         first = [_pixel(builder, row, number(0), step, m) for row in rows for m in (1, 0)]
         turn = Loop(builder, count, [*first, *before])
         at = builder.mul(turn.k, step)
@@ -226,7 +226,7 @@ def _back_2(
     has the input's."""
     held, rows = _rows(builder, sums, far, 13), (above, middle, below)
 
-    def sweep(normal: _Line, mean: ir.Value) -> None:
+    def sweep(normal: Line, mean: ir.Value) -> None:
         def column(at: ir.Value, beyond: int) -> list[tuple[ir.Value, ir.Value, ir.Value]]:
             pixels = [_pixel(builder, row, at, step, beyond) for row in rows]
             return [(x, *normal(x)) for x in pixels]

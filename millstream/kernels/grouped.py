@@ -10,10 +10,12 @@ All pointers are addresses. `size`: (height, width, channels); `cut`: (channels 
 from __future__ import annotations
 
 from millstream.kernels.compiled import njit
+from millstream.kernels.grouped_lines import back_row, count_row, read_pixel
 from millstream.kernels.grouped_tiles import DEPTH, make_row, make_sums
 from millstream.kernels.tiles import LANES
 from millstream.kernels.vectors import BYTES, copy
 
+KEEP, COUNT, BACK = 0, 1, 2  # what is done to results: nothing, or one of the last rows of grouped_lines.py
 _BY_3, _BY_3_2, _BY_2, _BY_1 = (make_row(t, s, False) for t, s in ((3, 1), (3, 2), (2, 1), (1, 1)))
 _BY_3_SHUFFLED, _BY_3_2_SHUFFLED, _BY_2_SHUFFLED, _BY_1_SHUFFLED = (
     make_row(t, s, True) for t, s in ((3, 1), (3, 2), (2, 1), (1, 1))
@@ -64,20 +66,26 @@ def plane_bytes(rows, width):
     return ((rows * width) | 1) * BYTES
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _lay_out(px, size, n, top, rows, left, width, first, chunk, room, zeros):
-    """Rows top .. and columns left .. of picture n, channels first .. first + chunk: [vectors of channels, rows, width]."""
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
+def _lay_out(given, size, n, top, rows, left, width, first, chunk, room, zeros):
+    """Rows top .. and columns left .. of picture n, channels first .. first + chunk: [vectors of channels, rows, width].
+
+    given: (how, map, other map, line) as grouped_lines.read_pixel takes them.
+    """
     height, whole, c = size
-    plane = plane_bytes(rows, width)
+    how, x, dz, line = given
+    plane, vectors = plane_bytes(rows, width), chunk // LANES
     for i in range(rows):
         if not 0 <= top + i < height:
             continue  # nobody reads them
         for j in range(width):
-            inside = 0 <= left + j < whole
-            at = px + (((n * height + top + i) * whole + left + j) * c + first) * 4
             to = room + (i * width + j) * BYTES
-            for v in range(chunk // LANES):
-                copy(at + v * BYTES if inside else zeros, to + v * plane)
+            if 0 <= left + j < whole:
+                at = (((n * height + top + i) * whole + left + j) * c + first) * 4
+                read_pixel((how, x + at, dz + at, line + first * 4, c * 4, vectors, to, plane))
+            else:
+                for v in range(vectors):
+                    copy(zeros, to + v * plane)
 
 
 @njit(apart=True, cache=True, nogil=True, error_model="numpy")
@@ -131,18 +139,76 @@ def _fill(first, pixels, to, distance):
         copy(first, to + p * distance)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def correlate(px, size, pw, pf, po, out, cut, stride, pad, back, layout, phases, share, images, room, zeros, table):
-    """Output [images, *out] of a convolution or, with `back`, the gradient of its input.
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
+def _finish(made, to, at, turns, pixels, vector, c):
+    """What is done to a vector of channels of a row, pixel by pixel; made: see :func:`correlate`."""
+    how, _, x, line, total, square = made
+    line, total, square = line + vector * BYTES, total + 2 * vector * BYTES, square + 2 * vector * BYTES
+    if how == COUNT:
+        count_row((pixels, turns, to + at, c * 4, line, total, square))
+    else:
+        back_row((how - BACK, pixels, turns, to + at, x + at, c * 4, line, c * 4, total, square))
 
-    px, size: the input, or the gradient of the output. pw: filters by :func:`lay_out_filters`; pf: what sums begin with [C].
-    layout: (first column of the rows laid out, their number). phases, int64: of columns that are as many apart as there are
-    phases, where their filters begin, taps, step of the input, the column laid out that the first one begins with, their
-    number, pixels of a tile. table, int64: room for pairs.
+
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
+def _make_rows(po, out, n, begin, end, channels, laid, seen_rows, form, pw, pf, phases, made, table):
+    """Rows begin .. end of the output from rows laid out, see :func:`correlate`.
+
+    channels: (first, number, of a group); laid: (address, first row, bytes between vectors of channels, columns) of these,
+    of seen_rows in a picture; form: (stride, pad, back).
     """
-    chunk, deep, group = cut
+    first, many, group = channels
+    room, top, plane, columns = laid
     shuffled, depth, blocks = group < LANES, min(group, LANES), max(group // LANES, 1)
     height, width, c = out
+    for v in range(many // LANES):
+        vector, planes = first // LANES + v, room + v // blocks * blocks * plane
+        for row in range(begin, end):
+            line = ((n * height + row) * width * c + vector * LANES) * 4
+            for r in range(len(phases)):
+                filters, taps, step = phases[r, 0], phases[r, 1], phases[r, 2]
+                column, outputs, pixels = phases[r, 3], phases[r, 4], phases[r, 5]
+                count = 0
+                for tap in range(3):
+                    seen = _source(row, tap, *form)
+                    if not 0 <= seen < seen_rows:
+                        continue
+                    at = planes + ((seen - top) * columns + column) * BYTES
+                    for b in range(blocks):
+                        table[count, 0] = at + b * plane
+                        table[count, 1] = pw + filters + (((vector * 3 + tap) * blocks + b) * depth * taps) * BYTES
+                        count += 1
+                distance, begins = len(phases) * c * 4, pf + vector * BYTES
+                for start in range(0, outputs, pixels):
+                    u = min(start, outputs - pixels)  # some pixels twice
+                    here = po + line + (u * len(phases) + r) * c * 4
+                    if count == 0:
+                        _fill(begins, pixels, here, distance)
+                    else:
+                        given = pixels, table.ctypes.data, count, u * step * BYTES, depth, group, begins, here, distance
+                        _tile(taps, step, shuffled, given)
+            if made[0] == KEEP:
+                continue
+            whole = width // made[1]
+            if whole:
+                _finish(made, po, line, whole, made[1], vector, c)
+            if width > whole * made[1]:
+                _finish(made, po, line + whole * made[1] * c * 4, width - whole * made[1], 1, vector, c)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correlate(given, size, pw, pf, po, out, cut, stride, pad, back, layout, phases, made, share, images, room, zeros, table):
+    """Output [images, *out] of a convolution or, with `back`, the gradient of its input.
+
+    given: (how, map, other map, line) as grouped_lines.read_pixel takes them: the input, or the gradient of the output, of
+    `size`. pw: filters by :func:`lay_out_filters`; pf: what sums begin with [C].
+    layout: (first column of the rows laid out, their number). phases, int64: of columns that are as many apart as there are
+    phases, where their filters begin, taps, step of the input, the column laid out that the first one begins with, their
+    number, pixels of a tile. made: (KEEP, …), (COUNT, pixels at a time, 0, shift, total, square) or (BACK and a kind of
+    activation, pixels at a time, x, line, total, dot), see grouped_lines.py. table, int64: room for pairs.
+    """
+    chunk, deep, group = cut
+    height, c = out[0], out[2]
     levels = -(-height // deep)
     for item in range(share[0], share[1]):
         n, level = divmod(item % (images * levels), levels)
@@ -150,35 +216,10 @@ def correlate(px, size, pw, pf, po, out, cut, stride, pad, back, layout, phases,
         begin, end = level * deep, min(level * deep + deep, height)
         many = min(chunk, c - first)
         top, rows = _span(begin, end, stride, pad, back)
-        _lay_out(px, size, n, top, rows, layout[0], layout[1], first, many, room, zeros)
-        plane = plane_bytes(rows, layout[1])
-        for v in range(many // LANES):
-            vector, planes = first // LANES + v, room + v // blocks * blocks * plane
-            for row in range(begin, end):
-                to = po + ((n * height + row) * width * c + vector * LANES) * 4
-                for r in range(len(phases)):
-                    filters, taps, step = phases[r, 0], phases[r, 1], phases[r, 2]
-                    column, outputs, pixels = phases[r, 3], phases[r, 4], phases[r, 5]
-                    count = 0
-                    for tap in range(3):
-                        seen = _source(row, tap, stride, pad, back)
-                        if not 0 <= seen < size[0]:
-                            continue
-                        at = planes + ((seen - top) * layout[1] + column) * BYTES
-                        for b in range(blocks):
-                            table[count, 0] = at + b * plane
-                            line = ((vector * 3 + tap) * blocks + b) * depth * taps
-                            table[count, 1] = pw + filters + line * BYTES
-                            count += 1
-                    distance, begins = len(phases) * c * 4, pf + vector * BYTES
-                    for start in range(0, outputs, pixels):
-                        u = min(start, outputs - pixels)  # some pixels twice
-                        here = to + (u * len(phases) + r) * c * 4
-                        if count == 0:
-                            _fill(begins, pixels, here, distance)
-                        else:
-                            given = pixels, table.ctypes.data, count, u * step * BYTES, depth, group, begins, here, distance
-                            _tile(taps, step, shuffled, given)
+        _lay_out(given, size, n, top, rows, layout[0], layout[1], first, many, room, zeros)
+        laid = room, top, plane_bytes(rows, layout[1]), layout[1]
+        channels, form = (first, many, group), (stride, pad, back)
+        _make_rows(po, out, n, begin, end, channels, laid, size[0], form, pw, pf, phases, made, table)
 
 
 @njit(apart=True, cache=True, nogil=True, error_model="numpy")
@@ -199,43 +240,67 @@ def _sum(step, group, given):
         _SUMS_2_SHUFFLED(given)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def filter_gradient(px, size, pd, out, cut, stride, pads, width, pixels, share, images, room, beside, zeros, table, sums):
-    """sums += the gradient of the filters, in the order of :func:`lay_out_filters`.
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
+def _add_products(x, d, begin, end, seen_rows, channels, form, pixels, wide, table, sums):
+    """sums += gradients of filters of rows begin .. end of the output; x, d: rows laid out, as in :func:`_make_rows`."""
+    first, many, group = channels
+    stride, pad, _ = form
+    depth, blocks, turns = min(group, LANES), max(group // LANES, 1), wide // pixels
+    for v in range(many // LANES):
+        vector, planes = first // LANES + v, x[0] + v // blocks * blocks * x[2]
+        for tap in range(3):
+            for b in range(blocks):
+                count = 0
+                for row in range(begin, end):
+                    seen = row * stride + tap - pad
+                    if 0 <= seen < seen_rows:
+                        table[count, 0] = planes + b * x[2] + (seen - x[1]) * x[3] * BYTES
+                        table[count, 1] = d[0] + v * d[2] + (row - d[1]) * d[3] * BYTES
+                        count += 1
+                if count == 0:
+                    continue
+                for channel in range(0, depth, min(DEPTH, depth)):
+                    to = sums + (((vector * 3 + tap) * blocks + b) * depth + channel) * 3 * BYTES
+                    _sum(stride, group, (pixels, turns, 0, table.ctypes.data, count, group, channel, to))
+                    if turns * pixels < wide:
+                        rest = wide - turns * pixels
+                        _sum(stride, group, (1, rest, turns * pixels, table.ctypes.data, count, group, channel, to))
 
-    px, size: the input; pd, out: the output's gradient; width: columns laid out, from the first zero on; pixels: of the
-    output, taken at a time; room, beside: for rows of both.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward(
+    given, size, width, given_out, out, layout, cut, stride, pads, pixels, pw, phases, px, made, share, images, room, beside,
+    zeros, table, sums,
+):  # fmt: skip
+    """Gradients of a convolution: sums += that of the filters, in the order of :func:`lay_out_filters`, and the input's.
+
+    given, size: the input; width: its columns laid out, from the first zero on; given_out, out, layout: the output's
+    gradient; pixels: of the output, taken at a time; px: the gradient of the input, or 0 where nobody wants it; made: of it.
+    The rest is as :func:`correlate` takes it. room, beside: for rows of both.
     """
     pad, left = pads
     chunk, deep, group = cut
-    depth, blocks = min(group, LANES), max(group // LANES, 1)
     height, wide, c = out
-    levels, turns = -(-height // deep), wide // pixels
+    levels = -(-height // deep)
     for item in range(share[0], share[1]):
         n, level = divmod(item % (images * levels), levels)
         first = item // (images * levels) * chunk
         begin, end = level * deep, min(level * deep + deep, height)
         many = min(chunk, c - first)
+        channels = first, many, group
         top, rows = _span(begin, end, stride, pad, False)
-        _lay_out(px, size, n, top, rows, -left, width, first, many, room, zeros)
-        _lay_out(pd, out, n, begin, end - begin, 0, wide, first, many, beside, zeros)
-        plane, under = plane_bytes(rows, width), plane_bytes(end - begin, wide)
-        for v in range(many // LANES):
-            vector, planes = first // LANES + v, room + v // blocks * blocks * plane
-            for tap in range(3):
-                for b in range(blocks):
-                    count = 0
-                    for row in range(begin, end):
-                        seen = row * stride + tap - pad
-                        if 0 <= seen < size[0]:
-                            table[count, 0] = planes + b * plane + (seen - top) * width * BYTES
-                            table[count, 1] = beside + v * under + (row - begin) * wide * BYTES
-                            count += 1
-                    if count == 0:
-                        continue
-                    for channel in range(0, depth, min(DEPTH, depth)):
-                        to = sums + (((vector * 3 + tap) * blocks + b) * depth + channel) * 3 * BYTES
-                        _sum(stride, group, (pixels, turns, 0, table.ctypes.data, count, group, channel, to))
-                        if turns * pixels < wide:
-                            rest = wide - turns * pixels
-                            _sum(stride, group, (1, rest, turns * pixels, table.ctypes.data, count, group, channel, to))
+        _lay_out(given, size, n, top, rows, -left, width, first, many, room, zeros)
+        low, high = begin, end
+        before, after = min(begin * stride, size[0]), min(end * stride, size[0]) if end < height else size[0]
+        if px != 0 and before < after:
+            seen, count = _span(before, after, stride, pad, True)
+            low, high = max(min(seen, low), 0), min(max(seen + count, high), height)
+        _lay_out(given_out, out, n, low, high - low, layout[0], layout[1], first, many, beside, zeros)
+        x = room, top, plane_bytes(rows, width), width
+        d = beside, low, plane_bytes(high - low, layout[1]), layout[1]
+        inside = d[0] - layout[0] * BYTES, d[1], d[2], d[3]  # from the output's first column on
+        _add_products(x, inside, begin, end, size[0], channels, (stride, pad, False), pixels, wide, table, sums)
+        if px != 0:
+            _make_rows(
+                px, size, n, before, after, channels, d, height, (stride, pad, True), pw, zeros, phases, made, table
+            )

@@ -53,7 +53,7 @@ def _places(builder: ir.IRBuilder, group: ir.Value, depth: ir.Value) -> ir.Value
     return builder.add(first, spread(builder, builder.trunc(depth, _LANE), _PLACES))
 
 
-def _choose(builder: ir.IRBuilder, which: ir.Value, sizes: Sequence[int], emit: Any) -> None:
+def choose(builder: ir.IRBuilder, which: ir.Value, sizes: Sequence[int], emit: Any) -> None:
     """Instructions of ``emit(size)`` for that one of `sizes` which `which` is."""
     end = builder.append_basic_block("sizes.end")
     cases = [builder.append_basic_block(f"size.{size}") for size in sizes]
@@ -116,7 +116,7 @@ def make_row(taps: int, step: int, shuffled: bool) -> Any:
 
         def emit(context, builder, signature, args):
             which, *rest = cgutils.unpack_tuple(builder, args[0])
-            _choose(builder, which, PIXELS, lambda pixels: tile(builder, pixels, *rest))
+            choose(builder, which, PIXELS, lambda pixels: tile(builder, pixels, *rest))
             return context.get_dummy_value()
 
         return types.void(given), emit
@@ -168,7 +168,7 @@ def make_sums(step: int, shuffled: bool, depth: int = DEPTH) -> Any:
 
         def emit(context, builder, signature, args):
             which, *rest = cgutils.unpack_tuple(builder, args[0])
-            _choose(builder, which, SUMMED, lambda pixels: sweep(builder, pixels, *rest))
+            choose(builder, which, SUMMED, lambda pixels: sweep(builder, pixels, *rest))
             return context.get_dummy_value()
 
         return types.void(given), emit

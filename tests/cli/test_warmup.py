@@ -25,7 +25,7 @@ CALLED = {
     "tiles": ["few_rows_at", "many_rows_at", "turned_at"],
     "pieces": ["between", "hard_swish", "hard_swish_back"],
     "scaled_maps": ["relu_of_sum", "back", "back_of_sum", "line", "offsets", "sums", "sums_of_sum"],
-    "window_rows": ["filter_gradient"], "grouped": ["lay_out_filters", "correlate", "filter_gradient", "collect_filters"],
+    "window_rows": ["filter_gradient"], "grouped": ["lay_out_filters", "correlate", "backward", "collect_filters"],
     "winograd": [
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
     ],

@@ -29,6 +29,8 @@ FORMS = {
     "depthwise, odd channels": (19, 19, 7, 8, 3, 19, 1), "stride 2, odd channels": (37, 37, 7, 8, 3, 37, 2),
     "dilated": (32, 32, 9, 12, 3, 32, 1, 2), "dilated, odd channels": (21, 21, 11, 7, 3, 21, 1, 3),
     "dilated beyond the map": (16, 16, 5, 30, 3, 16, 1, 6), "dilated, long rows": (16, 16, 4, 70, 3, 16, 1, 2),
+    "groups": (64, 64, 9, 10, 3, 4, 1), "groups, stride 2": (64, 64, 9, 15, 3, 2, 2),
+    "groups, a row": (32, 32, 1, 5, 3, 2, 1), "groups, a column": (32, 32, 9, 1, 3, 2, 2),
 }  # fmt: skip
 ALL = (True,) * 5
 BENDS = {"relu": {"slope": 0.0}, "leaky": {"slope": 0.1}, "plain": {"slope": 1.0}, "relu6": {"slope": 0.0, "most": 0.8}}
@@ -46,7 +48,7 @@ def by(request, monkeypatch):
         monkeypatch.setattr(_normed_conv, "_applies", lambda *_: False)
         monkeypatch.setattr(_normed_conv, "is_plain", lambda *_: False)
     else:
-        for name in ("_pointwise", "_depthwise", "_pointwise_back", "_depthwise_back"):
+        for name in (kind + back for kind in ("_pointwise", "_depthwise", "_grouped") for back in ("", "_back")):
             kept = getattr(_normed_conv, name)
             monkeypatch.setattr(_normed_conv, name, lambda *a, kept=kept, name=name: calls.append(name) or kept(*a))
     yield request.param
@@ -151,7 +153,7 @@ def test_without_normalisations(form, by):
 
 
 @pytest.mark.parametrize(("added", "behind"), [(False, "relu"), (True, "relu"), (False, "leaky"), (False, "relu6")])
-@pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "1x1, large filters", "depthwise", "stride 2, odd"])
+@pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "1x1, large filters", "depthwise", "stride 2, odd", "groups"])
 def test_first_convolution_alone(form, added, behind, by, monkeypatch):
     """The normalisation behind it is applied, and its gradient summed up, by operators of their own."""
     monkeypatch.setattr("millstream.ops.nn._norm_rows._WORTH", 1 if by == "kernels" else 1 << 40)
@@ -197,14 +199,15 @@ def test_gradient_of_filters_alone(by):
     close(found[1], _conv2d_grad(pair.x, pair.w, None, pair.dy, want=(False, True, False), **pair.attrs)[1])
 
 
+@pytest.mark.parametrize("c, group", [(16, 1), (32, 16)])
 @pytest.mark.parametrize("far", [0.0, 300.0])
-def test_statistics_far_from_zero(far):
+def test_statistics_far_from_zero(far, c, group):
     """Sums of squares lose nothing where the mean is large."""
-    x = (last(4, 16, 20, 21) + far).contiguous(memory_format=torch.channels_last)
-    w = torch.zeros(16, 1, 3, 3)
-    w[:, :, 1, 1] = 1.0
-    attrs = {"strides": [1, 1], "paddings": [1, 1], "dilations": [1, 1], "groups": 16}
-    blank = torch.zeros(16), torch.zeros(16)
+    x = (last(4, c, 20, 21) + far).contiguous(memory_format=torch.channels_last)
+    w = torch.zeros(c, group, 3, 3)
+    w[range(c), [k % group for k in range(c)], 1, 1] = 1.0
+    attrs = {"strides": [1, 1], "paddings": [1, 1], "dilations": [1, 1], "groups": c // group}
+    blank = torch.zeros(c), torch.zeros(c)
     made = normed_conv2d(x, None, None, None, None, w, *blank, None, momentum=0.0, **attrs)
     seen = batch_norm_statistics(x, *blank, None, momentum=0.0)
     spread, center = torch.var_mean(x.double(), [0, 2, 3], correction=0)
@@ -224,12 +227,14 @@ def test_other_types_and_memory():
     close(normed_conv2d(x.contiguous(), *rest, *plain.running, None, slope=0.0, **plain.attrs)[0], plain.out)
 
 
+@pytest.mark.parametrize("form, begin, end", [("depthwise", 3, 4), ("groups", 0, 16)])
 @pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
-def test_nan_is_passed_on(bend):
-    pair = Pair(FORMS["depthwise"], bend)
+def test_nan_is_passed_on(bend, form, begin, end):
+    pair = Pair(FORMS[form], bend)
     pair.x[0, 3, 2, 2] = float("nan")
     out = normed_conv2d(*pair.before(), None, None, None, **bend, **pair.attrs)[0]
-    assert torch.isnan(out[0, 3, 1:4, 1:4]).all() and not torch.isnan(out[1:]).any() and not torch.isnan(out[:, 4:]).any()
+    assert torch.isnan(out[0, begin:end, 1:4, 1:4]).all()
+    assert not torch.isnan(out[1:]).any() and not torch.isnan(out[:, end:]).any() and not torch.isnan(out[..., 4:]).any()
 
 
 def test_momentum_as_a_tensor():

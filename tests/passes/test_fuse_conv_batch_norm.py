@@ -5,6 +5,7 @@ import pytest
 from pass_programs import compare_largest, types
 
 import millstream.fluid as fluid
+from millstream.kernels.tiles import LANES
 
 RNG = np.random.RandomState(5)
 FUSED = (
@@ -93,6 +94,33 @@ def test_first_convolution_of_another_kind():
     assert counts(plan) == [1, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("group, act, stride", [(4, "relu", 1), (16, None, 2), (32, "relu", 2)])
+def test_filters_of_groups(group, act, stride):
+    """As in ResNeXt."""
+    if group < LANES != 16:
+        pytest.skip("narrow groups need AVX-512")
+
+    def body(x):
+        x = norm(conv(norm(conv(x, 64), act), 64, 3, stride, 64 // group), act)
+        return layers.leaky_relu(norm(conv(x, 32), None), 0.1) if act else norm(conv(x, 32))
+
+    plan = compare_largest(trained(body), feed())
+    assert counts(plan) == [3, 3, 0, 0, *([1, 1] if stride == 1 else [0, 0])]  # then the last map is small
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_filters_of_groups_alone(slope):
+    """What they make is normalised in a pass of its own; two of them in a row."""
+    def body(x):
+        for _ in range(2):
+            x = layers.leaky_relu(norm(conv(x, 32, 3, groups=2 if x.shape[1] == 32 else 1), None), slope)
+        y = layers.leaky_relu(norm(conv(x, 32, 3, groups=2), None), slope)
+        return conv(y, 16, 3)
+
+    plan = compare_largest(trained(body), feed())
+    assert counts(plan) == [2, 2, 1, 1, 1, 1]
+
+
 def test_input_that_needs_a_gradient():
     """The first convolution's own input is a map of others'."""
     def body(x):
@@ -162,6 +190,7 @@ def global_statistics(x):
 
 
 def grouped(x):
+    """More channels out than in."""
     return norm(conv(norm(conv(x, 16)), 32, 3, groups=8))
 
 

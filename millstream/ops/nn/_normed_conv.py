@@ -1,7 +1,7 @@
-"""Convolutions between two batch normalisations by the kernels of normed_rows.py and normed_depthwise.py.
+"""Convolutions between two batch normalisations by the kernels of normed_rows.py, normed_depthwise.py and grouped.py.
 
-Both functions return None where those do not apply: they take 1x1 filters of stride 1, and depthwise 3x3 ones of stride 1
-or 2, over float32 maps with channels for a vector or more.
+Both functions return None where those do not apply: they take 1x1 filters of stride 1, and 3x3 ones of stride 1 or 2 that
+are depthwise or take groups of channels (_conv_grouped.py), over float32 maps with channels for a vector or more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, parts, run_parts
+from millstream.ops.nn import _conv_grouped
 from millstream.ops.nn._bend import NONE, Bend
 from millstream.ops.nn._conv_rows import Ints, is_plain
 from millstream.ops.nn._norm_channels import Measured, Running, measured
@@ -60,7 +61,9 @@ def _applies(work: Work, *others: torch.Tensor) -> bool:
     if x.shape[1] < CHANNELS or w.shape[0] < CHANNELS:
         return False
     form = work.strides, work.paddings
-    return is_pointwise(w.shape, *form, work.groups) or is_depthwise(w.shape, *form, work.dilations, work.groups)
+    if is_pointwise(w.shape, *form, work.groups) or is_depthwise(w.shape, *form, work.dilations, work.groups):
+        return True
+    return _conv_grouped.task_of(x, w, *form, work.dilations, work.groups) is not None
 
 
 def _last(x: torch.Tensor) -> torch.Tensor:
@@ -110,7 +113,7 @@ def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured
     """(output, what its normalisation is told of it)."""
     if not _applies(work):
         return None
-    run = _pointwise if work.groups == 1 else _depthwise
+    run = _pointwise if work.groups == 1 else _depthwise if work.w.shape[1] == 1 else _grouped
     return run(work, running)
 
 
@@ -189,15 +192,19 @@ def _pointwise_few(work: Work, x: torch.Tensor, w: torch.Tensor, running: Runnin
 
 def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
     """(line, mode, taps) of a depthwise convolution as the kernels take them."""
-    from millstream.kernels.depthwise_sweeps import CAPPED, LEAKY, PLAIN, RELU
-
-    w, line = work.w, work.line
-    slope, most = _bend(line)
+    w, line, bend = work.w, work.line, _bend(work.line)
     if line is None:
         line = _empty(5, w.shape[0])
-        line[:] = np.array([[1.0], [0.0], [0.0], [slope], [most]])
-    mode = PLAIN if slope == 1 else LEAKY if slope else RELU if most == np.inf else CAPPED
-    return _spread(line, work), mode, _spread(w.view(w.shape[0], 9).t().contiguous().numpy(), work)
+        line[:] = np.array([[1.0], [0.0], [0.0], [bend[0]], [bend[1]]])
+    taps = w.view(w.shape[0], 9).t().contiguous().numpy()
+    return _spread(line, work), _kind(*bend), _spread(taps, work)
+
+
+def _kind(slope: float | np.float32, most: float | np.float32) -> int:
+    """Of an activation, as the kernels for 3x3 filters take it."""
+    from millstream.kernels.depthwise_sweeps import CAPPED, LEAKY, PLAIN, RELU
+
+    return PLAIN if slope == 1 else LEAKY if slope else RELU if most == np.inf else CAPPED
 
 
 def _spread(rows: np.ndarray, work: Work) -> np.ndarray:
@@ -223,6 +230,40 @@ def _depthwise(work: Work, running: Running | None) -> Any:
     form = stride, work.dilations[0], (tall, size[1])
     run_parts(normed_depthwise.forward, [(*given, *form, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
     return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) * size[2] for a, b in ends], running)
+
+
+def _grouped(work: Work, running: Running | None) -> Any:
+    task = _conv_grouped.task_of(work.x, *work[2:])
+    if task is None:
+        return None
+    read = _conv_grouped.read_normal(work.x, work.line, _kind(*_bend(work.line)))
+    if running is None:
+        return _conv_grouped.correlate(task, read, work.w, None, False)[0], None
+    shift = _an_output(work, task)
+    out, sums = _conv_grouped.correlate(task, read, work.w, None, False, shift)
+    whole = [part.sum(0, keepdims=True) for part in (sums.first, sums.second)]
+    return out, _measured((shift[None], *whole), [out.numel() // task.c], running)
+
+
+def _an_output(work: Work, task: _conv_grouped.Task) -> np.ndarray:
+    """The pixel in the middle of the first output: what all are taken less of before squares are summed."""
+    rows, columns = (_seen(*axis, task.stride) for axis in zip(task.size, task.out, task.pads))
+    window = _last(work.x)[0, rows[0], columns[0]]
+    if work.line is not None:
+        a, b = torch.from_numpy(work.line[:2])
+        window = Bend(*map(float, _bend(work.line))).forward(window * a + b)
+    whole = torch.zeros(3, 3, task.c)
+    whole[rows[1], columns[1]] = window
+    taps = task.group * 9
+    pixels = whole.permute(2, 0, 1).reshape(-1, 1, taps)  # rows: as columns products take ten times as long
+    return torch.bmm(pixels, work.w.reshape(-1, task.group, taps).transpose(1, 2)).view(-1).numpy()
+
+
+def _seen(size: int, out: int, pad: int, stride: int) -> tuple[slice, slice]:
+    """(Those of `size` pixels that the middle one of `out` sees, the taps through which it does.)"""
+    first = out // 2 * stride - pad
+    begin, end = max(first, 0), min(first + 3, size)
+    return slice(begin, end), slice(begin - first, end - first)
 
 
 class Gradients(NamedTuple):
@@ -259,7 +300,8 @@ def backward(
         return _pointwise_back(work, dout if out is None else out, dout, end, wanted, added)
     if added is not None or (end is not None and end.line.ndim == 3):
         return None
-    return _depthwise_back(work, dout if out is None else out, dout, end, wanted)
+    back = _depthwise_back if work.w.shape[1] == 1 else _grouped_back
+    return back(work, dout if out is None else out, dout, end, wanted)
 
 
 def _given(end: End | None, group: int) -> tuple[np.ndarray, tuple[np.float32, np.float32]]:
@@ -386,6 +428,20 @@ def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End 
     )
     gradient = torch.from_numpy(dw.sum(0).T.astype(np.float32, order="C")).view(work.w.shape)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
+
+
+def _grouped_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients | None:
+    task, line, kind = _conv_grouped.task_of(work.x, *work[2:]), None, 0
+    if task is None:
+        return None
+    if end is not None:
+        line, kind = np.ascontiguousarray(end.line), _kind(*NONE)
+        if len(line) == 5:
+            bend = np.array(end.bend, np.float32)[:, None].repeat(task.c, 1)
+            line, kind = np.concatenate([line, bend]), _kind(*end.bend)
+    read = _conv_grouped.read_normal(work.x, work.line, _kind(*_bend(work.line)))
+    dx, dw, sums = _conv_grouped.backward(task, read, work.w, _conv_grouped.read_given(out, dout, line, kind), wanted)
+    return Gradients(dx, dw, sums.first, sums.second)
 
 
 def finish(x: torch.Tensor, dz: torch.Tensor, line: torch.Tensor) -> torch.Tensor | None:

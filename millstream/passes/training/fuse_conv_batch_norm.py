@@ -1,4 +1,4 @@
-"""batch_norm (+ relu) that a 1x1 or depthwise convolution takes -> no operator: the convolution normalises as it reads.
+"""batch_norm (+ relu) that a 1x1, depthwise or grouped convolution takes -> no operator: it normalises as it reads.
 
 The convolution before it, where it is of the same kinds, sums up the statistics, and takes the gradient as its parts
 (ops/nn/normed_conv.py says which). Large maps are then read and written once by each convolution, not five times. It does so
@@ -14,6 +14,7 @@ from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.ops.nn._bend import NONE
+from millstream.ops.nn._conv_grouped import takes
 from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise
 from millstream.passes._pass import program_pass
 from millstream.passes._rewrite import operator_like, replace_all
@@ -144,9 +145,10 @@ def _form(work: Work, conv: Operator) -> str | None:
     strides, paddings, dilations, groups = (conv.attr(a) for a in _FORM)
     if len(x.shape) != 4 or len(paddings) != 2 or min(x.shape[1], w.shape[0]) < CHANNELS:
         return f"there are fewer than {CHANNELS} channels, or paddings differ at the two ends"
-    if not (is_pointwise(w.shape, strides, paddings, groups) or is_depthwise(w.shape, strides, paddings, dilations, groups)):
-        return "the filter is neither 1x1 nor depthwise 3x3"
-    return None
+    form = strides, paddings, dilations, groups
+    if is_pointwise(w.shape, strides, paddings, groups) or is_depthwise(w.shape, *form):
+        return None
+    return None if takes(x.shape[1], w.shape, *form) else "the filter is neither 1x1 nor 3x3, depthwise or of groups"
 
 
 def _why_not(work: Work, uses: Uses, edge: _Edge, conv: int, conv_grad: int) -> str | None:
