@@ -93,7 +93,10 @@ def _pieces(fluid: Any, feed: Feed) -> list[Any]:
 
 
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
+    """With dilation, behind a shuffle of channels."""
     x = fluid.layers.conv2d(_dense(fluid, feed, "x", [2, 32, 40, 40]), 32, 1)
+    groups = fluid.layers.reshape(x, [-1, 2, 16, 40, 40])
+    x = fluid.layers.reshape(fluid.layers.transpose(groups, [0, 2, 1, 3, 4]), [-1, 32, 40, 40])
     return _trained(fluid, fluid.layers.conv2d(x, 32, 3, dilation=2, groups=32, bias_attr=False))
 
 

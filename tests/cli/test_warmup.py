@@ -9,7 +9,8 @@ from millstream.kernels import pairs
 CALLED = {
     "attention_lstm": ["forward"],
     "batch_norm": ["count", "apply_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
-    "depthwise": ["_forward", "_back_input"], "depthwise_filter": ["back_filter"], "interp": ["_rows", "_numbers"],
+    "depthwise": ["_forward", "_back_input"], "depthwise_filter": ["back_filter"],
+    "turn_channels": ["_turn"], "interp": ["_rows", "_numbers"],
     "dense": ["layer_at"], "dense_back": ["back_at"], "laid": ["product_laid_at"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "narrow": ["product", "gradients"],

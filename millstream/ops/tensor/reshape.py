@@ -7,6 +7,7 @@ from functools import lru_cache
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.tensor import _channel_groups
 from millstream.ops.tensor._dims import axis_of, ints, ints_of, keep_lod_if, known, product, xshape, xshape_spec
 
 
@@ -78,7 +79,7 @@ def _reshaped(x, shape_in, shape_tensors, shape):
     shape = _wanted_shape(shape_in, shape_tensors, shape)
     if 0 in shape:
         shape = _target(shape, x.shape)
-    return x.reshape(shape)
+    return _channel_groups.reshape(x, shape)
 
 
 @op(
@@ -100,7 +101,7 @@ def reshape2(x, shape_in, shape_tensors, *, shape: list[int] = []):
 
 @op("reshape2_grad", slots="XShape, Out@GRAD -> X@GRAD")
 def reshape2_grad(xs, dout):
-    return dout.reshape(xs.shape[1:])
+    return _channel_groups.reshape(dout, xs.shape[1:])
 
 
 @op(
@@ -118,7 +119,7 @@ def reshape(x, shape_in, shape_tensors, *, shape: list[int] = []):
 
 @op("reshape_grad", slots="X, Out@GRAD -> X@GRAD")
 def reshape_grad(x, dout):
-    return dout.reshape(x.shape)
+    return _channel_groups.reshape(dout, x.shape)
 
 
 # ---- squeeze, unsqueeze --------------------------------------------------------------------------
