@@ -25,7 +25,7 @@ _NAME = "fuse_conv_batch_norm"
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 _NORMS = ("batch_norm", "batch_norm_relu")
 _OTHER = ("is_test", "use_global_stats", "fuse_with_relu")
-_LEAST = 50_000  # elements of a picture's map: smaller ones stay in the caches
+_LEAST = 7_000  # elements of a picture's map: smaller ones stay in the caches
 _FORM = ("strides", "paddings", "dilations", "groups")
 
 
