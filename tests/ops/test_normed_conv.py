@@ -23,6 +23,7 @@ FORMS = {
     "1x1, 256 channels": (256, 256, 7, 9, 1, 1, 1), "1x1, odd channels": (23, 85, 40, 40, 1, 1, 1),
     "1x1, even channels": (88, 24, 9, 10, 1, 1, 1), "1x1, large filters": (256, 512, 7, 9, 1, 1, 1),
     "1x1, large filters, odd channels": (1041, 150, 3, 5, 1, 1, 1),
+    "1x1, few filters": (8192, 16, 3, 4, 1, 1, 1),
     "depthwise": (32, 32, 9, 12, 3, 32, 1), "depthwise, a row": (16, 16, 1, 8, 3, 16, 1),
     "stride 2, odd": (16, 16, 9, 7, 3, 16, 2), "stride 2, even": (48, 48, 8, 12, 3, 48, 2),
     "stride 2, a column": (16, 16, 5, 1, 3, 16, 2), "256 channels deep": (256, 256, 6, 5, 3, 256, 1),
@@ -111,7 +112,7 @@ def no_grad():
         yield
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 40])
 @pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_between_two_normalisations(form, bend, threads, by, monkeypatch):

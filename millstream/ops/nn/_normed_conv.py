@@ -376,11 +376,13 @@ def _pointwise_back_few(
     y = _normalised(x, work)
     dx, dw = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype), torch.empty(w.shape, dtype=w.dtype)
     more = None if added is None else _last(added)
-    filters, given = cuts(2 * rows * c * k, k), column_shares(2 * rows * c * k, c, laid.PANEL)
+    given = column_shares(2 * rows * c * k, c, laid.PANEL)
+    count = max(len(given), parts(2 * rows * c * k, k))  # filters, or panels of columns, may be few
     read = g.data_ptr(), y.data_ptr(), w.data_ptr(), zeros_at(c), 0 if more is None else more.data_ptr(), rows, k, c
     run_parts(normed_rows.back_at, [
-        (*read, dx.data_ptr() if wanted and i < len(given) else 0, given[min(i, len(given) - 1)], dw.data_ptr(), share)
-        for i, share in enumerate(filters)
+        (*read, dx.data_ptr() if wanted and i < len(given) else 0, given[min(i, len(given) - 1)], dw.data_ptr(),
+         (k * i // count, k * (i + 1) // count))
+        for i in range(count)
     ])  # fmt: skip
     gradient = dx.permute(0, 3, 1, 2) if wanted else None
     if not normed:
