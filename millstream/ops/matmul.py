@@ -18,9 +18,8 @@ from millstream.ops._values import Spec
 _GRAD = "X, Y, Out@GRAD -> X@GRAD, Y@GRAD"
 
 
-# A product of few rows goes through register tiles (measured against MKL and oneDNN); below the first number of
-# multiplications the call costs more than it saves, above the others oneDNN, or torch's own threads, win. Tiles work in one
-# thread and, unlike oneDNN, compile nothing for a new number of rows.
+# A product of few rows goes through register tiles in this thread, with or without numba at hand already; below the first
+# number of multiplications the call costs more than it saves, above the others kernels/gemm.py has it shared by threads.
 _TILES_FROM, _TILES_COLUMNS = 100_000, 16
 _TILES_ROWS, _TILES_TO = 64, 8_000_000
 _ALONE_ROWS, _ALONE_TO = 256, 64_000_000  # with one thread

@@ -1,7 +1,7 @@
 """2-D convolutions of channels-last maps by other means than torch's, where those are slow, on the CPU.
 
-- **Pointwise**: 1x1 filters are a product over rows of pixels. oneDNN's products reach more of the processor's peak than
-  its convolutions of this memory order; gradients of filters do so in register tiles, over many pixels. One thread,
+- **Pointwise**: 1x1 filters are a product over rows of pixels, in register tiles where numba is loaded, else by oneDNN. Its
+  products reach more of the processor's peak than its convolutions of this memory order. One thread, oneDNN's products,
   GFLOP/s of output, input gradient, filter gradient, convolution -> product (peak 112): 32 to 64 on 8x112x112 66, 45, 45 ->
   91, 93, 75; 128 to 128 on 257x257 50, 43, 73 -> 81, 84, 93; 512 to 128 on 8x28x28 80, 78, 84 -> 98, 97, 103; 728 to 728
   on 33x33 94, 90 -> 98, 92.
