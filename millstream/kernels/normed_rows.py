@@ -17,15 +17,15 @@ import numpy as np
 from millstream.kernels.batch_norm import apply_line, count
 from millstream.kernels.compiled import njit
 from millstream.kernels.laid import product_laid_at
-from millstream.kernels.panels import product_at
-from millstream.kernels.tiles import LANES, VECTORS, fetch_line, turned_at
+from millstream.kernels.tiles import LANES, VECTORS, fetch_line, make_fetching_tile, tile_rows, turned_at
 from millstream.kernels.vectors import copy
 from millstream.kernels.winograd_tiles import turn
 
 ROWS = 240  # that are in the cache at a time
-_SHARE = 48  # rows that are multiplied before more of the next ones are fetched
+_SHARE = 120  # rows that are multiplied with all panels, while tiles fetch what as many of the next ones need
 _LINE, _FLOATS = 64, 16  # of the cache: bytes, numbers
 _BLOCK = 32
+_wide, _one = make_fetching_tile(VECTORS, 8), make_fetching_tile(1, 8)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -122,17 +122,65 @@ def lay_out(pw, rows, columns, turned, first, last, panels):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _turns(size, depth):
+    """How many tiles fetch `size` bytes, a line for each step of the depth."""
+    return -(-size // (depth * _LINE))
+
+
+@njit(apart=True, cache=True, nogil=True, error_model="numpy")
+def _share_product(pa, sa, rows, panels, depth, columns, start, step, out, so, coming):
+    """:func:`panels.product_at`, whose tiles fetch `coming` meanwhile: (address, bytes) of each map, tiles apart."""
+    width = LANES * VECTORS
+    wanted = 1
+    for _, size in coming:
+        wanted += _turns(size, depth)
+    each = max((rows + 5) // 6 * (columns // width + (columns % width + LANES - 1) // LANES) // wanted, 1)
+    turn, place, at, left = 0, 0, coming[0][0], coming[0][1]
+    j = 0
+    while j < columns:
+        wide = columns - j >= width
+        panel, to = panels + j * depth * 4, min(j, columns - LANES)
+        i = 0
+        while i < rows:
+            count = tile_rows(rows - i)
+            at_a, first, at_out = pa + i * sa * 4, start + (i * step + to) * 4, out + (i * so + to) * 4
+            turn += 1
+            line, far = panel, 0  # nothing new
+            if turn % each == 0:
+                while left <= 0 and place + 1 < len(coming):
+                    place += 1
+                    at, left = coming[place]
+                if left > 0:
+                    line, far = at, _LINE
+                    at += depth * _LINE
+                    left -= depth * _LINE
+            if wide:
+                _wide(count, at_a, sa, panel, width, first, step, at_out, so, depth, line, far)
+            else:
+                _one(count, at_a, sa, panel, LANES, first, step, at_out, so, depth, line, far)
+            i += count
+        j += width if wide else LANES
+    while place < len(coming):  # more than the tiles have steps
+        for more in range(0, left, _LINE):
+            fetch_line(at + more)
+        place += 1
+        if place < len(coming):
+            at, left = coming[place]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _product(pa, sa, rows, panels, depth, columns, start, step, out, so, coming):
     """Rows times a matrix in panels, added to rows at `start`, `step` numbers apart.
 
-    On the way what the next rows need is fetched: (address, bytes a row) of each map.
+    On the way what as many of the next rows need is fetched: (address, bytes a row) of each of three maps.
     """
     for i in range(0, rows, _SHARE):
         share = min(_SHARE, rows - i)
-        product_at(pa + i * sa * 4, sa, share, panels, depth, columns, start + i * step * 4, step, out + i * so * 4, so)
-        for begin, far in coming:
-            for at in range(begin + i * far, begin + (i + share) * far, _LINE):
-                fetch_line(at)
+        (p, far_p), (q, far_q), (r, far_r) = coming
+        near = (p + i * far_p, share * far_p), (q + i * far_q, share * far_q), (r + i * far_r, share * far_r)
+        _share_product(
+            pa + i * sa * 4, sa, share, panels, depth, columns, start + i * step * 4, step, out + i * so * 4, so, near
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -164,7 +212,7 @@ def forward(x, group, line, bend, panels, zeros, out, group_out, first, last, sh
         else:
             pa = x.ctypes.data + i * c * 4
         po = out.ctypes.data + i * k * 4
-        coming = (x.ctypes.data + end * c * 4, c * 4), (po + (end - i) * k * 4, k * 4)
+        coming = (x.ctypes.data + end * c * 4, c * 4), (po + (end - i) * k * 4, k * 4), (po, 0)
         _product(pa, c, end - i, panels, c, k, zeros, 0, po, k, coming)
         if total.shape[0]:
             count(out, i // group_out, end // group_out, i == first, shift, total, square)

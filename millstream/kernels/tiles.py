@@ -43,6 +43,7 @@ class _Kind(NamedTuple):
     turned: bool
     pairs: bool = False
     rounded: bool = False
+    fetching: bool = False
 
 
 def _number(value: int) -> ir.Constant:
@@ -60,7 +61,7 @@ def _load(builder: ir.IRBuilder, base: ir.Value, j: int) -> ir.Value:
 
 
 def _emit(builder: ir.IRBuilder, args: Any, rows: int, kind: _Kind) -> None:
-    """The instructions of a tile of `rows` rows; args: those of :func:`make_tile`."""
+    """The instructions of a tile of `rows` rows; args: those of :func:`make_tile` or :func:`make_fetching_tile`."""
     a, b, first = (builder.inttoptr(args[i], _FLOAT.as_pointer()) for i in (0, 2, 4))
     stride_a, stride_b, step, out, stride_out, depth = (args[i] for i in (1, 3, 5, 6, 7, 8))
     tile = [(i, j) for i in range(rows) for j in range(kind.vectors)]
@@ -74,6 +75,8 @@ def _emit(builder: ir.IRBuilder, args: Any, rows: int, kind: _Kind) -> None:
     k = builder.phi(_INDEX)
     held = [builder.phi(_VECTOR) for _ in tile]
     right = _right(builder, builder.gep(b, [builder.mul(k, stride_b)]), stride_b, kind)
+    if kind.fetching:
+        fetch(builder, builder.inttoptr(builder.add(args[9], builder.mul(k, args[10])), _FLOAT.as_pointer()), 2)
     at = builder.mul(k, stride_a) if kind.turned else k
     left = [
         _spread(builder, builder.gep(lines[i], [builder.add(at, _number(i)) if kind.turned else at])) for i in range(rows)
@@ -143,6 +146,19 @@ def _spread(builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
     return builder.shuffle_vector(value, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
 
 
+def _emit_by_rows(builder: ir.IRBuilder, args: Any, kind: _Kind) -> None:
+    """A tile for each number of rows; the first of `args` picks one."""
+    end = builder.append_basic_block("tiles.end")
+    cases = [builder.append_basic_block(f"rows.{n}") for n in range(1, ROWS + 1)]
+    choice = builder.switch(args[0], cases[0])
+    for n, case in enumerate(cases, 1):
+        choice.add_case(_number(n), case)
+        builder.position_at_end(case)
+        _emit(builder, args[1:], n, kind)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 def make_tile(vectors: int, ahead: int = 0, turned: bool = False, brain: bool = False, rounded: bool = False) -> Any:
     """An intrinsic: out[rows, vectors * LANES] = a[rows, depth] @ b[depth, …] + first; addresses, strides in elements.
 
@@ -160,18 +176,28 @@ def make_tile(vectors: int, ahead: int = 0, turned: bool = False, brain: bool = 
         del typing_context
 
         def emit(context, builder, signature, args):
-            end = builder.append_basic_block("tiles.end")
-            cases = [builder.append_basic_block(f"rows.{n}") for n in range(1, ROWS + 1)]
-            choice = builder.switch(args[0], cases[0])
-            for n, case in enumerate(cases, 1):
-                choice.add_case(_number(n), case)
-                builder.position_at_end(case)
-                _emit(builder, args[1:], n, kind)
-                builder.branch(end)
-            builder.position_at_end(end)
+            _emit_by_rows(builder, args, kind)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 10), emit
+
+    return tile
+
+
+def make_fetching_tile(vectors: int, ahead: int) -> Any:
+    """:func:`make_tile` that also has something else brought to the second-level cache: `depth` addresses from `coming` on,
+    `far` bytes apart, one for each row of the right matrix."""
+    kind = _Kind(vectors, ahead, False, fetching=True)
+
+    @intrinsic
+    def tile(typing_context, rows, a, stride_a, b, stride_b, first, step, out, stride_out, depth, coming, far):
+        del typing_context
+
+        def emit(context, builder, signature, args):
+            _emit_by_rows(builder, args, kind)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 12), emit
 
     return tile
 
