@@ -15,6 +15,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from millstream.kernels.compiled import njit
+from millstream.kernels.crf_scaled import add_pairs, relative, rows, scaled_backward, scaled_forward
 from millstream.kernels.gates import FAST, exp64
 from millstream.kernels.vectors import copy_line
 
@@ -84,8 +85,7 @@ def _relative(w, expw):
         for j in range(n):
             shift = max(shift, float(w[2 + i, j]))
     for i in range(n):
-        for j in range(n):
-            expw[i, j] = math.exp(w[2 + i, j] - shift)
+        _exps(w[2 + i], -shift, expw[i, :n])
     return shift
 
 
@@ -96,8 +96,8 @@ def _alphas(e, w, first, size, shift, expw, scaled, alpha):
     for j in range(n):
         alpha[0, j] = w[0, j] + e[first, j]
     for k in range(1, size):
-        now, line = alpha[k], e[first + k]
-        _advance(alpha[k - 1], w, shift, False, expw, scaled, now)
+        now, line = alpha[k, :n], e[first + k]
+        _advance(alpha[k - 1, :n], w, shift, False, expw, scaled, now)
         for j in range(n):
             now[j] += line[j]
     for j in range(n):
@@ -106,24 +106,46 @@ def _alphas(e, w, first, size, shift, expw, scaled, alpha):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def cost(e, w, label, start, size, alpha_out, out):
-    """out[q] = log Z - score of the labels; alpha_out: forward variables, each row summing to 1."""
+def _stops(w, stop):
+    """stop, zeros, = exp(stop weights - the largest of them), which is returned."""
     n = w.shape[1]
-    expw, scaled = np.empty((n, n)), np.empty(n)
-    shift = _relative(w, expw)
+    copy_line(w[1], stop[:n])
+    return relative(stop[:n], n)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _longest(size):
     longest = 1
     for q in range(len(size)):
         longest = max(longest, size[q])
-    alpha = np.empty((longest, n))
+    return longest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def cost(e, w, label, start, size, alpha_out, out):
+    """out[q] = log Z - score of the labels; alpha_out: forward variables, each row summing to 1."""
+    n = w.shape[1]
+    longest = _longest(size)
+    expw, stop, zeros = rows(n, n), rows(1, n)[0], rows(1, n)[0]
+    shift, top_stop = _relative(w, expw), _stops(w, stop)
+    chances, exps = rows(longest, n), rows(longest, n)
     for q in range(len(size)):
         first, m = start[q], size[q]
         if m == 0:
             out[q] = 0
             continue
-        total = _alphas(e, w, first, m, shift, expw, scaled, alpha)
+        whole, total = scaled_forward(e, w, first, m, shift, expw, stop, zeros, chances, exps)
+        total += top_stop
+        if not whole:
+            total = _alphas(e, w, first, m, shift, expw, exps[0, :n], chances)
+            for k in range(m):
+                norm = _log_sum(chances[k, :n])
+                _exps(chances[k, :n], -norm, chances[k, :n])
         for k in range(m):
-            norm = _log_sum(alpha[k])
-            _exps(alpha[k], -norm, alpha_out[first + k])
+            copy_line(chances[k, :n], alpha_out[first + k])
+        if not whole:
+            chances[:] = 0
+            exps[:] = 0
         y = label[first]
         score = float(w[0, y]) + e[first, y]
         for k in range(1, m):
@@ -158,36 +180,53 @@ def _pairs(e, w, dw, scale, total, before, after, row, shift, expw, ends):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _back_in_logs(e, w, first, m, scale, shift, expw, room, alpha, de, dw):
+    """:func:`cost_back` of one sequence without the actual counts."""
+    n = w.shape[1]
+    beta, ahead = np.empty(n), np.empty(n)
+    total = _alphas(e, w, first, m, shift, expw, room, alpha)
+    for j in range(n):
+        beta[j] = w[1, j]
+    for k in range(m - 1, -1, -1):
+        line, now = de[first + k], alpha[k]
+        for j in range(n):
+            line[j] = scale * exp64(now[j] + beta[j] - total)
+        if k == 0:
+            break
+        _pairs(e, w, dw, scale, total, alpha[k - 1, :n], beta, first + k, shift, expw, room)
+        for j in range(n):
+            ahead[j] = e[first + k, j] + beta[j]
+        _advance(ahead, w, shift, True, expw, room, beta)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def cost_back(e, w, label, start, size, dout, de, dw):
     """Gradients of `cost`: expected minus actual counts, times dout. de, dw: zeros on entry; dw is float64."""
     n = w.shape[1]
-    expw, scaled = np.empty((n, n)), np.empty(n)
+    longest = _longest(size)
+    expw, turned, pairs = rows(n, n), rows(n, n), rows(n, n)
+    stop, zeros, after = rows(1, n)[0], rows(1, n)[0], rows(1, n)[0]
     shift = _relative(w, expw)
-    longest = 1
-    for q in range(len(size)):
-        longest = max(longest, size[q])
-    alpha, beta, ahead = np.empty((longest, n)), np.empty(n), np.empty(n)
+    _stops(w, stop)
+    for i in range(n):
+        copy_line(expw[:, i], turned[i, :n])
+    chances, exps = rows(longest, n), rows(longest, n)
     for q in range(len(size)):
         first, m = start[q], size[q]
         if m == 0:
             continue
         scale = float(dout[q])
-        total = _alphas(e, w, first, m, shift, expw, scaled, alpha)
-        for j in range(n):
-            beta[j] = w[1, j]
-            dw[1, j] += scale * math.exp(alpha[m - 1, j] + beta[j] - total)
-        for k in range(m - 1, -1, -1):
-            line, now = de[first + k], alpha[k]
-            for j in range(n):
-                line[j] = scale * exp64(now[j] + beta[j] - total)
-            if k == 0:
-                break
-            _pairs(e, w, dw, scale, total, alpha[k - 1], beta, first + k, shift, expw, scaled)
-            for j in range(n):
-                ahead[j] = e[first + k, j] + beta[j]
-            _advance(ahead, w, shift, True, expw, scaled, beta)
+        whole, _ = scaled_forward(e, w, first, m, shift, expw, stop, zeros, chances, exps)
+        if whole and scaled_backward(m, scale, stop, turned, zeros, chances, exps, after, de[first : first + m]):
+            add_pairs(m, chances, exps, pairs)
+        else:
+            _back_in_logs(e, w, first, m, scale, shift, expw, after[:n], chances, de, dw)
+            chances[:] = 0
+            exps[:] = 0
+            after[:] = 0
         for j in range(n):
             dw[0, j] += de[first, j]
+            dw[1, j] += de[first + m - 1, j]
         y = label[first]
         dw[0, y] -= scale
         de[first, y] -= scale
@@ -197,6 +236,9 @@ def cost_back(e, w, label, start, size, dout, de, dw):
             de[first + k, z] -= scale
             y = z
         dw[1, y] -= scale
+    for i in range(n):
+        for j in range(n):
+            dw[2 + i, j] += pairs[i, j] * expw[i, j]
 
 
 # ---- decoding --------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def spread(builder: ir.IRBuilder, value: ir.Value, vector: ir.Type = VECTOR) -> 
     """A vector of one number."""
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(_LANE, 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_LANE, LANES), [0] * LANES))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_LANE, vector.count), [0] * vector.count))
 
 
 class Loop:
