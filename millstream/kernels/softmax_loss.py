@@ -10,6 +10,7 @@ from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, exp32
 
 _TOGETHER = 128
+_NUMBERS = 1024  # of narrow rows that are taken together
 CUT = np.float32(-64)  # as Fluid's softmax, which reads no logit further than that below the greatest
 
 
@@ -43,6 +44,44 @@ def _exponentials(x, m, y):
     return total
 
 
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _narrow_exponentials(x, y, first, last, shares):
+    """:func:`_exponentials` of rows [first, last), and one over the sum of each: the numbers of several rows, which stand
+    side by side, fill the vectors that those of one row don't."""
+    for i in range(first, last):
+        line, source = y[i], x[i]
+        m = source[0]
+        for j in range(len(source)):  # from 1 on this takes twice as long
+            m = max(m, source[j])
+        for j in range(len(source)):
+            d = source[j] - m
+            line[j] = CUT if d < CUT else d  # NaN stays
+    flat = y[first:last].reshape(-1)
+    for k in range(len(flat)):
+        flat[k] = exp32(flat[k])
+    for i in range(first, last):
+        line, total = y[i], np.float32(0)
+        for j in range(len(line)):
+            total += line[j]
+        shares[i - first] = np.float32(1) / total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _walk(x, y, first, last, shares):
+    """Exponentials of rows [first, last), at most as many as `shares` has, in y, and one over the sum of each."""
+    if x.shape[1] < _TOGETHER:
+        _narrow_exponentials(x, y, first, last, shares)
+        return
+    for i in range(first, last):
+        shares[i - first] = np.float32(1) / _exponentials(x[i], _greatest(x[i]), y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _room(classes):
+    """For the sums of as many rows as are taken together."""
+    return np.empty(max(_NUMBERS // max(classes, 1), 1), np.float32)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def outside(label, classes, ignored):
     """The position of a label that is neither a class nor `ignored`, or -1."""
@@ -58,12 +97,15 @@ def losses(x, label, ignored, y, loss, first, last):
 
     float32; :func:`outside` finds nothing in the labels.
     """
-    for i in range(first, last):
-        line = y[i]
-        share = np.float32(1) / _exponentials(x[i], _greatest(x[i]), line)
-        for j in range(len(line)):
-            line[j] *= share
-        loss[i] = np.float32(0) if label[i] == ignored else -math.log(line[label[i]])
+    shares = _room(x.shape[1])
+    for start in range(first, last, len(shares)):
+        end = min(start + len(shares), last)
+        _walk(x, y, start, end, shares)
+        for i in range(start, end):
+            line, share = y[i], shares[i - start]
+            for j in range(len(line)):
+                line[j] *= share
+            loss[i] = np.float32(0) if label[i] == ignored else -math.log(line[label[i]])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -86,15 +128,18 @@ def losses_with_gradient(x, label, ignored, scale, d, loss, first, last):
 
     As :func:`losses` and :func:`losses_back` in one walk, for a gradient `scale` of each loss.
     """
-    for i in range(first, last):
-        line = d[i]
-        share = np.float32(1) / _exponentials(x[i], _greatest(x[i]), line)
-        if label[i] == ignored:
-            line[:] = 0
-            loss[i] = 0
-            continue
-        loss[i] = -math.log(line[label[i]] * share)
-        factor = share * scale
-        for j in range(len(line)):
-            line[j] *= factor
-        line[label[i]] -= scale
+    shares = _room(x.shape[1])
+    for start in range(first, last, len(shares)):
+        end = min(start + len(shares), last)
+        _walk(x, d, start, end, shares)
+        for i in range(start, end):
+            line, share = d[i], shares[i - start]
+            if label[i] == ignored:
+                line[:] = 0
+                loss[i] = 0
+                continue
+            loss[i] = -math.log(line[label[i]] * share)
+            factor = share * scale
+            for j in range(len(line)):
+                line[j] *= factor
+            line[label[i]] -= scale

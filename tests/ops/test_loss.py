@@ -254,6 +254,25 @@ def test_refused(op, ins, words):
         run_op(op, ins, attrs, (out,))
 
 
+@pytest.mark.parametrize("rows, classes", [(2000, 19), (40_000, 1), (700, 127), (300, 128)])
+def test_many_rows_of_few_classes(rows, classes):
+    """The kernel over float32 rows against the general form, which float64 takes."""
+    pytest.importorskip("numba")
+    x, label, weights = randn(rows, classes) * 8, RNG.randint(0, classes, (rows, 1)), randn(rows, 1)
+    x[5] = -200
+    x[7, classes // 2] = -200
+    runs = [
+        run_op(
+            "softmax_with_cross_entropy", {"Logits": x.astype(dtype), "Label": label}, {}, ("Softmax", "Loss"),
+            wrt=("Logits",), weights=weights.astype(dtype), of="Loss",
+        )
+        for dtype in ("float32", "float64")
+    ]  # fmt: skip
+    for slot in ("Softmax", "Loss"):
+        np.testing.assert_allclose(runs[0][slot], runs[1][slot], rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(runs[0].grads["Logits"], runs[1].grads["Logits"], rtol=2e-5, atol=2e-6)
+
+
 def test_rank_loss_of_scores_far_apart_stays_finite():
     left = np.array([[174.0], [95.0], [-174.0]], "float32")
     got = run_op("rank_loss", {"Label": np.ones((3, 1), "float32"), "Left": left, "Right": np.zeros((3, 1), "float32")})

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
-from types import ModuleType
 
-import numpy as np
 import torch
 
-from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 from millstream.ops._broadcast import reduce_like
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.activation_pieces import clipped_softmax
-from millstream.ops.loss.cross_entropy import column, fits_label, label_spec, pick
+from millstream.ops.loss import _softmax_rows
+from millstream.ops.loss.cross_entropy import column, label_spec, pick
 
 
 def _spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Spec, Spec]:
     return x, x.like(shape=label_spec(x, label, -1, False))
-
-
-_NARROW = 16  # scores from which on our kernel of both is faster than torch's six
-_MANY, _WORK = 32_768, 20  # scores from which on our kernel is faster; what one of them costs in multiplications
-
-
-@cache
-def _kernels() -> ModuleType:
-    from millstream.kernels import softmax_loss as module
-
-    return module
-
-
-def _compiled(x: torch.Tensor, label: torch.Tensor, least: int = _MANY) -> bool:
-    """Whether our kernels take scores, or probabilities, and labels."""
-    return (
-        x.numel() >= least
-        and numba_is_loaded()
-        and x.dtype is torch.float32
-        and label.dtype is torch.int64
-        and x.is_cpu
-        and type(x) is type(label) is torch.Tensor
-        and x.is_contiguous()
-        and label.is_contiguous()
-        and not torch.is_grad_enabled()
-        and fits_label(x, label, -1)
-    )
 
 
 @op("softmax_cross_entropy", slots="X, Label -> Softmax, Y", infer=_spec, lod="Softmax=X, Y=X", nodiff="Label")
@@ -53,15 +24,10 @@ def softmax_cross_entropy(x, label, *, ignore_index: int = -100):
 
     X [..., C], Label [..., 1] int64, Softmax like X, Y [..., 1].
     """
-    classes = x.shape[-1]
     label, given = column(x, label), label
-    if _compiled(x, label):
-        at, rows = label.view(-1).numpy(), x.view(-1, classes).numpy()
-        if _kernels().outside(at, classes, ignore_index) < 0:  # else the error, or what it stands for, is that of torch
-            y, loss = torch.empty_like(x), x.new_empty(given.shape)
-            arrays = (rows, at, ignore_index, y.view(-1, classes).numpy(), loss.view(-1).numpy())
-            run_parts(_kernels().losses, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
-            return y, loss
+    found = _softmax_rows.losses(x, label, ignore_index)
+    if found is not None:
+        return found[0], found[1].view(given.shape)
     y = clipped_softmax(x, -1)
     p, ignored = pick(y, label.long(), -1, ignore_index)
     loss = torch.log(p).neg_()  # the softmax is cut: there is no log(0)
@@ -71,15 +37,10 @@ def softmax_cross_entropy(x, label, *, ignore_index: int = -100):
 @op("softmax_cross_entropy_grad", slots="Softmax, Label, Y@GRAD -> X@GRAD", infer="X@GRAD=Softmax")
 def softmax_cross_entropy_grad(y, label, dloss, *, ignore_index: int = -100):
     """dY * (Softmax - label as one-hot), 0 where the label is ignored."""
-    classes = y.shape[-1]
     label = column(y, label)
-    if _compiled(y, label) and dloss.dtype is y.dtype:
-        at, rows = label.view(-1).numpy(), y.view(-1, classes).numpy()
-        if _kernels().outside(at, classes, ignore_index) < 0:
-            d = torch.empty_like(y)
-            given = (rows, at, ignore_index, dloss.reshape(-1).contiguous().numpy(), d.view(-1, classes).numpy())
-            run_parts(_kernels().losses_back, [(*given, *cut) for cut in cuts(y.numel(), len(rows))])
-            return d
+    found = _softmax_rows.losses_back(y, label, ignore_index, dloss)
+    if found is not None:
+        return found
     label = label.long()
     dloss = dloss.reshape(label.shape)
     try:
@@ -100,14 +61,9 @@ def softmax_cross_entropy_ahead(x, label, *, ignore_index: int = -100, value: fl
     """Y of softmax_cross_entropy, and at once the gradient of X where that of the mean of Y is `value`."""
     label, given = column(x, label), label
     scale = value / max(label.numel(), 1)
-    if _compiled(x, label, _NARROW):
-        classes = x.shape[-1]
-        at, rows = label.view(-1).numpy(), x.view(-1, classes).numpy()
-        if _kernels().outside(at, classes, ignore_index) < 0:
-            d, loss = torch.empty_like(x), x.new_empty(given.shape)
-            arrays = (rows, at, ignore_index, np.float32(scale), d.view(-1, classes).numpy(), loss.view(-1).numpy())
-            run_parts(_kernels().losses_with_gradient, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
-            return d, loss
+    found = _softmax_rows.losses_with_gradient(x, label, ignore_index, scale)
+    if found is not None:
+        return found[0], found[1].view(given.shape)
     y, loss = softmax_cross_entropy(x, given, ignore_index=ignore_index)
     share = x.new_full((1,), scale).expand(given.shape)
     return softmax_cross_entropy_grad(y, given, share, ignore_index=ignore_index), loss

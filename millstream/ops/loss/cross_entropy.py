@@ -15,6 +15,7 @@ from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.activation_pieces import check_axis, clipped_softmax
+from millstream.ops.loss._softmax_rows import fits_label, losses, losses_back
 
 _LARGE = 1e20  # what a loss of infinity is cut to
 
@@ -42,13 +43,6 @@ def label_spec(x: Spec, label: Spec, axis: int, soft_label: bool, what: str = "X
 def column(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """`label` [..., 1]: as in Fluid the last dim may be left out of what is fed."""
     return label.unsqueeze(-1) if label.dim() == x.dim() - 1 and label.shape == x.shape[:-1] else label
-
-
-def fits_label(x: torch.Tensor, label: torch.Tensor, axis: int) -> bool:
-    """Whether there is one label for each row of classes: feeds may have other sizes than the Program declares."""
-    want = [*x.shape]
-    want[axis] = 1
-    return [*label.shape] == want
 
 
 def pick(x: torch.Tensor, label: torch.Tensor, axis: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -168,6 +162,10 @@ def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignor
 
     Logits [..., C, ...]; Label the same with C -> 1 (soft: C); Loss with C -> 1.
     """
+    last = axis % logits.dim() == logits.dim() - 1
+    found = losses(logits, label, ignore_index) if last and not soft_label else None
+    if found is not None:
+        return found
     y = clipped_softmax(logits, axis)
     if soft_label:
         same_shape(y, label)
@@ -186,6 +184,9 @@ def softmax_with_cross_entropy_grad(label, y, dloss, *, soft_label: bool = False
     """
     if soft_label:
         return dloss * (y - label)
+    found = losses_back(y, label, None, dloss) if axis % y.dim() == y.dim() - 1 else None
+    if found is not None:
+        return found
     label = label.long()
     try:
         return (y * dloss).scatter_add_(axis, label, -dloss)
