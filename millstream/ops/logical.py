@@ -55,7 +55,7 @@ def _flag_spec(x: Spec, *rest: Spec, **attrs: object) -> Spec:
 @op("is_empty", slots="X -> Out", infer=_flag_spec, grad=False)
 def is_empty(x):
     """Whether X has no elements: bool [1]."""
-    return torch.tensor([x.numel() == 0], device=x.device)
+    return torch.full((1,), x.numel() == 0, dtype=torch.bool, device=x.device)
 
 
 def _values(x):

@@ -113,8 +113,11 @@ def _mul_spec(x: Spec, y: Spec, *, x_num_col_dims: int, y_num_col_dims: int) -> 
 
 
 def as_matrix(t: torch.Tensor, n: int) -> torch.Tensor:
-    if t.dim() == 2 and n == 1:
+    rank = t.dim()
+    if rank == 2 and n == 1:
         return t
+    if n == rank - 1 and t.is_contiguous():
+        return t.flatten(0, -2)
     shape = t.shape
     return t.reshape(math.prod(shape[:n]), math.prod(shape[n:]))
 

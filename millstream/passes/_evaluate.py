@@ -12,7 +12,7 @@ from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ops._opdef import REGISTRY
 
-_GIVEN = frozenset({"want", "counts", "device", "aliased", "names"})
+_GIVEN = frozenset({"want", "counts", "device", "aliased", "names", "state"})
 _BESIDES = frozenset({"op_role", "op_role_var", "op_callstack", "op_namescope", "op_device"})
 
 
@@ -49,6 +49,7 @@ def evaluate(op: Operator, value_of: Callable[[str], torch.Tensor | None]) -> di
         "device": torch.device("cpu"),
         "aliased": frozenset(),
         "names": {**op.inputs, **op.outputs},
+        "state": {},
     }
     kwargs.update({k: v for k, v in given.items() if k in definition.reserved})
     with torch.no_grad():

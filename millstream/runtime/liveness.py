@@ -191,6 +191,28 @@ def copied_operands(ops: list[Operator], last_use: dict[str, int], keep: set[str
     return copied
 
 
+def asked_outputs(i: int, op: Operator, last_use: dict[str, int], keep: set[str]) -> tuple[bool, ...]:
+    """Of each output slot of the operator at `i`, whether it is asked for.
+
+    What is there for a gradient alone (`~`) is not where nobody reads it: a layer_norm without gradient makes no variance.
+
+    Args:
+        last_use, keep: as for :func:`copied_operands`; no uses at all: nothing is left out.
+    """
+
+    def asked(name: str) -> bool:
+        if last_use.get(name) != i or name in keep:
+            return True
+        var = op.block._find_var_recursive(name)
+        return var is not None and var.persistable
+
+    found = []
+    for slot in definition_of(op).outputs:
+        names = [n for n in op.outputs.get(slot.name, ()) if n != EMPTY_VAR]
+        found.append(any(asked(n) for n in names) if slot.intermediate else bool(names))
+    return tuple(found)
+
+
 def _shares(op: Operator) -> bool:
     return bool(definition_of(op).extra.get("shares") or op.sub_blocks())
 

@@ -26,6 +26,7 @@ from millstream.ops._values import BlockFrame, Ragged
 from millstream.passes.pipelines import PLAN as PLAN_PASSES
 from millstream.runtime.liveness import (
     Pairing,
+    asked_outputs,
     copied_operands,
     definition_of,
     live_ops,
@@ -258,7 +259,11 @@ class Emitter:
         definition = definition_of(op)
         args = [self._argument(i, slot, op) for slot in definition.inputs]
         args += [self._present_value(slot, op) for slot in definition.outputs if slot.inout]
-        kernel, extra = self._kernel(definition, op, definition.kernel_attrs(op.attrs))
+        attrs = definition.kernel_attrs(op.attrs)
+        if "want" in definition.reserved:
+            last_use = {} if self.options.tape or i in self.pairing.taped else self.last_use
+            attrs["want"] = asked_outputs(i, op, last_use, self.keep)
+        kernel, extra = self._kernel(definition, op, attrs)
         if self.options.tape:
             kernel = partial(differentiable(definition), **kernel[1]) if kernel[1] else differentiable(definition)
         else:
@@ -266,14 +271,12 @@ class Emitter:
         call = f"({', '.join([*args, *extra])})"
         targets = [self._target(slot, op) for slot in definition.outputs]
         if i in self.pairing.taped:
-            wanted = tuple(s.name in self.pairing.wanted[i] for s in definition.inputs)
-            name = self.const("k", taped(kernel, wanted))
+            name = self.const("k", taped(kernel, tuple(s.name in self.pairing.wanted[i] for s in definition.inputs)))
             left = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
             self.line(f"{left}, h{i} = {name}{call}", op)
         else:
             name = self.const("k", kernel)
-            left = ", ".join(targets)
-            self.line(f"{left} = {name}{call}" if targets else f"{name}{call}", op)
+            self.line(f"{', '.join(targets)} = {name}{call}" if targets else f"{name}{call}", op)
         self._lods(i, definition, op)
 
     def _kernel(self, definition: OpDef, op: Operator, attrs: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -286,16 +289,13 @@ class Emitter:
         if "device" in definition.reserved:
             attrs["device"] = self.options.device
         if "aliased" in definition.reserved:
-            read = set(op.input_arg_names)
-            attrs["aliased"] = frozenset(s for s, names in op.outputs.items() if read.intersection(names))
+            attrs["aliased"] = frozenset(s for s, names in op.outputs.items() if {*names} & {*op.input_arg_names})
         if "counts" in definition.reserved:
             attrs["counts"] = tuple(len(op.outputs.get(s.name, ())) for s in definition.outputs)
         if "names" in definition.reserved:
             attrs["names"] = {**op.inputs, **op.outputs}
         if "state" in definition.reserved:
             attrs["state"] = {}
-        if "want" in definition.reserved:
-            attrs["want"] = tuple(any(n != EMPTY_VAR for n in op.outputs.get(s.name, ())) for s in definition.outputs)
         return (definition.kernel, attrs), extra
 
     def _target(self, slot: Slot, op: Operator) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from harness import as_lod_tensor, run_op
 
 import millstream.fluid as fluid
 from millstream.errors import EnforceNotMet
+from millstream.ops._opdef import REGISTRY
+from millstream.ops._values import Ragged, TensorArray
 
 OUT = {"selected_ids": 1, "selected_scores": 1, "parent_idx": 1}
 
@@ -88,3 +93,44 @@ def test_decode_traces_back_and_sorts():
     found = fluid.Executor(fluid.CPUPlace()).run(program, feed=feed, fetch_list=outs, return_numpy=False)
     assert np.asarray(found[0]).tolist() == [1, 3, 0, 1, 2, 0]
     assert found[0].recursive_sequence_lengths() == [[2], [3, 3]]
+
+
+def _hypotheses(steps, source, end):
+    """Those of one source as (score at the end, tokens), by following each from its last token."""
+    found, at = [], []
+    for (prefixes, kept), tokens, points in reversed(steps):
+        if not found:
+            for prefix in range(prefixes[source], prefixes[source + 1]):
+                for item in range(kept[prefix], kept[prefix + 1]):
+                    found.append((points[item], [tokens[item]]))
+                    at.append(prefix)
+            continue
+        for k, item in enumerate(at):
+            if tokens[item] != end:
+                found[k][1].append(tokens[item])
+        at = [int(np.searchsorted(kept, item, side="right")) - 1 for item in at]
+    return sorted(((score, tokens[::-1]) for score, tokens in found), key=lambda h: -h[0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sources_that_end_at_different_steps(seed):
+    rng, end = np.random.RandomState(seed), 0
+    prefixes, steps = np.array([0, 1, 2, 3]), []
+    for t in range(6):
+        counts = np.zeros(prefixes[-1], np.int64)
+        for source in range(3):
+            mine = slice(prefixes[source], prefixes[source + 1])
+            if t < (6, 2 + seed % 3, 4)[source]:
+                counts[mine] = rng.randint(0, 3, mine.stop - mine.start)
+                counts[mine.start : mine.start + 1] += 1  # somebody goes on
+        kept = np.concatenate(([0], np.cumsum(counts)))
+        steps.append(((prefixes, kept), rng.randint(0, 4, kept[-1]), rng.rand(kept[-1]).astype("float32")))
+        prefixes = kept[prefixes]
+    arrays = [TensorArray(Ragged(torch.from_numpy(s[k].reshape(-1, 1)), s[0]) for s in steps) for k in (1, 2)]
+    words, marks = REGISTRY.get("beam_search_decode").kernel(*arrays, beam_size=3, end_id=end)
+    expected = [_hypotheses(steps, source, end) for source in range(3)]
+    assert words.lod[0].tolist() == np.cumsum([0] + [len(found) for found in expected]).tolist()
+    cuts = words.lod[1].tolist()
+    assert [words.values[a:b].tolist() for a, b in pairwise(cuts)] == [h[1] for found in expected for h in found]
+    assert [float(marks.values[b - 1]) for b in cuts[1:]] == [float(h[0]) for found in expected for h in found]
+    assert marks.lod[1].tolist() == cuts and words.values.dtype == torch.int64 and marks.values.dtype == torch.float32

@@ -13,7 +13,7 @@ from millstream.ir.types import VarType
 from millstream.kernels.arrays import array, exact, tensor
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec, TensorArray
-from millstream.ops.sequence._lod import from_lengths
+from millstream.ops.sequence._lod import blocks, from_lengths
 
 
 @cache
@@ -85,44 +85,49 @@ def beam_search_decode(ids: TensorArray, scores: TensorArray, *, beam_size: int,
     """
     if not ids or len(ids) != len(scores):
         raise EnforceNotMet(f"Ids and Scores must be arrays of one length above 0, received {len(ids)} and {len(scores)}")
-    steps = []
-    for step, points in zip(ids, scores):
+    for step in ids:
         if step is None or len(step.lod) != 2:
             raise EnforceNotMet("each step of Ids must have 2 LoD levels: prefixes by source, kept by prefix")
-        steps.append((step.lod, array(step.values.reshape(-1)).tolist(), array(points.values.reshape(-1)).tolist()))
-    words: list[int] = []
-    marks: list[float] = []
-    hypotheses, lengths = [], []
-    for source in range(len(steps[0][0][0]) - 1):
-        found = _trace(steps, source, end_id)
-        found.sort(key=lambda h: -h[1][0])
-        hypotheses.append(len(found))
-        for tokens, points in found:
-            lengths.append(len(tokens))
-            words.extend(reversed(tokens))
-            marks.extend(reversed(points))
+    words, marks, used, owner = _trace(ids, scores, end_id)
+    # the last step's scores say which hypothesis of a source is the best
+    last = marks[used.argmax(0), np.arange(len(owner))] if len(owner) else np.zeros(0)
+    order = np.lexsort((-last, owner))
+    hypotheses = np.bincount(owner, minlength=len(ids[0].lod[0]) - 1)
+    lengths = used.sum(0)[order]
+    # columns run backwards in time
+    words, marks, used = (m[::-1].T[order] for m in (words, marks, used))
+    lod = (from_lengths(hypotheses), from_lengths(lengths))
     like = ids[0].values
-    lod = (from_lengths(np.array(hypotheses, np.int64)), from_lengths(np.array(lengths, np.int64)))
     return (
-        Ragged(torch.tensor(words, dtype=like.dtype, device=like.device), lod),
-        Ragged(torch.tensor(marks, dtype=scores[0].values.dtype, device=like.device), lod),
+        Ragged(torch.from_numpy(words[used]).to(like.dtype).to(like.device), lod),
+        Ragged(torch.from_numpy(marks[used]).to(scores[0].values.dtype).to(like.device), lod),
     )
 
 
-def _trace(steps, source: int, end_id: int) -> list[tuple[list[int], list[float]]]:
-    """The hypotheses of one source as (tokens, scores), last token first."""
-    found: list[tuple[list[int], list[float]]] = []
-    at: list[int] = []
-    for (prefixes, kept), tokens, points in reversed(steps):
-        if not found:
-            for prefix in range(int(prefixes[source]), int(prefixes[source + 1])):
-                for item in range(int(kept[prefix]), int(kept[prefix + 1])):
-                    found.append(([tokens[item]], [points[item]]))
-                    at.append(prefix)
-            continue
-        for k, item in enumerate(at):
-            if tokens[item] != end_id:
-                found[k][0].append(tokens[item])
-                found[k][1].append(points[item])
-        at = (np.searchsorted(kept, at, side="right") - 1).tolist()
-    return found
+def _trace(ids: TensorArray, scores: TensorArray, end_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens, scores, whether they belong to it) as [steps, hypotheses], last step first; the source of each hypothesis.
+
+    Hypotheses of all sources are followed together; those of a source begin at the last step that has any of it.
+    """
+    owner, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    opened = np.zeros(len(ids[0].lod[0]) - 1, bool)
+    steps = []
+    for step, points in zip(reversed(ids), reversed(scores)):
+        prefixes, kept = step.lod
+        tokens, marks = array(step.values.reshape(-1)), array(exact(points.values).reshape(-1))
+        used = tokens[items] != end_id
+        if not opened.all():
+            bounds = kept[prefixes]
+            sizes = np.where(opened, 0, np.diff(bounds))
+            owner = np.concatenate((owner, np.repeat(np.arange(len(sizes)), sizes)))
+            items = np.concatenate((items, blocks(bounds[:-1], sizes)))
+            opened |= sizes > 0
+        steps.append((tokens[items], marks[items], used))
+        items = np.searchsorted(kept, items, side="right") - 1
+    shape = (len(ids), len(owner))
+    words, found, belongs = np.zeros(shape, np.int64), np.zeros(shape, steps[0][1].dtype), np.zeros(shape, bool)
+    for k, (tokens, marks, used) in enumerate(steps):
+        words[k, : len(tokens)], found[k, : len(tokens)] = tokens, marks
+        belongs[k, : len(tokens)] = True  # the token at the end of a hypothesis stands there even if it is `end_id`
+        belongs[k, : len(used)] = used
+    return words, found, belongs, owner

@@ -41,14 +41,21 @@ def _expansion(x: Ragged, y: Ragged, ref_level: int) -> tuple[np.ndarray, np.nda
     return blocks(np.repeat(starts, times), lengths), lengths
 
 
-@op("sequence_expand", slots="X#, Y# -> Out#", infer=_expand_spec, nodiff="Y", traceable=True)
+def _is_once(offsets: np.ndarray) -> bool:
+    """Whether every sequence is one long."""
+    return bool((offsets[1:] - offsets[:-1] == 1).all())
+
+
+@op("sequence_expand", slots="X#, Y# -> Out#", infer=_expand_spec, nodiff="Y", traceable=True, shares=True)
 def sequence_expand(x, y, *, ref_level: int = -1):
     """Row i of X (or its i-th sequence, when X has a LoD) as many times as the i-th sequence of Y is long.
 
     Y's LoD level `ref_level` gives the counts (-1: the last). Out has a LoD only if X has one.
     """
     rows, lengths = _expansion(x, y, ref_level)
-    out = x.values[index(rows, x.values)]
+    if lengths is None and len(rows) == x.values.shape[0] and _is_once(y.lod[ref_level]):
+        return Ragged(x.values, ())  # a beam search whose prefixes all went on: nothing to copy
+    out = x.values.index_select(0, index(rows, x.values))
     return Ragged(out, () if lengths is None else (from_lengths(lengths),))
 
 
@@ -82,7 +89,7 @@ def _as_rows(x: Ragged, y: Ragged) -> np.ndarray:
 def sequence_expand_as(x, y):
     """Row i of X as many times as the i-th sequence of Y (first LoD level) is long; Out takes that level as LoD."""
     rows = _as_rows(x, y)
-    return Ragged(x.values[index(rows, x.values)], y.lod[:1])
+    return Ragged(x.values.index_select(0, index(rows, x.values)), y.lod[:1])
 
 
 @op("sequence_expand_as_grad", slots="X#, Y#, Out@GRAD -> X@GRAD")

@@ -189,8 +189,16 @@ def assign_value(
     int32_values: list[int] = [],
     int64_values: Longs = [],
     device,
+    state,
 ):
     """The numbers given for `dtype` in `shape`."""
+    # Within a loop the list is read once: a word list's mask of thousands of numbers takes as long as a product.
+    if "value" not in state:
+        state["value"] = _listed(shape, dtype, bool_values, fp32_values, int32_values, int64_values, device)
+    return state["value"].clone()
+
+
+def _listed(shape, dtype, bool_values, fp32_values, int32_values, int64_values, device):
     lists = {VarType.BOOL: bool_values, VarType.INT32: int32_values, VarType.INT64: int64_values}
     values = lists.get(VarType(dtype), fp32_values)
     return torch.tensor(values, dtype=torch_dtype(dtype), device=device).reshape(shape)

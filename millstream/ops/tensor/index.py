@@ -66,14 +66,15 @@ def _nd_spec(x, index):
 
 def _flat_index(x_shape, index):
     """Index [..., k] into the first k dims as one number an entry; IndexError when one is out of range."""
-    flat = torch.zeros(index.shape[:-1], dtype=torch.int64, device=index.device)
-    for i in range(index.shape[-1]):
-        part = index[..., i].long()
-        if part.numel() and not (int(part.min()) >= 0 and int(part.max()) < x_shape[i]):
-            low, high = int(part.min()), int(part.max())
-            raise IndexError(f"indices {low} to {high} are out of range for dimension {i} of shape {list(x_shape)}")
-        flat = flat * x_shape[i] + part
-    return flat.reshape(-1)
+    parts = index.reshape(-1, index.shape[-1]).long().unbind(1)
+    flat = None
+    for i, part in enumerate(parts):
+        if part.numel():
+            low, high = (int(m) for m in torch.aminmax(part))
+            if low < 0 or high >= x_shape[i]:
+                raise IndexError(f"indices {low} to {high} are out of range for dimension {i} of shape {list(x_shape)}")
+        flat = part if flat is None else torch.add(part, flat, alpha=x_shape[i])
+    return flat if flat is not None else torch.zeros(product(index.shape[:-1]), dtype=torch.int64, device=index.device)
 
 
 @op("gather_nd", slots="X, Index -> Out", infer=_nd_spec, lod="X", grad_lod="X", nodiff="Index")
