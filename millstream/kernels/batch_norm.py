@@ -4,8 +4,8 @@ All arrays are row-major [rows, channels], bfloat16 as its bits (see brain.py); 
 or float64. Sums run over blocks of rows in the vectors' own precision and over blocks in float64, from the last row to the
 first: the last ones, just written, are in the cache, and then those are with which the second pass begins. Narrow rows are
 taken several at a time, so that inner loops are long. `bend` is (slope, most), float32: numbers below 0 are multiplied by
-slope, from 0 to 1 (0 for relu, 1 for none), and a relu gives at most `most`. A choice made among the arguments of `put`
-keeps a loop from being vectorised.
+slope, from 0 to 1 (0 for relu, 1 for none), and a relu gives at most `most`; a slope below 0 is one of curves.py. LLVM takes
+that choice out of the loops, but one made among the arguments of `put` keeps a loop from being vectorised.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from millstream.kernels.brain import put, wide
 from millstream.kernels.compiled import njit
+from millstream.kernels.curves import curve_slope, curved
 from millstream.kernels.normed_vectors import take_off
 from millstream.kernels.threads import parts, run_parts
 
@@ -67,10 +68,13 @@ def apply_line(x, a, b, bend, first, last, y):
     for i in range(first, last):
         for j in range(x.shape[1]):
             v = wide(x[i, j]) * a[j] + b[j]
-            low = v * slope
-            low = low if low > floor else floor
-            v = low if v < 0 else v
-            v = most if v > most else v
+            if slope < 0:
+                v = curved(v, slope)
+            else:
+                low = v * slope
+                low = low if low > floor else floor
+                v = low if v < 0 else v
+                v = most if v > most else v
             put(y, i, j, v)
 
 
@@ -89,7 +93,8 @@ def _relu_of_sum(x, a, b, other, first, last, y):
 def _back_sums(x, dy, a, b, bend, mean, first, last, total, dot):
     """total += sum of dz, dot += sum of dz * (x - mean).
 
-    dz is dy, times slope where z <= 0, 0 where z >= most; z = x * a + b is computed as apply_line does.
+    dz is dy, times slope where z <= 0, 0 where z >= most, or times a curve's slope; z = x * a + b is computed as apply_line
+    does.
     """
     width, zero = x.shape[1], np.float32(0)
     slope, most = bend
@@ -101,10 +106,13 @@ def _back_sums(x, dy, a, b, bend, mean, first, last, total, dot):
             for j in range(width):
                 v = wide(x[i, j])
                 d = wide(dy[i, j])
-                low = d * slope if slope != 0 else zero
                 z = v * a[j] + b[j]
-                g = low if z <= 0 else d
-                g = zero if z >= most else g
+                if slope < 0:
+                    g = d * curve_slope(z, slope)
+                else:
+                    low = d * slope if slope != 0 else zero
+                    g = low if z <= 0 else d
+                    g = zero if z >= most else g
                 s[j] += g
                 q[j] += g * (v - mean[j])
         for j in range(width):
@@ -140,10 +148,13 @@ def _back(x, dy, a, b, bend, mean, k1, k2, first, last, dx):
         for j in range(x.shape[1]):
             v = wide(x[i, j])
             d = wide(dy[i, j])
-            low = d * slope if slope != 0 else zero
             z = v * a[j] + b[j]
-            g = low if z <= 0 else d
-            g = zero if z >= most else g
+            if slope < 0:
+                g = d * curve_slope(z, slope)
+            else:
+                low = d * slope if slope != 0 else zero
+                g = low if z <= 0 else d
+                g = zero if z >= most else g
             put(dx, i, j, a[j] * g - k1[j] - k2[j] * (v - mean[j]))
 
 

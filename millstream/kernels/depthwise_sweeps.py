@@ -7,8 +7,9 @@ output; `before` and `after` are 1 where the row has more of them on that side, 
 
 Arguments are addresses; `step` is the distance in bytes between pixels of all rows, and between rows of `taps` [9, channels]
 and of `line` [5, channels]: a, b and mean of a * x + b, slope and most. `mode` is what stands behind it: PLAIN: nothing;
-RELU; LEAKY: what is below 0 times slope; CAPPED: a relu that gives at most `most`. `far` is the distance between rows of
-`sums`. `coming` are rows that the next call needs or writes: their pixels are fetched on the way, as many as are filtered.
+RELU; LEAKY: what is below 0 times slope; CAPPED: a relu that gives at most `most`; HARD: hard_swish. `far` is the distance
+between rows of `sums`. `coming` are rows that the next call needs or writes: their pixels are fetched on the way, as many as
+are filtered.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -23,9 +25,14 @@ from numba.extending import intrinsic
 
 from millstream.kernels.vectors import VECTOR, Loop, fetch, fma, load, number, store
 
-PLAIN, RELU, LEAKY, CAPPED = range(4)
+PLAIN, RELU, LEAKY, CAPPED, HARD = range(5)
 _ZERO = ir.Constant(VECTOR, None)
 Values = list[ir.Value]
+
+
+def _all(value: float) -> ir.Constant:
+    """A vector of one number."""
+    return ir.Constant(VECTOR, [float(np.float32(value))] * VECTOR.count)
 
 
 def _far(builder: ir.IRBuilder, row: ir.Value, at: ir.Value, step: ir.Value, beyond: int) -> ir.Value:
@@ -91,6 +98,11 @@ class Line(NamedTuple):
         z = fma(self.builder, x, self.a, self.b)
         if self.mode == PLAIN:
             return z, z
+        if self.mode == HARD:
+            gate = fma(self.builder, z, _all(1 / 6), _all(0.5))
+            gate = self.builder.select(self.builder.fcmp_ordered("<", gate, _ZERO), _ZERO, gate)
+            gate = self.builder.select(self.builder.fcmp_ordered(">", gate, _all(1)), _all(1), gate)
+            return z, self.builder.fmul(z, gate)
         low = self.builder.fmul(z, self.slope) if self.mode == LEAKY else _ZERO
         y = self.builder.select(self.builder.fcmp_ordered(">", _ZERO, z), low, z)
         if self.mode == CAPPED:
@@ -101,6 +113,11 @@ class Line(NamedTuple):
         """The gradient before the activation, from that behind it."""
         if self.mode == PLAIN:
             return gradient
+        if self.mode == HARD:
+            inner = fma(self.builder, z, _all(1 / 3), _all(0.5))
+            inner = self.builder.select(self.builder.fcmp_ordered("<=", z, _all(-3)), _ZERO, inner)
+            inner = self.builder.select(self.builder.fcmp_ordered(">=", z, _all(3)), _all(1), inner)
+            return self.builder.fmul(gradient, inner)
         low = self.builder.fmul(gradient, self.slope) if self.mode == LEAKY else _ZERO
         given = self.builder.select(self.builder.fcmp_ordered("<=", z, _ZERO), low, gradient)
         if self.mode == CAPPED:
@@ -112,7 +129,7 @@ def _by_mode(builder: ir.IRBuilder, mode: ir.Value, line: ir.Value, step: ir.Val
     """`emit` for each kind of activation, with (line, mean); `mode` picks one."""
     a, b, mean, *bend = _rows(builder, line, step, 5)
     end = builder.append_basic_block("swept")
-    kinds = [builder.append_basic_block(f"mode.{kind}") for kind in (PLAIN, RELU, LEAKY, CAPPED)]
+    kinds = [builder.append_basic_block(f"mode.{kind}") for kind in (PLAIN, RELU, LEAKY, CAPPED, HARD)]
     choice = builder.switch(mode, kinds[0])
     for kind, block in enumerate(kinds):
         choice.add_case(number(kind), block)

@@ -16,6 +16,7 @@ import numpy as np
 
 from millstream.kernels.batch_norm import apply_line, count
 from millstream.kernels.compiled import njit
+from millstream.kernels.curves import curve_slope
 from millstream.kernels.laid import product_laid_at
 from millstream.kernels.tiles import LANES, VECTORS, fetch_line, make_fetching_tile, tile_rows, turned_at
 from millstream.kernels.vectors import copy
@@ -38,16 +39,20 @@ def back(x, dz, p, q, r, begin, end, g):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _back_through(x, dy, a, b, bend, p, q, r, begin, end, g):
-    """:func:`back` with dz: dy, times slope where x * a + b is not above 0, 0 where it is not below most (`bend`)."""
+    """:func:`back` with dz: dy, times slope where x * a + b is not above 0, 0 where it is not below most (`bend`), or times
+    a curve's slope."""
     zero = np.float32(0)
     slope, most = bend
     for i in range(begin, end):
         for j in range(x.shape[1]):
             v, d = x[i, j], dy[i, j]
-            low = d * slope if slope != 0 else zero
             y = v * a[j] + b[j]
-            z = low if y <= 0 else d
-            z = zero if y >= most else z
+            if slope < 0:
+                z = d * curve_slope(y, slope)
+            else:
+                low = d * slope if slope != 0 else zero
+                z = low if y <= 0 else d
+                z = zero if y >= most else z
             g[i - begin, j] = p[j] * z + q[j] * v + r[j]
 
 
@@ -86,10 +91,13 @@ def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
         for i in range(start, min(start + _BLOCK, end)):
             for j in range(width):
                 v, d = x[i, j], dy[i - begin, j]
-                low = d * slope if slope != 0 else zero
                 y = v * a[j] + b[j]
-                z = low if y <= 0 else d
-                z = zero if y >= most else z
+                if slope < 0:
+                    z = d * curve_slope(y, slope)
+                else:
+                    low = d * slope if slope != 0 else zero
+                    z = low if y <= 0 else d
+                    z = zero if y >= most else z
                 dz[i, j] = z
                 s[j] += z
                 q[j] += z * (v - mean[j])

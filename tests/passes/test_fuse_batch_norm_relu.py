@@ -113,6 +113,37 @@ def test_relu6(threshold, layout, size):
     compare(capped(threshold, "float32", size, layout), feed(layout, size=size), steps=1, rtol=2e-4, atol=2e-6)
 
 
+def curved(act, dtype, size, layout="NCHW", **form):
+    def make():
+        x = fluid.data("x", [None, 3, size, size] if layout == "NCHW" else [None, size, size, 3], dtype)
+        x = fluid.layers.conv2d(x, 8, 3, padding=1, bias_attr=False, data_format=layout)
+        x = getattr(fluid.layers, act)(fluid.layers.batch_norm(x, data_layout=layout) * 1.0, **form)
+        x = fluid.layers.conv2d(x * 3.0, 8, 3, padding=1, bias_attr=False, data_format=layout)
+        x = getattr(fluid.layers, act)(fluid.layers.batch_norm(x, data_layout=layout), **form)
+        x = fluid.layers.conv2d(x, 8, 1, bias_attr=False, data_format=layout)
+        x = getattr(fluid.layers, act)(fluid.layers.batch_norm(x, data_layout=layout), **form)
+        loss = fluid.layers.mean(fluid.layers.square(x - 0.2))
+        fluid.optimizer.Momentum(0.1, 0.9).minimize(loss)
+        return [loss]
+
+    return make
+
+
+@pytest.mark.parametrize("act", ["swish", "hard_swish"])
+@pytest.mark.parametrize(("layout", "size"), [("NCHW", 32), ("NHWC", 32), ("NCHW", 5)])
+def test_curves(act, layout, size):
+    how = {"dtype": "float64", "size": size, "layout": layout}
+    plan = compare(curved(act, **how), feed(**how), steps=3, rtol=1e-9, atol=1e-11)
+    found = types(plan)
+    assert [found.count(t) for t in FUSED] == [2, 2] and found.count(act) == 1
+    compare(curved(act, "float32", size, layout), feed(layout, size=size), steps=1, rtol=2e-4, atol=2e-6)
+
+
+def test_another_curve_stays():
+    plan = compare(curved("hard_swish", "float64", 32, offset=2.0), feed(dtype="float64"), steps=2, rtol=1e-9, atol=1e-11)
+    assert types(plan).count("hard_swish") == 3 and "form of a swish" in plan.work.explain()
+
+
 def test_a_threshold_of_nothing_stays():
     plan = compare(capped(-1.0, "float64", 32), feed(dtype="float64"), steps=2, rtol=1e-9, atol=1e-11)
     assert types(plan).count("relu6") == 2 and "threshold" in plan.work.explain()

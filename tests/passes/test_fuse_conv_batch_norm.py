@@ -43,8 +43,8 @@ def trained(body, *, size=64, channels=16, optimizer=None, fetch=None, dtype="fl
     return make
 
 
-def feed(size=64, channels=16, batch=3, dtype="float32"):
-    return {"x": RNG.randn(batch, channels, size, size).astype(dtype)}
+def feed(size=64, channels=16, batch=3, dtype="float32", draw=RNG):
+    return {"x": draw.randn(batch, channels, size, size).astype(dtype)}
 
 
 def counts(plan):
@@ -87,6 +87,29 @@ def test_relu6():
 
     plan = compare_largest(trained(body), feed(), steps=2)
     assert counts(plan) == [5, 5, 1, 1, 1, 1] and "relu6" not in types(plan)
+
+
+@pytest.mark.parametrize(("act", "expected"), [("hard_swish", [3, 3, 1, 1, 1, 1]), ("swish", [3, 3, 1, 1, 2, 2])])
+def test_curves(act, expected):
+    """1x1 filters read both kinds, depthwise ones hard_swish."""
+
+    def body(x):
+        x = norm(conv(x, 16, 3), act)
+        x = norm(conv(norm(conv(x, 32), act), 32, 3, groups=32), act)
+        return norm(conv(norm(conv(x, 48), act), 48, 5, groups=48), act)
+
+    plan = compare_largest(trained(body), feed(draw=np.random.RandomState(3)), steps=2)
+    assert act not in types(plan)
+    assert counts(plan) == expected
+
+
+@pytest.mark.parametrize("act", ["swish", "hard_swish"])
+def test_groups_do_not_read_curves(act):
+    if LANES != 16:
+        return
+    body = trained(lambda x: norm(conv(norm(conv(x, 32), act), 32, 3, groups=8), act))
+    plan = compare_largest(body, feed(draw=np.random.RandomState(4)), steps=2)
+    assert act not in types(plan)
 
 
 def test_first_convolution_of_another_kind():

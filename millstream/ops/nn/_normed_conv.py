@@ -16,7 +16,7 @@ import torch
 from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, parts, run_parts
 from millstream.ops.nn import _conv_grouped
-from millstream.ops.nn._bend import NONE, Bend
+from millstream.ops.nn._bend import HARD_SWISH, NONE, Bend
 from millstream.ops.nn._conv_rows import Ints, is_plain
 from millstream.ops.nn._norm_channels import Measured, Running, measured
 
@@ -54,11 +54,21 @@ class Work(NamedTuple):
     groups: int
 
 
+def takes_curve(slope: float, filters: Sequence[int], groups: int) -> bool:
+    """Whether a convolution with filters [out, in, ...] can read what a curve (a slope below 0) makes.
+
+    Depthwise filters read each number three times: too often for sigmoids. Groups know none of them.
+    """
+    return slope >= 0 or groups == 1 or (slope == HARD_SWISH and filters[1] == 1)
+
+
 def _applies(work: Work, *others: torch.Tensor) -> bool:
     x, w = work.x, work.w
     if not is_plain((torch.float32,), x, w, *others) or x.dim() != 4 or x.numel() == 0:
         return False
     if x.shape[1] < CHANNELS or w.shape[0] < CHANNELS:
+        return False
+    if work.line is not None and not takes_curve(work.line[3, 0], w.shape, work.groups):
         return False
     form = work.strides, work.paddings
     if is_pointwise(w.shape, *form, work.groups) or is_depthwise(w.shape, *form, work.dilations, work.groups):
@@ -202,8 +212,10 @@ def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
 
 def _kind(slope: float | np.float32, most: float | np.float32) -> int:
     """Of an activation, as the kernels for 3x3 filters take it."""
-    from millstream.kernels.depthwise_sweeps import CAPPED, LEAKY, PLAIN, RELU
+    from millstream.kernels.depthwise_sweeps import CAPPED, HARD, LEAKY, PLAIN, RELU
 
+    if slope == HARD_SWISH:
+        return HARD
     return PLAIN if slope == 1 else LEAKY if slope else RELU if most == np.inf else CAPPED
 
 
@@ -299,6 +311,8 @@ def backward(
     if work.groups == 1:
         return _pointwise_back(work, dout if out is None else out, dout, end, wanted, added)
     if added is not None or (end is not None and end.line.ndim == 3):
+        return None
+    if end is not None and end.bend.curved and work.w.shape[1] > 1:
         return None
     back = _depthwise_back if work.w.shape[1] == 1 else _grouped_back
     return back(work, dout if out is None else out, dout, end, wanted)

@@ -1,4 +1,5 @@
-"""Batch normalisation of a training step with the relu, leaky_relu or relu6 behind it, and with what is added before a relu.
+"""Batch normalisation of a training step with the relu (also leaky_relu, relu6) or swish (hard_swish) behind it, and with
+what is added before a relu.
 
 Plans make these operators (passes/training/fuse_batch_norm_relu.py); Programs do not have them.
 """
@@ -50,7 +51,8 @@ def batch_norm_relu(
 ):  # fmt: skip
     """Y = relu(batch_norm(X) [+ Residual]) with the batch's own statistics; Residual has X's shape.
 
-    With a `slope`, of 0 to 1, it is leaky_relu(batch_norm(X)), with `most` min(relu(batch_norm(X)), most): nothing is added.
+    With a `slope`, of 0 to 1, it is leaky_relu(batch_norm(X)), with `most` min(relu(batch_norm(X)), most), with a slope of
+    -1 swish, of -2 hard_swish: nothing is added.
     """
     check_added(x, residual)
     norm = Norm(scale, bias, epsilon, data_layout, Bend(slope, most))
@@ -73,11 +75,19 @@ def check_added(x: torch.Tensor, residual: torch.Tensor | None) -> None:
         )
 
 
+def _by_channel(v: torch.Tensor, x: torch.Tensor, layout: str) -> torch.Tensor:
+    return v if layout in CHANNELS_LAST or x.dim() == 2 else v.view(-1, *[1] * (x.dim() - 2))
+
+
 def _plain_grad(
     x, scale, bias, saved_mean, saved_inv, y, dy, *, want, epsilon: float = 1e-5, data_layout: str = "NCHW",
     residual: bool = False, slope: float = 0.0, most: float = math.inf,
 ):  # fmt: skip
-    dz = Bend(slope, most).backward(y, dy)
+    bend = Bend(slope, most)
+    if bend.curved:
+        a = scale * saved_inv
+        y = (_by_channel(a, x, data_layout) * x + _by_channel(bias - saved_mean * a, x, data_layout)).to(x.dtype)
+    dz = bend.backward(y, dy)
     parts = denormalize(
         x, scale, saved_mean, saved_inv, dz, False, epsilon, data_layout in CHANNELS_LAST, (*want[:1], True, True)
     )

@@ -73,7 +73,7 @@ def _finished(x, dz, line, bend):
 def batch_norm_apply(x, scale, bias, mean, inverse, residual, *, slope: float = 1.0, most: float = math.inf):
     """Y = leaky_relu(batch_norm(X), slope), or relu(batch_norm(X) + Residual), from the statistics of the batch.
 
-    X [N, C, H, W]; slope 0: relu, which gives at most `most`, 1: no activation.
+    X [N, C, H, W]; slope 0: relu, which gives at most `most`, 1: no activation, -1: swish, -2: hard_swish.
     """
     check_added(x, residual)
     found = _norm_rows.apply(x, Norm(scale, bias, 0.0, "NCHW", Bend(slope, most)), mean, inverse, residual)
@@ -143,7 +143,8 @@ def normed_conv2d(
     """Output = conv2d(leaky_relu(batch_norm(Input), slope), Filter), and the statistics of the batch_norm that takes Output.
 
     Input [N, C, H, W], normalised with NormMean and NormInverse of the batch where NormScale is given; slope 0: relu, which
-    gives at most `most`, 1: no activation. Mean and Variance, where given: the running statistics of Output's batch_norm.
+    gives at most `most`, 1: no activation, -1: swish, -2: hard_swish. Mean and Variance, where given: the running statistics
+    of Output's batch_norm.
     """
     form, rate, bend = (strides, paddings, dilations, groups), _rate(momentum, momentum_tensor), Bend(slope, most)
     if type(x) is torch.Tensor and x.dtype is torch.float32:
@@ -194,7 +195,7 @@ def normed_conv2d_grad(
     dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
     if scale is None:
         return dy if added is None or dy is None else dy + added, dw, None, None, None
-    dz = bend.backward(y, dy)
+    dz = bend.backward(_normalised(x, scale, bias, center, inverse, NONE) if bend.curved else y, dy)
     return dz, dw, *_behind(x, scale, center, inverse, *_sums(x, center, dz))
 
 

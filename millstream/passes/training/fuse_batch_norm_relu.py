@@ -1,4 +1,5 @@
-"""batch_norm + relu, leaky_relu or relu6, or batch_norm + elementwise_add + relu, and gradients -> one operator each way.
+"""batch_norm + relu, leaky_relu, relu6, swish or hard_swish, or batch_norm + elementwise_add + relu, and gradients -> one
+operator each way.
 
 A training step reads and writes each map fewer times so: the sums of the gradient take relu's zeros in on the way.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 
 from millstream.ir.operator import Operator
+from millstream.ops.nn._bend import HARD_SWISH, SWISH
 from millstream.passes._pass import program_pass
 from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
@@ -17,6 +19,10 @@ from millstream.passes.training._places import fuse_places
 
 _NAME = "fuse_batch_norm_relu"
 _ATTRS = ("momentum", "epsilon", "data_layout")
+_CURVES = {  # activations whose gradients read X, how kernels know them, and the attributes for which they do
+    "swish": (SWISH, {"beta": 1.0}), "hard_swish": (HARD_SWISH, {"threshold": 6.0, "scale": 6.0, "offset": 3.0}),
+}  # fmt: skip
+_OTHER_CURVE = -math.inf
 
 
 @program_pass(_NAME)
@@ -27,7 +33,7 @@ def fuse_batch_norm_relu(work: Work) -> int:
 
 def _find(work: Work, uses: Uses, at: int) -> Chain | None:
     """The place whose relu stands at `at`; why there is none is said of the batch_norm."""
-    if uses.ops[at].type not in ("relu", "leaky_relu", "relu6"):
+    if uses.ops[at].type not in ("relu", "leaky_relu", "relu6", *_CURVES):
         return None
     refusals = []
     for norm, add, mine in _norms(uses, at):
@@ -60,8 +66,9 @@ def _norms(uses: Uses, relu: int) -> list[tuple[int, int | None, str]]:
 
 def _place(uses: Uses, relu: int, norm: int, add: int | None, mine: str) -> Chain | str:
     """The place with its gradients, or why there is none."""
-    out = uses.ops[relu].output("Out")[0]
-    relu_grad = uses.reader(out, uses.ops[relu].type + "_grad", "Out")
+    op = uses.ops[relu]
+    read = ("X", op.input("X")[0]) if op.type in _CURVES else ("Out", op.output("Out")[0])
+    relu_grad = uses.reader(read[1], op.type + "_grad", read[0])
     if relu_grad is None:
         return "relu has no gradient, or several"
     gradient = uses.ops[relu_grad].output("X@GRAD")[0]
@@ -86,15 +93,21 @@ def _why_not(work: Work, uses: Uses, place: Chain) -> str | None:
     if norm.attr("is_test") or norm.attr("use_global_stats") or norm.attr("fuse_with_relu"):
         return "it does not normalise with the batch's statistics, or has a relu already"
     slope, most = bend = _bend(ops[place.relu])
-    if not 0 <= slope <= 1 or not most > 0 or bend != _bend(ops[place.relu_grad]):
-        return "the slope of leaky_relu is not between 0 and 1, or relu6 has a threshold that is not above 0"
+    if bend != _bend(ops[place.relu_grad]):
+        return "the activation's gradient is another one's"
+    if slope == _OTHER_CURVE or (ops[place.relu].type not in _CURVES and not 0 <= slope <= 1) or not most > 0:
+        return "kernels do not take the slope of leaky_relu, the threshold of relu6, or the form of a swish"
     if place.add is not None and (why := not_alike(work, uses, place.add)) is not None:
         return why
     return why_apart(uses, place, "Y")
 
 
 def _bend(op: Operator) -> tuple[float, float]:
-    """What a relu, leaky_relu or relu6, or its gradient, multiplies numbers below 0 by, and the most it gives."""
+    """What an activation, or its gradient, multiplies numbers below 0 by, or which curve it is, and the most it gives."""
+    curve = _CURVES.get(op.type.removesuffix("_grad"))
+    if curve is not None:
+        plain = all(op.attr(name) in (None, value) for name, value in curve[1].items())
+        return curve[0] if plain else _OTHER_CURVE, math.inf
     if op.type.startswith("relu6"):
         return 0.0, op.attr("threshold")
     return op.attr("alpha") if op.type.startswith("leaky") else 0.0, math.inf

@@ -15,7 +15,7 @@ from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.ops.nn._bend import NONE
 from millstream.ops.nn._conv_grouped import takes
-from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise
+from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise, takes_curve
 from millstream.passes._pass import program_pass
 from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._uses import Uses
@@ -91,7 +91,7 @@ def _edge(work: Work, uses: Uses, norm: int) -> _Edge | str | None:
     conv = next((p for p in uses.readers[y] if p > norm and uses.ops[p].type in _CONVOLUTIONS), None)
     if conv is None or not _is_plain(op) or (op.type == "batch_norm_relu" and op.input("Residual")):
         return None
-    why = _form(work, uses.ops[conv])
+    why = _form(work, uses.ops[conv]) or _other_curve(work, op, uses.ops[conv])
     if why is not None:
         return why
     conv_grad = uses.reader(y, uses.ops[conv].type + "_grad", "Input")
@@ -125,7 +125,7 @@ def _alone(work: Work, uses: Uses, norm: int) -> _Edge | None:
     if _small(work, op) or _other_gradient(uses, edge) or _changed(uses, edge):
         return None
     _link(work, uses, edge)
-    if edge.maker_grad is None:
+    if edge.maker is None or edge.maker_grad is None or _curve_of_groups(work, op, uses.ops[edge.maker]):
         return None
     grad = uses.ops[edge.norm_grad]
     given = [*grad.input("Y@GRAD"), *grad.output("Residual@GRAD")]
@@ -149,6 +149,19 @@ def _form(work: Work, conv: Operator) -> str | None:
     if is_pointwise(w.shape, strides, paddings, groups) or is_depthwise(w.shape, *form):
         return None
     return None if takes(x.shape[1], w.shape, *form) else "the filter is neither 1x1 nor 3x3, depthwise or of groups"
+
+
+def _other_curve(work: Work, norm: Operator, conv: Operator) -> str | None:
+    """Why the kernels do not read what a swish behind `norm` makes."""
+    w = work.block._find_var_recursive(conv.input("Filter")[0])
+    taken = w is not None and takes_curve(_bend(norm)[0], w.shape, conv.attr("groups"))
+    return None if taken else "filters of groups, or depthwise ones, do not read what swish makes"
+
+
+def _curve_of_groups(work: Work, norm: Operator, maker: Operator) -> bool:
+    """Whether the convolution would take its gradient through a swish behind `norm`, and can't."""
+    w = work.block._find_var_recursive(maker.input("Filter")[0])
+    return _bend(norm)[0] < 0 and w is not None and maker.attr("groups") > 1 and w.shape[1] > 1
 
 
 def _why_not(work: Work, uses: Uses, edge: _Edge, conv: int, conv_grad: int) -> str | None:
