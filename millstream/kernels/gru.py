@@ -13,7 +13,7 @@ from millstream.kernels.compiled import njit
 from millstream.kernels.gates import FAST, activate, add_three, through
 from millstream.kernels.lstm import place, running
 from millstream.kernels.panels import rows_product
-from millstream.kernels.tiles import few_rows_at, one_row_at
+from millstream.kernels.tiles import fetch_row, few_rows_at, one_row_at
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
@@ -41,11 +41,17 @@ def forward(
     for j in range(len(zeros_c)):
         zeros_c[j] = 0
     reset_now = np.empty_like(h_now)
+    coming = -1 if reverse else 1
     m, t = running(lengths, 0, len(starts)), 0
     while m:
         rows_product(h_now, m, w, zeros, 0, product)
         for r in range(m):
             i = place(starts[r], lengths[r], t, reverse)
+            # rows of the next step: what a step works on lies all over the batch, and only then in the cache
+            fetch_row(x, i + coming)
+            fetch_row(gates, i + coming)
+            fetch_row(reset, i + coming)
+            fetch_row(hidden, i + coming)
             g = gates[i, : 2 * d]
             add_three(product[r, : 2 * d], x[i, : 2 * d], bias[: 2 * d], g)
             activate(g, code_gate)
@@ -176,6 +182,10 @@ def backward(
         for r in range(m):
             i = place(starts[r], lengths[r], t, reverse)
             before = hidden[i + back] if t else h_first[r]
+            fetch_row(gates, i + back)
+            fetch_row(dx, i + back)
+            fetch_row(dhidden, i + back)
+            fetch_row(hidden, i + 2 * back)
             _back_hidden(
                 dhidden[i], dh_now[r], gates[i, :d], gates[i, 2 * d :], before, dgates[r, :d], dcandidate[r], code_gate,
                 code, origin,

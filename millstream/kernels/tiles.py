@@ -139,6 +139,15 @@ def fetch_line(typing_context, address):
     return types.void(types.intp), emit
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def fetch_row(a, i):
+    """Have row `i` of a C-contiguous matrix, which need not exist, brought to the second-level cache."""
+    length = a.shape[1] * a.itemsize
+    begin = a.ctypes.data + i * length
+    for at in range(begin, begin + length, 64):
+        fetch_line(at)
+
+
 def _spread(builder: ir.IRBuilder, at: ir.Value) -> ir.Value:
     """A vector of one number."""
     nothing = ir.Constant(_VECTOR, ir.Undefined)
