@@ -5,6 +5,7 @@ import torch
 
 from millstream.kernels import pair_products
 from millstream.ops._opdef import REGISTRY
+from millstream.ops.nn import _conv_rows
 
 # (input, filters, attributes): few pixels, a stride, dilated channels of their own, one thread
 CASES = {
@@ -110,3 +111,21 @@ def test_bfloat16_without_products_of_pairs(case, monkeypatch):
             )
     assert out.dtype is torch.bfloat16
     torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=0.5)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("filters", "size", "strides", "paddings", "dilations"),
+    [(8, (3, 3), (1, 1), (0, 0), (1, 1)), (5, (2, 5), (2, 1), (1, 2), (1, 1)), (16, (3, 3), (2, 2), (3, 1), (2, 1))],
+)
+@torch.no_grad()
+def test_input_gradient_of_one_channel(filters, size, strides, paddings, dilations, last):
+    torch.manual_seed(0)
+    x, w = torch.randn(3, 1, 13, 11), torch.randn(filters, 1, *size)
+    form = (list(strides), list(paddings), list(dilations))
+    y = torch.nn.functional.conv2d(x, w, None, *form)
+    dout = torch.randn_like(y).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    found = _conv_rows.one_channel_backward_input(x, w, dout, *form, 1)
+    expected = torch.nn.grad.conv2d_input(x.shape, w, dout, *form)
+    assert found.shape == x.shape and torch.allclose(found, expected, atol=1e-4)
+    assert _conv_rows.one_channel_backward_input(x[:0], w, dout[:0], *form, 1) is None

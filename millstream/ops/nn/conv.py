@@ -37,6 +37,7 @@ _OUTPUTS = (
 _INPUT_GRADIENTS = (
     _conv_winograd.backward_input, _conv_winograd_pairs.backward_input, _conv_dilated.backward_input,
     _conv_rows.by_planes_backward, _conv_grouped.backward_input, _conv_rows.depthwise_backward_input,
+    _conv_rows.one_channel_backward_input,
 )  # fmt: skip
 _FILTER_GRADIENTS = (
     _conv_winograd.filter_gradient, _conv_winograd_pairs.filter_gradient, _conv_dilated.filter_gradient,
