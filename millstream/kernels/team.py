@@ -9,10 +9,9 @@ is awake takes a part within 3 us. Those threads know nothing of Python: the cal
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from numba import carray, cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from millstream.kernels import openmp
 from millstream.kernels.compiled import njit
 
 _ROOM, _BEGIN = 512, 3  # int64 words for a part; those before its arguments: the function's address, if it failed, if taken
@@ -28,35 +28,13 @@ _WORD = ir.IntType(64)
 _NUMBER = "millstream omp_get_thread_num"
 
 
-# ---- the runtime that torch uses -----------------------------------------------------------------
 @cache
-def _parallel() -> Callable[..., None] | None:
-    """GOMP_parallel of the OpenMP runtime that torch is bound to; None where it has none."""
-    library = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so")
-    try:
-        loaded = ctypes.CDLL(library)  # it is already; symbols are looked up in what it needs, too
-        parallel, number = loaded.GOMP_parallel, ctypes.cast(loaded.omp_get_thread_num, ctypes.c_void_p).value
-    except (OSError, AttributeError):
-        return None
-    parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-    binding.add_symbol(_NUMBER, number)
-    return parallel
-
-
-_forked = False
-
-
-def _leave_team() -> None:
-    global _forked
-    _forked = True
-
-
-os.register_at_fork(after_in_child=_leave_team)  # libgomp waits for ever for threads that a forked child does not have
-
-
-def available() -> bool:
-    """Whether :func:`run` works here: not without OpenMP, nor in a forked process."""
-    return not _forked and _parallel() is not None
+def _parallel() -> Callable[..., None]:
+    """GOMP_parallel; from now on compiled code finds omp_get_thread_num."""
+    runtime = openmp.library()
+    assert runtime is not None, "run is for where openmp.available() holds"
+    binding.add_symbol(_NUMBER, ctypes.cast(runtime.omp_get_thread_num, ctypes.c_void_p).value)
+    return cast("Callable[..., None]", runtime.GOMP_parallel)
 
 
 # ---- compiled code -------------------------------------------------------------------------------
@@ -217,8 +195,7 @@ def run(kernel: Any, calls: Sequence[tuple[Any, ...]]) -> None:
     begin, lay_down = rooms.ctypes.data, _handing(kernel)
     for k, arguments in enumerate(calls):
         lay_down(begin + 8 * (2 + k * _ROOM), *arguments)
-    parallel = _parallel()
-    assert parallel is not None, "team.run is for where available() holds"
+    parallel = _parallel()  # it names what the members look for
     parallel(_member().address, begin, threads, 0)
     if rooms[3::_ROOM].any():
         raise RuntimeError(f"{kernel.py_func.__name__}: failed inside a thread")

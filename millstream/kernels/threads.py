@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from millstream.kernels import openmp
+
 WORTH = 2_000_000  # multiplications for which a second thread is asked: a sleeping one costs 50 to 250 us
 
 
@@ -45,7 +47,8 @@ class Shares:
 
     def __init__(self, workers: int) -> None:
         self.all = torch.get_num_threads()
-        self.each = max(1, self.all // workers)
+        self.workers = min(workers, max(self.all, _cores()))
+        self.each = max(1, self.all // self.workers)
 
     def take(self) -> None:
         """In a worker: use one share."""
@@ -56,6 +59,46 @@ class Shares:
         """In the thread that started the workers: later threads may use all cores."""
         if self.each != self.all:
             torch.set_num_threads(self.all)
+
+    @property
+    def in_team(self) -> bool:
+        """Whether :meth:`run` is for these shares: within a team loops have one thread."""
+        return self.each == 1 and openmp.available()
+
+    def run(self, jobs: Sequence[Callable[[], None]], apart: bool = True) -> None:
+        """Call each of `jobs` in the threads that torch keeps for its own loops, or, unless `apart`, all in this one.
+
+        A thread begins with the job of its own number, whose memory its cache may still have; then it takes what is left.
+        All jobs run; then the first error comes out. Numbers do not depend on `apart`: loops have one share in both.
+        """
+        pending, errors = dict(enumerate(jobs)), dict[int, BaseException]()
+
+        def member(number: int) -> None:
+            if number >= self.workers:
+                return
+            self.take()
+            for k in (number, *range(len(jobs))):
+                job = pending.pop(k, None)
+                if job is not None:
+                    try:
+                        job()
+                    except BaseException as error:
+                        errors[k] = error
+
+        if apart:
+            openmp.enter(member, max(self.all, self.workers))
+        else:
+            member(0)
+        self.restore()
+        if errors:
+            raise errors[min(errors)]
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @cache
@@ -79,7 +122,7 @@ def run_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> N
     if len(calls) == 1:
         kernel(*calls[0])
         return
-    if hasattr(kernel, "py_func") and _team().available():
+    if hasattr(kernel, "py_func") and openmp.available():
         _team().run(kernel, calls)
         return
     others = [_pool(len(calls) - 1).submit(kernel, *arguments) for arguments in calls[1:]]
@@ -92,7 +135,7 @@ def run_parts(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> N
 
 def run_many(kernel: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
     """:func:`run_parts` of any number of small parts, of a kernel compiled by numba."""
-    if len(calls) > 1 and torch.get_num_threads() > 1 and _team().available():
+    if len(calls) > 1 and torch.get_num_threads() > 1 and openmp.available():
         _team().run(kernel, calls)
         return
     for arguments in calls:

@@ -8,8 +8,6 @@ shares and a mean loss the result is that of the whole batch on one place. Stati
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, IntEnum
 from itertools import pairwise
 from typing import Any
@@ -18,18 +16,13 @@ import numpy as np
 import torch
 
 from millstream.config import settings
-from millstream.errors import EOFException, FeedError, InvalidProgramError
-from millstream.ir import walk
-from millstream.ir.operator import OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
+from millstream.errors import FeedError, InvalidProgramError
 from millstream.ir.program import Program, default_main_program
-from millstream.ir.types import VarType
-from millstream.kernels.threads import Shares
-from millstream.ops._grad import rebuild
-from millstream.ops._values import NO_LOD, LoD, SelectedRows
+from millstream.ops._values import NO_LOD, LoD
 from millstream.runtime.executor import Executor, as_result, fetch_names
-from millstream.runtime.liveness import in_memory_of_state
 from millstream.runtime.place import CPUPlace, CUDAPlace
-from millstream.runtime.scope import Scope, ScopeVar, global_scope
+from millstream.runtime.replicas import Replicas, reading_first
+from millstream.runtime.scope import Scope, global_scope
 from millstream.runtime.switches import Switches
 from millstream.runtime.tensor import LoDTensor
 
@@ -130,7 +123,7 @@ class CompiledProgram:
         self._is_data_parallel = False
         self._loss_name: str | None = None
         self._places: list[Any] | None = None
-        self._replicas: _Replicas | None = None
+        self._replicas: Replicas | None = None
         self._shared: CompiledProgram | None = None
         self._reading: tuple[int, Program] | None = None
         self._executor: Executor | None = None
@@ -193,7 +186,7 @@ class CompiledProgram:
                 feed = feed[0]
             capture = self._build_strategy.enable_compiler
             if self._reading is None or self._reading[0] != self._program._version:
-                self._reading = self._program._version, _reading_first(self._program)
+                self._reading = self._program._version, reading_first(self._program)
             results = executor.run_raw(self._reading[1], feed, fetch_list, scope, capture=capture)
             out = [as_result(value, lod, return_numpy) for value, lod in results]
             return out if return_merged else [[v] for v in out]
@@ -204,10 +197,13 @@ class CompiledProgram:
             return [[as_result(v, lod, return_numpy) for v, lod in values] for values in zip(*per_place)]
         return [as_result(*_merge(list(values)), return_numpy) for values in zip(*per_place)]
 
-    def _replicas_on(self, executor: Executor, scope: Scope, n: int) -> _Replicas:
+    def _replicas_on(self, executor: Executor, scope: Scope, n: int) -> Replicas:
         found = self._replicas
         if found is None or found.version != self._program._version or found.scope is not scope:
-            found = self._replicas = _Replicas(self, executor, scope, n)
+            one = self._build_strategy.gradient_scale_strategy == BuildStrategy.GradientScaleStrategy.One
+            workers = min(n, self._exec_strategy.num_threads or n)
+            capture = self._build_strategy.enable_compiler
+            found = self._replicas = Replicas(self._program, executor, scope, n, 1.0 if one else 1.0 / n, workers, capture)
         other = self._shared
         if other is not None and other._is_data_parallel and (other._replicas is None or other._replicas.scope is scope):
             scopes = other._replicas_on(executor, scope, n).scopes
@@ -273,210 +269,7 @@ class ParallelExecutor:
         """Nothing is kept between runs, so there is nothing to drop."""
 
 
-# ---- replicas ------------------------------------------------------------------------------------
-class _Replicas:
-    """The two halves of a Program, and a Scope for each place."""
-
-    def __init__(self, compiled: CompiledProgram, executor: Executor, scope: Scope, n: int) -> None:
-        program = compiled._program
-        self.version = program._version
-        self.scope = scope
-        self.executor = executor
-        self.grads = _parameter_gradients(program)
-        updates = _updates(program)
-        self.carried = _carried(program, self.grads, updates)
-        # Batches are read here and handed out in order, so that a run repeats and places never race for the last one.
-        self.read = _half(program, [_reads(op) for op in program.global_block().ops])
-        self.reads_out = [
-            n for op in self.read.global_block().ops for n in op.output_arg_names if not _is_reader(op, n)
-        ]
-        self.drop_last = all(op.attrs.get("drop_last", True) for op in self.read.global_block().ops)
-        ops = program.global_block().ops
-        self.compute = _half(program, [not last and not _reads(op) for op, last in zip(ops, updates)])
-        self.update = _half(program, updates)
-        behind = [op for op in self.update.global_block().ops if not op.role & ROLE_OPTIMIZE]
-        self.made_last = {n for op in behind for n in walk.writes_of(op)}
-        one = compiled._build_strategy.gradient_scale_strategy == BuildStrategy.GradientScaleStrategy.One
-        self.scale = 1.0 if one else 1.0 / n
-        self.capture = compiled._build_strategy.enable_compiler
-        self.scopes = [scope] + [_shadow(scope, self.compute) for _ in range(n - 1)]
-        threads = compiled._exec_strategy.num_threads or n
-        self.in_state = in_memory_of_state(self.compute.global_block())
-        self.shares = Shares(min(n, threads))
-        self.pool = ThreadPoolExecutor(min(n, threads), initializer=self.shares.take)
-
-    def run(self, feeds: Sequence[Mapping[str, Any]], fetches: list[str]) -> list[list[tuple[Any, LoD]]]:
-        """One step; per place, (value, LoD) of every fetch."""
-        feeds = self._read(feeds) if self.reads_out else feeds
-        made = {n for op in self.compute.global_block().ops for n in walk.writes_of(op)}
-        root = self.compute.global_block()
-        last = [n for n in fetches if n in self.made_last]
-        early = [
-            n for n in fetches
-            if n not in last and (n in made or not root._has_var_recursive(n) or not root.var(n).persistable)
-        ]  # fmt: skip
-        asked = [*early, *(g for g in (*self.grads, *self.carried) if g not in early)]
-        jobs = [
-            self.pool.submit(self.executor.run_raw, self.compute, feed, asked, scope, capture=self.capture)
-            for feed, scope in zip(feeds, self.scopes)
-        ]
-        results = [dict(zip(asked, job.result())) for job in jobs]
-        self.shares.restore()
-        for name in self.in_state.intersection(asked):  # the update would change them
-            for r in results:
-                r[name] = (rebuild(r[name][0], torch.Tensor.clone), r[name][1])
-        if self.update.global_block().ops:
-            scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
-            feed = {n: results[0][n][0] for n in self.carried}
-            feed.update(zip(self.grads, _averages([[r[g][0] for g in self.grads] for r in results], scale)))
-            values = dict(zip(last, self.executor.run_raw(self.update, feed, last, self.scope, capture=self.capture)))
-            for r in results:
-                r.update(values)
-        late = [n for n in fetches if n not in early and n not in last]
-        if late:
-            values = dict(zip(late, self.executor.run_raw(self.update, {}, late, self.scope)))
-            for r in results:
-                r.update(values)
-        return [[r[n] for n in fetches] for r in results]
-
-    def _read(self, feeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """`feeds` with a batch for each place; fewer when the reader ends and its last batches are wanted."""
-        given: list[Mapping[str, Any]] = []
-        for feed in feeds:
-            try:
-                values = self.executor.run_raw(self.read, {}, self.reads_out, self.scope)
-            except EOFException:
-                if self.drop_last or not given:
-                    raise
-                break
-            batch = {n: LoDTensor.of(t, lod) for n, (t, lod) in zip(self.reads_out, values)}
-            given.append({**batch, **feed})
-        return given
-
-
-def _averages(places: list[list[Any]], scale: float) -> list[Any]:
-    """`scale` times the sums of the gradients of all places; dense ones make one new tensor each."""
-    found: list[Any] = list(places[0])
-    dense = [k for k, g in enumerate(found) if not isinstance(g, SelectedRows)]
-    if dense:
-        columns = [[grads[k] for k in dense] for grads in places]
-        totals = list(torch._foreach_add(columns[0], columns[1])) if len(columns) > 1 else columns[0]
-        for column in columns[2:]:
-            torch._foreach_add_(totals, column)
-        if scale != 1.0:  # with one place the totals are that place's own values
-            if len(columns) > 1:
-                torch._foreach_mul_(totals, scale)
-            else:
-                totals = list(torch._foreach_mul(totals, scale))
-        for k, total in zip(dense, totals):
-            found[k] = total
-    for k, g in enumerate(found):
-        if isinstance(g, SelectedRows):
-            rows = torch.cat([grads[k].rows for grads in places])
-            found[k] = SelectedRows(rows, torch.cat([grads[k].values for grads in places]).mul_(scale), g.height)
-    return found
-
-
-def _parameter_gradients(program: Program) -> list[str]:
-    """Gradients that the optimizer half reads: what the places must agree on."""
-    made: set[str] = set()
-    for op in program.global_block().ops:
-        if op.role & ROLE_BACKWARD:
-            pairs = op.attrs.get(OP_ROLE_VAR) or []
-            made.update(pairs[1::2])
-    reads = {n for op in program.global_block().ops if op.role & ROLE_OPTIMIZE for n in walk.reads_of(op)}
-    computed = {
-        n for op in program.global_block().ops if not op.role & ROLE_OPTIMIZE for n in op.output_arg_names
-    }
-    return sorted((made | {n for n in reads if "@GRAD" in n}) & reads & computed)
-
-
-def _updates(program: Program) -> list[bool]:
-    """Which operators run once, after the places: the optimizer half, and what stands behind it and uses its results."""
-    found, updated = [], set[str]()
-    for op in program.global_block().ops:
-        uses = not updated.isdisjoint(walk.reads_of(op)) or not updated.isdisjoint(walk.writes_of(op))
-        found.append(bool(op.role & ROLE_OPTIMIZE) or uses)
-        if found[-1]:
-            updated.update(walk.writes_of(op))
-    return found
-
-
-def _carried(program: Program, grads: list[str], updates: list[bool]) -> list[str]:
-    """Other values that the optimizer half reads and the first half makes, as a decayed rate: the first place's hold."""
-    root = program.global_block()
-    computed, updated, found = set(), set(), dict[str, None]()
-    for op, last in zip(root.ops, updates):
-        if not last:
-            computed.update(op.output_arg_names)
-            continue
-        for name in walk.reads_of(op):
-            if name in computed and name not in updated and name not in grads and not root.var(name).persistable:
-                found[name] = None
-        updated.update(op.output_arg_names)
-    return list(found)
-
-
-def _is_reader(op: Operator, name: str) -> bool:
-    var = op.block._find_var_recursive(name)
-    return var is not None and var.type is VarType.READER
-
-
-def _reads(op: Operator) -> bool:
-    """Whether the operator makes or reads a reader."""
-    return any(_is_reader(op, n) for n in (*op.input_arg_names, *op.output_arg_names))
-
-
-def _reading_first(program: Program) -> Program:
-    """`program`, or a copy that reads its readers before anything else.
-
-    Fluid's compiled Programs read first: at a reader's end no counter of steps has moved, unlike in a Program run as it is.
-    """
-    ops = program.global_block().ops
-    reads = [op for op in ops if _reads(op)]
-    if ops[: len(reads)] == reads:
-        return program
-    copy = walk.clone(program)
-    copy.global_block().ops.sort(key=lambda op: not _reads(op))
-    copy._touch()
-    return copy
-
-
-def _half(program: Program, keep: Sequence[bool]) -> Program:
-    half = walk.clone(program)
-    root = half.global_block()
-    root.ops[:] = [op for op, kept in zip(root.ops, keep, strict=True) if kept]
-    half._touch()
-    return half
-
-
-def _written(program: Program) -> list[str]:
-    root = program.global_block()
-    found: dict[str, None] = {}
-
-    def visit(op: Operator) -> None:
-        for name in walk.writes_of(op):
-            var = root._find_var_recursive(name)
-            # what an operator for testing writes in place is what it has read
-            if var is not None and var.persistable and not (op.attrs.get("is_test") and name in op.input_arg_names):
-                found[name] = None
-
-    for op in root.ops:
-        visit(op)
-    return list(found)
-
-
-def _shadow(scope: Scope, program: Program) -> Scope:
-    """A Scope in which what the forward pass writes is the place's own; everything else is shared."""
-    kid = Scope(scope)
-    for name in _written(program):
-        original = scope.find_var(name)
-        var: ScopeVar = kid.var(name)
-        if original is not None and isinstance(original.obj, LoDTensor) and original.obj._t is not None:
-            var.get_tensor()._t = original.obj._t.clone()
-    return kid
-
-
+# ---- feeds and fetches of several places ---------------------------------------------------------
 def _split_feed(feed: Any, n: int, few: bool) -> list[dict[str, Any]]:
     """Shares of the feed for each place; with `few` a small batch may leave the last places without work."""
     if feed is None:

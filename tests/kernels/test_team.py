@@ -13,9 +13,9 @@ import pytest
 import torch
 from numba import njit
 
-from millstream.kernels import team
+from millstream.kernels import openmp, team
 
-pytestmark = pytest.mark.skipif(not team.available(), reason="torch without an OpenMP runtime that has GOMP_parallel")
+pytestmark = pytest.mark.skipif(not openmp.available(), reason="torch without an OpenMP runtime that has GOMP_parallel")
 
 
 @njit(nogil=True)
@@ -104,7 +104,7 @@ def test_several_threads_of_the_user_at_once(two_threads):
 
 
 def child(results):
-    results.put(team.available())
+    results.put(openmp.available())
 
 
 def test_a_forked_process_has_no_team(two_threads):
@@ -137,7 +137,7 @@ def fill(out, value):
 """
 SCRIPT = """
 import numpy as np
-from millstream.kernels import team
+from millstream.kernels import openmp, team
 from kernel import fill
 for kind in ("float32", "float64"):
     out = np.zeros(6, kind)

@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -79,3 +80,45 @@ def test_workers_share_the_cores():
             seen.clear()
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_jobs_run_once_each_with_one_share_of_the_cores(two_threads, apart, count):
+    shares, seen = threads.Shares(max(count, 2)), []
+    if not shares.in_team:
+        pytest.skip("torch without an OpenMP runtime that has GOMP_parallel")
+
+    def job(k):
+        torch.ones(300, 300) @ torch.ones(300, 300)
+        time.sleep(0.005)
+        seen.append((k, torch.get_num_threads(), threading.get_ident()))
+
+    shares.run([partial(job, k) for k in range(count)], apart)
+    assert sorted(k for k, _, _ in seen) == list(range(count)) and {n for _, n, _ in seen} == {1}
+    assert len({who for _, _, who in seen}) == (2 if apart and count > 1 else 1)
+    assert torch.get_num_threads() == 2
+
+
+def test_the_first_error_of_jobs_comes_out_when_all_have_ended(two_threads):
+    ended = []
+
+    def job(k):
+        time.sleep(0.005 * (4 - k))
+        ended.append(k)
+        if k in (1, 3):
+            raise KeyboardInterrupt if k == 1 else ValueError
+
+    for apart in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            threads.Shares(2).run([partial(job, k) for k in range(4)], apart)
+        assert sorted(ended) == [0, 1, 2, 3] and torch.get_num_threads() == 2
+        ended.clear()
