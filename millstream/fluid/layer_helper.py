@@ -10,7 +10,6 @@ from millstream.errors import InvalidProgramError
 from millstream.fluid.initializer import Constant, Xavier
 from millstream.fluid.param_attr import ParamAttr, WeightNormParamAttr
 from millstream.ir import mode, names
-from millstream.ir.operator import Operator
 from millstream.ir.printer import brief
 from millstream.ir.program import Program, default_main_program, default_startup_program
 from millstream.ir.types import FLOATING, VarType, to_var_type
@@ -51,15 +50,17 @@ class LayerHelper:
     def startup_program(self) -> Program:
         return default_startup_program()
 
-    def append_op(self, *args: Any, **kwargs: Any) -> Operator:
+    def append_op(
+        self, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, stop_gradient: bool = False
+    ) -> Any:
         """Append to the current Block of the main Program (see Block.append_op), or run at once in eager mode."""
-        eager = mode.tracer()
+        eager: Any = mode.tracer()
         if eager is not None:
-            return _run_now(eager, *args, **kwargs)
+            return eager.trace_op(type, inputs or {}, outputs or {}, attrs, stop_gradient)
         capture = mode.capture()
         if capture is not None:
-            return _append_captured(self.main_program.current_block(), capture, *args, **kwargs)
-        return self.main_program.current_block().append_op(*args, **kwargs)
+            inputs, outputs = capture(inputs), capture(outputs)
+        return self.main_program.current_block().append_op(type, inputs, outputs, attrs, stop_gradient)
 
     # ---- inputs --------------------------------------------------------------------------------
     def multiple_input(self, input_param_name: str = "input") -> list[Variable]:
@@ -278,18 +279,6 @@ class LayerHelper:
         value = self.kwargs.get(param_name)
         if not isinstance(value, cls):
             raise TypeError(f"{self.layer_type}: {param_name} must be {cls.__name__}, received {type(value).__name__}")
-
-
-def _run_now(
-    eager: Any, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, stop_gradient: bool = False
-) -> Any:
-    eager.trace_op(type, inputs or {}, outputs or {}, attrs, stop_gradient)
-
-
-def _append_captured(
-    block: Any, capture: Any, type: str, inputs: Any = None, outputs: Any = None, attrs: Any = None, **kwargs: Any
-) -> Any:
-    return block.append_op(type, capture(inputs), capture(outputs), attrs, **kwargs)
 
 
 LayerHelperBase = LayerHelper

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from millstream.ops._opdef import REGISTRY, OpDef, Slot
+from millstream.ops._plain import Plain, flows
 from millstream.ops._values import Ragged, SelectedRows, TensorArray
 
 GRAD = "@GRAD"
@@ -241,8 +242,13 @@ class _Bridge:
         self.forward = forward
         self.grad = grad
         self.sparse = sparse
+        self.plain = Plain.of(forward, grad, sparse)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.plain is not None:
+            found = flows(args)
+            if found is not None:
+                return self.plain(args, kwargs) if found else self.forward.kernel(*args, **kwargs)
         flat: list[torch.Tensor] = []
         for a in args:
             leaves_of(a, flat)

@@ -325,7 +325,10 @@ class VarBase:
         g = self._grad()
         if g is None:
             return None
-        return VarBase(g.detach() if isinstance(g, torch.Tensor) else g, self._grad_name())
+        var = VarBase.__new__(VarBase)
+        var._ivar = g.detach() if isinstance(g, torch.Tensor) else g
+        var._name = self._grad_name()
+        return var
 
     def _grad_name(self) -> str:
         return names.grad_name(self.name)

@@ -45,8 +45,7 @@ class _CallPlan:
         self.kernel = definition.kernel
         self.bridge = differentiable(definition)
         self.sparse_bridge = differentiable(definition, sparse=True) if "is_sparse" in definition.attrs else None
-        self.inputs = [(s.name, s.many, s.ragged) for s in definition.inputs]
-        self.optional = frozenset(s.name for s in definition.inputs if s.optional)
+        self.inputs = [(s.name, s.many, s.ragged, s.optional) for s in definition.inputs]
         self.inouts = [s.name for s in definition.outputs if s.inout]
         self.outputs = [(s.name, s.many) for s in definition.outputs]
         self.defaults = {n: s.default for n, s in definition.attrs.items() if s.default is not REQUIRED}
@@ -59,6 +58,7 @@ class _CallPlan:
 
 
 _PLANS: dict[str, _CallPlan] = {}
+_NO_LODS: dict[str, Any] = {}
 
 
 class EagerTracer:
@@ -150,7 +150,7 @@ class EagerTracer:
         outputs: dict[str, Any],
         attrs: dict[str, Any] | None = None,
         stop_gradient: bool = False,
-    ) -> dict[str, list[VarBase]]:
+    ) -> None:
         """Run operator `type`.
 
         Args:
@@ -159,43 +159,39 @@ class EagerTracer:
         plan = _PLANS.get(type)
         if plan is None:
             plan = _PLANS[type] = _CallPlan(REGISTRY.get(type))
-        ins = {s: v if isinstance(v, list) else listed(v) for s, v in inputs.items() if v is not None}
-        outs = {s: v if isinstance(v, list) else listed(v) for s, v in outputs.items() if v is not None}
-        kwargs = self._keywords(plan, attrs, ins, outs)
-        wants_grad = False
-        if self.has_grad and not stop_gradient:
-            try:
-                for variables in ins.values():
-                    for var in variables:
-                        if not var._stop_gradient:
-                            wants_grad = True
-            except AttributeError:
-                raise _not_eager(type, ins) from None
+        kwargs = self._keywords(plan, attrs, inputs, outputs)
         try:
-            args = _arguments(plan, ins, outs)
+            args, wants_grad, with_lod, missing = _arguments(plan, inputs, outputs)
+        except AttributeError:
+            raise _not_eager(type, _slots(inputs)) from None
+        wants_grad = wants_grad and self.has_grad and not stop_gradient
+        try:
+            if missing is not None:
+                raise UninitializedError(f"eager variable {missing.name!r} has no value")
             if plan.shares:
-                args = _apart(plan, ins, args, wants_grad)
+                args = _apart(plan, inputs, args, wants_grad)
             kernel = plan.kernel
             if wants_grad:
                 kernel = plan.sparse_bridge if plan.sparse_bridge and kwargs.get("is_sparse") else plan.bridge
                 if plan.part_of is not None:
-                    kernel = _of_whole(kernel, ins[plan.part_of][0])
+                    kernel = _of_whole(kernel, _of_slot(inputs, plan.part_of)[0])
             if torch.is_grad_enabled() is wants_grad or not (wants_grad or stop_gradient or not self.has_grad):
                 result = kernel(*args, **kwargs)
             else:
                 with torch.set_grad_enabled(wants_grad):
                     result = kernel(*args, **kwargs)
         except MillstreamError as error:
-            raise _located(plan.definition, ins, error) from error
+            raise _located(plan.definition, _slots(inputs), error) from error
         except Exception as error:
-            raise _explain(plan.definition, ins, attrs or {}, error) from error
-        _fill(plan, ins, outs, kwargs, result)
+            raise _explain(plan.definition, _slots(inputs), attrs or {}, error) from error
+        lods = _lods(plan.definition, _slots(inputs), kwargs) if with_lod else _NO_LODS
+        _fill(plan, outputs, result, lods)
         if self.recorder is not None:
-            self.recorder.record(type, ins, outs, {k: v for k, v in (attrs or {}).items() if v is not None})
-        return outs
+            given = {k: v for k, v in (attrs or {}).items() if v is not None}
+            self.recorder.record(type, _slots(inputs), _slots(outputs), given)
 
     def _keywords(
-        self, plan: _CallPlan, given: dict[str, Any] | None, ins: dict[str, Any], outs: dict[str, Any]
+        self, plan: _CallPlan, given: dict[str, Any] | None, inputs: dict[str, Any], outputs: dict[str, Any]
     ) -> dict[str, Any]:
         kwargs = plan.defaults.copy()
         if given:
@@ -207,7 +203,7 @@ class EagerTracer:
                 spec, exact = found
                 kwargs[name] = value if type(value) is exact else coerce_value(plan.definition.name, name, spec, value)
         if plan.reserved:
-            self._give_reserved(plan, kwargs, ins, outs)
+            self._give_reserved(plan, kwargs, _slots(inputs), _slots(outputs))
         return kwargs
 
     def _give_reserved(
@@ -260,34 +256,58 @@ def listed(value: Any) -> list[VarBase]:
     return list(value) if isinstance(value, tuple) else [value]
 
 
-def _arguments(plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, list[VarBase]]) -> list[Any]:
+def _of_slot(given: dict[str, Any], slot: str) -> list[VarBase]:
+    """A slot's variables as a list, empty where it has none."""
+    found = given.get(slot)
+    if found is None:
+        return []
+    return found if type(found) is list else listed(found)
+
+
+def _slots(given: dict[str, Any]) -> dict[str, list[VarBase]]:
+    """Each slot's variables as a list."""
+    return {s: v if isinstance(v, list) else listed(v) for s, v in given.items() if v is not None}
+
+
+def _arguments(
+    plan: _CallPlan, inputs: dict[str, Any], outputs: dict[str, Any]
+) -> tuple[list[Any], bool, bool, VarBase | None]:
+    """The kernel's arguments; whether a gradient flows into one, whether one has a LoD; a variable that has no value."""
     args: list[Any] = []
-    for name, many, ragged in plan.inputs:
-        variables = ins.get(name)
+    wants_grad = with_lod = False
+    missing = None
+    for name, many, ragged, optional in plan.inputs:
+        variables = inputs.get(name)
+        if variables is not None and type(variables) is not list:
+            variables = listed(variables)
         if not variables:
             args.append([] if many else None)
             continue
         for var in variables:
-            if var._ivar is None:
-                if name in plan.optional and var.persistable:  # a state that nothing has written yet
-                    continue
-                raise UninitializedError(f"eager variable {var.name!r} has no value")
+            if not var._stop_gradient:
+                wants_grad = True
+            if var._lod:
+                with_lod = True
+            if var._ivar is None and missing is None and not (optional and var.persistable):
+                missing = var  # else a state that nothing has written yet
         if ragged:
             values = [Ragged(v._ivar, v._lod) for v in variables]
             args.append(values if many else values[0])
         else:
             args.append([v._ivar for v in variables] if many else variables[0]._ivar)
     for name in plan.inouts:
-        variables = outs.get(name)
-        args.append(variables[0]._ivar if variables else None)
-    return args
+        found = _of_slot(outputs, name)
+        args.append(found[0]._ivar if found else None)
+    return args, wants_grad, with_lod, missing
 
 
-def _apart(plan: _CallPlan, ins: dict[str, list[VarBase]], args: list[Any], wants_grad: bool) -> list[Any]:
+def _apart(plan: _CallPlan, inputs: dict[str, Any], args: list[Any], wants_grad: bool) -> list[Any]:
     """`args` with copies of parameters and other persistable variables: optimizers update these in place, and what a
     sharing operator makes of them must not change with them."""
-    for k, (name, many, _) in enumerate(plan.inputs):
-        for j, var in enumerate(ins.get(name) or ()):
+    for k, (name, many, _, _) in enumerate(plan.inputs):
+        if args[k] is None:
+            continue
+        for j, var in enumerate(_of_slot(inputs, name)):
             if var.persistable and isinstance(var._ivar, torch.Tensor):
                 own = (var._ivar if wants_grad else var._ivar.detach()).clone()
                 old = args[k][j] if many else args[k]
@@ -310,21 +330,15 @@ def _of_whole(kernel: Any, var: VarBase) -> Any:
     return lambda _, *args, **kwargs: whole.part(kernel, args, kwargs)
 
 
-def _fill(
-    plan: _CallPlan, ins: dict[str, list[VarBase]], outs: dict[str, list[VarBase]], kwargs: dict[str, Any], result: Any
-) -> None:
+def _fill(plan: _CallPlan, outputs: dict[str, Any], result: Any, lods: dict[str, Any]) -> None:
     results = result if isinstance(result, tuple) and not isinstance(result, Ragged) else (result,)
-    lods: dict[str, Any] = {}
-    for variables in ins.values():
-        for var in variables:
-            if var._lod:
-                lods = _lods(plan.definition, ins, kwargs)
-                break
     for (name, many), values in zip(plan.outputs, results):
-        targets = outs.get(name)
+        targets = outputs.get(name)
+        if targets is not None and type(targets) is not list:
+            targets = listed(targets)
         if not targets:
             continue
-        lod = lods.get(name, NO_LOD)
+        lod = lods.get(name, NO_LOD) if lods else NO_LOD
         if many and isinstance(values, (list, tuple)):
             each = lod if isinstance(lod, list) else [lod] * len(targets)
             for target, value, one in zip(targets, values, each):
@@ -341,6 +355,9 @@ def _put(target: VarBase, value: Any, lod: LoD) -> None:
     if target.persistable:
         if isinstance(value, SelectedRows):
             value = value.to_dense()
+        if type(target) is VarBase and target._stop_gradient and not getattr(value, "requires_grad", True):
+            target._ivar = value
+            return
         if target._stop_gradient or isinstance(target, ParamBase):
             target._replace(value)
             return

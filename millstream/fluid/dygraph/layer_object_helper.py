@@ -8,6 +8,7 @@ from typing import Any
 from millstream.fluid.dygraph.base import to_variable
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.param_attr import ParamAttr
+from millstream.ir import mode
 
 __all__ = ["LayerObjectHelper"]
 
@@ -39,6 +40,8 @@ class LayerObjectHelper(LayerHelper):
         """Apply `act`: a name, or a dict with `type` and attributes. `use_cudnn`, `use_mkl_dnn` mean nothing here."""
         if act is None:
             return input_var
+        if isinstance(act, str) and mode.tracer() is not None:
+            return self.run(act, {"X": [input_var]}, None, input_var.dtype)
         return LayerHelper(self.layer_type, name=self.name, act=act).append_activation(input_var)
 
     def is_instance(self, param: Any, cls: type) -> None:  # type: ignore[override]
@@ -49,6 +52,11 @@ class LayerObjectHelper(LayerHelper):
     # ---- what the layer classes write their forward() with ---------------------------------------
     def run(self, op_type: str, inputs: dict[str, Any], attrs: dict[str, Any] | None, dtype: Any, slot: str = "Out") -> Any:
         """Append an operator with one output and return it."""
+        eager: Any = mode.tracer()
+        if eager is not None:
+            out = eager.new_result(dtype)
+            eager.trace_op(op_type, inputs, {slot: [out]}, attrs)
+            return out
         out = self.create_variable_for_type_inference(dtype)
         self.append_op(type=op_type, inputs=inputs, outputs={slot: [out]}, attrs=attrs or {})
         return out

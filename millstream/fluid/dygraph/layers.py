@@ -248,9 +248,10 @@ class Layer:
         """For subclasses: called with the inputs of the first call, before forward()."""
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
-        if not self._built and type(self)._build_once is not Layer._build_once:
-            self._build_once(*inputs, **kwargs)
-        object.__setattr__(self, "_built", True)
+        if not self._built:
+            if type(self)._build_once is not Layer._build_once:
+                self._build_once(*inputs, **kwargs)
+            object.__setattr__(self, "_built", True)
         if self._forward_pre_hooks:
             for hook in list(self._forward_pre_hooks.values()):
                 changed = hook(self, inputs)

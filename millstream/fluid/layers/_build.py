@@ -7,6 +7,7 @@ from typing import Any
 
 from millstream.fluid.layer_helper import LayerHelper
 from millstream.fluid.layers._check import check_variable_and_dtype, is_variable, refuse, refuse_type
+from millstream.ir import mode
 
 
 def append(
@@ -27,6 +28,11 @@ def append(
 
     takes_name: the output is called `name` itself, where other layers make ``name.tmp_0`` of it (as in 1.8.5).
     """
+    eager: Any = mode.tracer()
+    if eager is not None and act is None and out is None and name is None:
+        out = eager.new_result(dtype, stop_gradient)
+        eager.trace_op(op_type, inputs, {slot: [out]}, attrs)
+        return out
     helper = LayerHelper(layer, name=name, act=act)
     if out is None and takes_name and name is not None:
         out = helper.create_variable(name=name, dtype=dtype, persistable=False, stop_gradient=stop_gradient)

@@ -17,6 +17,7 @@ INDICES = ("int32", "int64")
 NUMBERS = (*FLOATS, *INDICES)
 INTEGERS = ("uint8", "int8", "int16", *INDICES)
 ELEMENTS = ("bool", *FLOATS, *INTEGERS)
+_TAKEN: set[tuple[Any, tuple[str, ...]]] = set()  # (dtype of an eager value, element types that it was found among)
 
 
 def is_variable(value: Any) -> bool:
@@ -47,12 +48,17 @@ def check_variable(value: Any, argument: str, layer: str) -> None:
 
 def check_variable_and_dtype(value: Any, argument: str, dtypes: Iterable[str], layer: str) -> None:
     """TypeError unless `value` is a Variable with one of the element types `dtypes`."""
+    held = getattr(value, "_ivar", None)
+    if held is not None and isinstance(dtypes, tuple) and (held.dtype, dtypes) in _TAKEN:
+        return  # eager programs ask the same at every step
     check_variable(value, argument, layer)
     if getattr(value, "has_dtype", True):
         received = dtype_name(value.dtype)
         if received not in dtypes:
             shown = value.describe() if isinstance(value, Variable) else received
             refuse_type(layer, f"the data type of '{argument}' must be one of {', '.join(dtypes)}; received {shown}")
+    if held is not None and isinstance(dtypes, tuple):
+        _TAKEN.add((held.dtype, dtypes))
 
 
 def check_variables(values: Any, argument: str, dtypes: Iterable[str], layer: str) -> list[Any]:
