@@ -74,6 +74,9 @@ def singly(
     least = _WALK if walks else _PIECE
     near = [k for k, (g, p) in enumerate(zip(grads, columns[0])) if g.dtype is p.dtype or g.numel() <= least]
     if near:
+        if len(near) == len(grads) and not is_half(grads):
+            update(list(grads), *map(list, columns))
+            return
         update([grads[k].to(columns[0][k].dtype) for k in near], *([c[k] for k in near] for c in columns))
     far = sorted(set(range(len(grads))).difference(near))
     if walks and far:

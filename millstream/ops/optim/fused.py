@@ -80,8 +80,7 @@ def fused_adam(
         ]
         return tuple(list(column) for column in zip(*rows))
     groups = defaultdict(list)  # parameters that joined later have other powers of beta
-    first = torch.cat([b.reshape(-1) for b in beta1_pows]).tolist()
-    second = torch.cat([b.reshape(-1) for b in beta2_pows]).tolist()
+    first, second = (torch.cat([b if b.dim() == 1 else b.reshape(-1) for b in c]).tolist() for c in (beta1_pows, beta2_pows))
     for k, powers in enumerate(zip(first, second)):
         groups[powers].append(k)
     for powers, members in groups.items():
@@ -92,5 +91,6 @@ def fused_adam(
 
         walk = _onepass.Walk("adam", (rate, beta1, 1 - beta1, beta2, 1 - beta2, epsilon, weight_decay))
         _onepass.singly(update, walk, *([c[k] for k in members] for c in (grads, params, moment1, moment2)))
-    powers = torch._foreach_mul(beta1_pows, beta1), torch._foreach_mul(beta2_pows, beta2)
-    return params, moment1, moment2, *(list(p) for p in powers)
+    torch._foreach_mul_(beta1_pows, beta1)
+    torch._foreach_mul_(beta2_pows, beta2)
+    return params, moment1, moment2, beta1_pows, beta2_pows
