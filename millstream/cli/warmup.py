@@ -120,6 +120,21 @@ def _large_filters(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, y)
 
 
+def _brain_between_norms(fluid: Any, feed: Feed) -> list[Any]:
+    """1x1 filters of both kinds between batch normalisations, in bfloat16."""
+    layers = fluid.layers
+    wide, deep = _dense(fluid, feed, "x", [1, WIDTH, 32, 32]), _dense(fluid, feed, "y", [1, 512, 4, 4])
+    losses = []
+    for x, width in ((wide, WIDTH), (deep, 512)):
+        for _ in range(3):
+            x = layers.batch_norm(layers.conv2d(x, width, 1, bias_attr=False), act="relu")
+        losses.append(layers.mean(x))
+    loss = layers.elementwise_add(*losses)
+    optimizer = fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.0), dtype="bfloat16")
+    optimizer.minimize(loss)
+    return [loss]
+
+
 def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
     """3x3 filters: over many pixels, many over few pixels, and with a stride."""
     layers = fluid.layers
@@ -335,6 +350,7 @@ EXAMPLES: dict[str, Example] = {
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "activations": _pieces,
     "depthwise": _depthwise,
     "convolutions between normalisations": _between_norms, "large filters between normalisations": _large_filters,
+    "convolutions between normalisations in bfloat16": _brain_between_norms,
     "scaled channels": _scaled_maps,
     "scaled normalisations": _excited_norms,
     "small filters": _small_filters, "small filters in groups": _grouped_filters,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from millstream.kernels.batch_norm import apply_line, count
+from millstream.kernels.brain import put, wide
 from millstream.kernels.compiled import njit
 from millstream.kernels.curves import curve_slope
 from millstream.kernels.laid import product_laid_at
@@ -34,7 +35,7 @@ def back(x, dz, p, q, r, begin, end, g):
     """g = p * dz + q * x + r over rows begin .. end, from g's first row on."""
     for i in range(begin, end):
         for j in range(x.shape[1]):
-            g[i - begin, j] = p[j] * dz[i, j] + q[j] * x[i, j] + r[j]
+            put(g, i - begin, j, p[j] * wide(dz[i, j]) + q[j] * wide(x[i, j]) + r[j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -45,7 +46,7 @@ def _back_through(x, dy, a, b, bend, p, q, r, begin, end, g):
     slope, most = bend
     for i in range(begin, end):
         for j in range(x.shape[1]):
-            v, d = x[i, j], dy[i, j]
+            v, d = wide(x[i, j]), wide(dy[i, j])
             y = v * a[j] + b[j]
             if slope < 0:
                 z = d * curve_slope(y, slope)
@@ -53,7 +54,7 @@ def _back_through(x, dy, a, b, bend, p, q, r, begin, end, g):
                 low = d * slope if slope != 0 else zero
                 z = low if y <= 0 else d
                 z = zero if y >= most else z
-            g[i - begin, j] = p[j] * z + q[j] * v + r[j]
+            put(g, i - begin, j, p[j] * z + q[j] * v + r[j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,13 +85,13 @@ def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
     """
     width, zero = x.shape[1], np.float32(0)
     slope, most = bend
-    s, q = np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(begin, end, _BLOCK):
         s[:] = 0
         q[:] = 0
         for i in range(start, min(start + _BLOCK, end)):
             for j in range(width):
-                v, d = x[i, j], dy[i - begin, j]
+                v, d = wide(x[i, j]), wide(dy[i - begin, j])
                 y = v * a[j] + b[j]
                 if slope < 0:
                     z = d * curve_slope(y, slope)
@@ -98,7 +99,7 @@ def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
                     low = d * slope if slope != 0 else zero
                     z = low if y <= 0 else d
                     z = zero if y >= most else z
-                dz[i, j] = z
+                put(dz, i, j, z)
                 s[j] += z
                 q[j] += z * (v - mean[j])
         for j in range(width):

@@ -38,7 +38,8 @@ CALLED = {
 }  # fmt: skip
 if pairs.available():
     CALLED["pair_attention"] = ["padded", "room_for", "forward", "backward"]
-    CALLED["pair_tiles"] = ["product_at", "over_rows_at"]
+    CALLED["pair_tiles"] = ["product_at", "over_rows_at", "lay_out"]
+    CALLED["normed_pairs"] = ["forward", "backward"]
     CALLED["winograd_pairs"] = ["forward", "filters", "filter_gradient", "pixels_in_pairs", "filter_gradient_by_panels"]
 
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from pass_programs import compare_largest, types
+from pass_programs import build, compare_largest, run, types
 
 import millstream.fluid as fluid
+from millstream.kernels import pairs
 from millstream.kernels.tiles import LANES
+from millstream.passes import pipelines
 
 RNG = np.random.RandomState(5)
 FUSED = (
@@ -279,3 +281,33 @@ def test_evaluation_sees_the_statistics():
                 exe.run(main, feed={"x": given})
             results.append(exe.run(test, feed={"x": given}, fetch_list=[y.name])[0])
     np.testing.assert_allclose(results[0], results[1], rtol=1e-3, atol=1e-5)
+
+
+def in_bfloat16():
+    return fluid.contrib.mixed_precision.decorate(fluid.optimizer.Momentum(0.01, 0.9), dtype="bfloat16")
+
+
+@pytest.mark.skipif(not pairs.available(), reason="the processor has no products of pairs of bfloat16")
+def test_bfloat16():
+    """1x1 filters alone; all is as near to float32 as operators one after the other are."""
+
+    def body(x):
+        x = norm(conv(x, 32, 3))
+        y = norm(conv(norm(conv(norm(conv(x, 32)), 32, 3)), 64), None)
+        return layers.relu(y + norm(conv(x, 64), None))
+
+    given, kept = feed(), []
+    for optimizer, passes in ((None, pipelines.PLAN), (in_bfloat16(), ()), (in_bfloat16(), pipelines.PLAN)):
+        main, startup, fetches = build(trained(body, optimizer=optimizer))
+        _, variables, plan = run(main, startup, given, fetches, passes=passes)
+        kept.append(variables)
+    assert counts(plan) == [3, 3, 1, 1, 3, 3]
+    for name, exact in kept[0].items():
+        plain, fused = (np.sqrt(np.mean((found[name].astype(np.float64) - exact) ** 2)) for found in kept[1:])
+        assert fused <= 1.5 * plain + 2e-3 * np.abs(exact).max(), name
+
+
+def test_bfloat16_without_products_of_pairs(monkeypatch):
+    monkeypatch.setattr("millstream.passes.training.fuse_conv_batch_norm.takes_pairs", lambda _: False)
+    main, startup, fetches = build(trained(lambda x: norm(conv(norm(conv(x, 32)), 32)), optimizer=in_bfloat16()))
+    assert counts(run(main, startup, feed(), fetches)[2]) == [0] * 6

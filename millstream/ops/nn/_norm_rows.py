@@ -18,6 +18,7 @@ from millstream.ops.nn._window import CHANNELS_LAST
 # Elements of a sample, or of the whole map, from which the kernels are worth it: they cost some 60 us a call, and the first
 # one some 40 MiB and half a second (numba). LeNet, batch 64, two threads: 13.4 -> 11.1 ms a step, peak 310 -> 348 MiB.
 _WORTH, _WORTH_WHOLE = 1 << 14, 1 << 17
+_TYPES = torch.float32, torch.float64, torch.bfloat16
 
 
 class Norm(NamedTuple):
@@ -60,13 +61,13 @@ def _fits(x: torch.Tensor, norm: Norm) -> bool:
     return (
         x.numel() >= _WORTH and (x.numel() >= _WORTH * x.shape[0] or x.numel() >= _WORTH_WHOLE)
         and x.numel() > norm.scale.numel() and norm.bias is not None
-        and x.dtype in (torch.float32, torch.float64, torch.bfloat16) and norm.scale.dtype is _worked(x)
+        and x.dtype in _TYPES and norm.scale.dtype is _worked(x)
     )  # fmt: skip
 
 
 def statistics(x: torch.Tensor, running: Running) -> Measured | None:
     """(MeanOut, VarianceOut, SavedMean, SavedVariance) of `x` [N, C, ...]."""
-    if x.numel() == 0 or x.dtype not in (torch.float32, torch.float64) or running.mean.dtype is not x.dtype:
+    if x.numel() == 0 or x.dtype not in _TYPES or running.mean.dtype is not _worked(x):
         return None
     rows = _rows(x, "NCHW")
     return None if rows is None else _measured(rows, running)

@@ -172,14 +172,15 @@ def _is_few(rows: int, c: int, k: int) -> bool:
 def _normalised(x: torch.Tensor, work: Work) -> torch.Tensor:
     """The rows of `x` [N, H, W, C] as the convolution takes them."""
     from millstream.kernels.batch_norm import apply_line
+    from millstream.kernels.brain import numbers
 
     if work.line is None:
         return x
     y, c = torch.empty(x.shape, dtype=x.dtype), x.shape[3]
     rows = x.numel() // c
     near = _group(c, rows)
-    given = x.reshape(-1, near * c).numpy(), *_tiled(work.line, near)[:2], _bend(work.line)
-    made = y.view(-1, near * c).numpy()
+    given = numbers(x.reshape(-1, near * c)), *_tiled(work.line, near)[:2], _bend(work.line)
+    made = numbers(y.view(-1, near * c))
     run_parts(apply_line, [(*given, a // near, b // near, made) for a, b in _cut(8 * x.numel(), rows, near)])
     return y
 
@@ -363,6 +364,7 @@ def _pointwise_back(
 def _behind(out: torch.Tensor, dout: torch.Tensor, end: End | None) -> torch.Tensor:
     """The gradient of a convolution's output, [N, H, W, C]."""
     from millstream.kernels import normed_rows
+    from millstream.kernels.brain import numbers
 
     x, given = _last(out), _last(dout)
     if end is None:
@@ -371,7 +373,7 @@ def _behind(out: torch.Tensor, dout: torch.Tensor, end: End | None) -> torch.Ten
     rows = x.numel() // k
     far = _group(k, rows if end.line.ndim == 2 else rows // len(x))
     made = torch.empty(x.shape, dtype=x.dtype)
-    flat = [t.reshape(-1, far * k).numpy() for t in (x, given, made)]
+    flat = [numbers(t.reshape(-1, far * k)) for t in (x, given, made)]
     line = _given_pictures(end, far, rows)
     run_parts(normed_rows.give_pictures, [
         (flat[0], flat[1], *line, a // far, b // far, flat[2][a // far :]) for a, b in _cut(8 * x.numel(), rows, far)
@@ -386,7 +388,7 @@ def _pointwise_back_few(
     from millstream.kernels.gemm import column_shares, zeros_at
 
     x, w, g = _last(work.x), work.w.contiguous(), _behind(out, dout, end)
-    c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
+    c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
     y = _normalised(x, work)
     dx, dw = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype), torch.empty(w.shape, dtype=w.dtype)
     more = None if added is None else _last(added)
@@ -398,17 +400,26 @@ def _pointwise_back_few(
          (k * i // count, k * (i + 1) // count))
         for i in range(count)
     ])  # fmt: skip
-    gradient = dx.permute(0, 3, 1, 2) if wanted else None
-    if not normed:
-        return Gradients(gradient, dw, *_room(0, 0)[1:])
+    if work.line is not None:
+        return _through_norm(work, x, dx, dw)
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, dw, *_room(0, 0)[1:])
+
+
+def _through_norm(work: Work, x: torch.Tensor, dy: torch.Tensor, dw: torch.Tensor) -> Gradients:
+    """With dz of x's normalisation; x, and dy of the normalised x, [N, H, W, C]."""
+    from millstream.kernels import normed_rows
+    from millstream.kernels.brain import numbers
+
+    assert work.line is not None
+    rows, c = x.numel() // x.shape[3], x.shape[3]
     near = _group(c, rows)
     ends = _cut(8 * x.numel(), rows, near)
     _, total, dot = _room(len(ends), near * c)
     a, b, mean = _tiled(work.line, near)[:3]
-    before, made = x.reshape(-1, near * c).numpy(), torch.empty(x.shape, dtype=x.dtype)
-    dy, dz = (t.view(-1, near * c).numpy() for t in (dx, made))
+    made = torch.empty(x.shape, dtype=x.dtype)
+    before, given, dz = (numbers(t.reshape(-1, near * c)) for t in (x, dy, made))
     run_parts(normed_rows.relu_back, [
-        (before, dy[first // near :], a, b, _bend(work.line), mean, first // near, last // near, dz, total[i], dot[i])
+        (before, given[first // near :], a, b, _bend(work.line), mean, first // near, last // near, dz, total[i], dot[i])
         for i, (first, last) in enumerate(ends)
     ])  # fmt: skip
     return Gradients(made.permute(0, 3, 1, 2), dw, total, dot)
@@ -461,16 +472,18 @@ def _grouped_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | 
 
 
 def finish(x: torch.Tensor, dz: torch.Tensor, line: torch.Tensor) -> torch.Tensor | None:
-    """p * dz + q * x + r with `line` [3, C] = p, q, r: the gradient of a normalised x; None for other than float32 maps."""
-    if not is_plain((torch.float32,), x, dz) or x.dim() != 4 or x.numel() == 0:
+    """p * dz + q * x + r with `line` [3, C] = p, q, r: the gradient of a normalised x; None for maps of other types than
+    float32 and bfloat16."""
+    if not is_plain((torch.float32, torch.bfloat16), x, dz) or x.dim() != 4 or x.numel() == 0:
         return None
     from millstream.kernels import normed_rows
+    from millstream.kernels.brain import numbers
 
     rows, given = _last(x), _last(dz)
     n, c = x.numel() // x.shape[1], x.shape[1]
     group = _group(c, n)
     out = torch.empty(rows.shape, dtype=x.dtype)
-    flat = [t.reshape(-1, group * c).numpy() for t in (rows, given, out)]
+    flat = [numbers(t.reshape(-1, group * c)) for t in (rows, given, out)]
     vectors = _tiled(array(line), group)
     run_parts(normed_rows.back, [
         (flat[0], flat[1], *vectors, a // group, b // group, flat[2][a // group :])

@@ -19,13 +19,15 @@ from millstream.kernels.arrays import array
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.nn import _norm_rows, _normed_conv
+from millstream.ops.nn import _norm_rows, _normed_conv, _normed_pairs
 from millstream.ops.nn._bend import NONE, Bend
 from millstream.ops.nn._norm_channels import Running, give_back, line_of
 from millstream.ops.nn._norm_rows import Norm, statistics
 from millstream.ops.nn._normed_conv import End, Work
 from millstream.ops.nn.batch_norm_relu import check_added
 from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
+
+_KERNELS = {torch.float32: _normed_conv, torch.bfloat16: _normed_pairs}
 
 
 def _rate(momentum: float, momentum_tensor: torch.Tensor | None) -> float:
@@ -63,7 +65,7 @@ def _finished(x, dz, line, bend):
     p, q, r, *ab = (v[..., None, None] for v in line)
     if ab:
         dz = bend.backward(ab[0] * x + ab[1], dz)
-    return p * dz + q * x + r
+    return (p * dz + q * x + r).to(x.dtype)
 
 
 @op(
@@ -79,7 +81,7 @@ def batch_norm_apply(x, scale, bias, mean, inverse, residual, *, slope: float = 
     found = _norm_rows.apply(x, Norm(scale, bias, 0.0, "NCHW", Bend(slope, most)), mean, inverse, residual)
     if found is not None:
         return found
-    return _normalised(x, scale, bias, mean, inverse, Bend(slope, most), residual)
+    return _normalised(x, scale, bias, mean, inverse, Bend(slope, most), residual).to(x.dtype)
 
 
 def _infer_line(x, scale, bias, mean, inverse, y, *_: Any, slope, **__: Any):
@@ -147,17 +149,19 @@ def normed_conv2d(
     of Output's batch_norm.
     """
     form, rate, bend = (strides, paddings, dilations, groups), _rate(momentum, momentum_tensor), Bend(slope, most)
-    if type(x) is torch.Tensor and x.dtype is torch.float32:
+    if type(x) is torch.Tensor and x.dtype in _KERNELS:
         work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, bend), w, *form)
-        found = _normed_conv.forward(work, None if mean is None else Running(mean, variance, rate, epsilon))
+        found = _KERNELS[x.dtype].forward(work, None if mean is None else Running(mean, variance, rate, epsilon))
         if found is not None:
             return (found[0], *(found[1] or [None] * 4))
-    out = conv_forward(_normalised(x, scale, bias, center, inverse, bend), w, None, *form, "EXPLICIT", "NCHW")
+    y = _normalised(x, scale, bias, center, inverse, bend).to(x.dtype)
+    out = conv_forward(y, w, None, *form, "EXPLICIT", "NCHW")
     return (out, *([None] * 4 if mean is None else _measured(out, mean, variance, rate, epsilon)))
 
 
 def _sums(x, center, dz) -> tuple[torch.Tensor, torch.Tensor]:
     """(sum of dz, sum of dz * (x - mean)) by channel."""
+    dz = dz.to(center.dtype)  # sums of bfloat16 maps are float32
     return dz.sum((0, 2, 3)), (dz * (x - center.view(-1, 1, 1))).sum((0, 2, 3))
 
 
@@ -180,10 +184,10 @@ def normed_conv2d_grad(
     form, found, bend = (strides, paddings, dilations, groups), None, Bend(slope, most)
     behind = Bend(line_slope, line_most)
     wanted = want[0] or scale is not None  # sums of dZ are what gradients of a normalisation are made of
-    if type(x) is torch.Tensor and x.dtype is torch.float32:
+    if type(x) is torch.Tensor and x.dtype in _KERNELS:
         work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, bend), w, *form)
         end = None if line is None else End(array(line), behind)
-        found = _normed_conv.backward(work, out, dout, end, wanted, added)
+        found = _KERNELS[x.dtype].backward(work, out, dout, end, wanted, added)
     if found is not None:
         if scale is None:
             return found.dx, found.dw, None, None, None
@@ -191,11 +195,12 @@ def normed_conv2d_grad(
         return found.dx, found.dw, *give_back(scale, center, inverse, *sums, x.numel() // x.shape[1])
     if line is not None:
         dout = _finished(out, dout, line, behind)
-    y = _normalised(x, scale, bias, center, inverse, bend)
+    before = _normalised(x, scale, bias, center, inverse, NONE)
+    y = bend.forward(before).to(x.dtype)
     dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
     if scale is None:
         return dy if added is None or dy is None else dy + added, dw, None, None, None
-    dz = bend.backward(_normalised(x, scale, bias, center, inverse, NONE) if bend.curved else y, dy)
+    dz = bend.backward(before, dy)
     return dz, dw, *_behind(x, scale, center, inverse, *_sums(x, center, dz))
 
 

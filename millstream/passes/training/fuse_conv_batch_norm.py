@@ -16,6 +16,7 @@ from millstream.ir.types import VarType
 from millstream.ops.nn._bend import NONE
 from millstream.ops.nn._conv_grouped import takes
 from millstream.ops.nn._normed_conv import CHANNELS, is_depthwise, is_pointwise, takes_curve
+from millstream.ops.nn._normed_pairs import takes as takes_pairs
 from millstream.passes._pass import program_pass
 from millstream.passes._rewrite import operator_like, replace_all
 from millstream.passes._uses import Uses
@@ -26,6 +27,7 @@ _CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 _NORMS = ("batch_norm", "batch_norm_relu")
 _OTHER = ("is_test", "use_global_stats", "fuse_with_relu")
 _LEAST = 7_000  # elements of a picture's map: smaller ones stay in the caches
+_TYPES = VarType.FP32, VarType.BF16
 _FORM = ("strides", "paddings", "dilations", "groups")
 
 
@@ -135,8 +137,8 @@ def _alone(work: Work, uses: Uses, norm: int) -> _Edge | None:
 def _form(work: Work, conv: Operator) -> str | None:
     """Why the kernels do not take a convolution."""
     x, w = (work.block._find_var_recursive(conv.input(slot)[0]) for slot in ("Input", "Filter"))
-    if x is None or w is None or not x.has_shape or not w.has_shape or x.dtype is not VarType.FP32 or x.dtype != w.dtype:
-        return "a shape is not known, or it is not float32"
+    if x is None or w is None or not x.has_shape or not w.has_shape or x.dtype not in _TYPES or x.dtype != w.dtype:
+        return "a shape is not known, or it is neither float32 nor bfloat16"
     if conv.input("Bias") or conv.input("ResidualData") or conv.attr("use_mkldnn"):
         return "the convolution has more inputs"
     layouts, paddings = (None, "NCHW", "AnyLayout"), (None, "EXPLICIT")
@@ -146,6 +148,9 @@ def _form(work: Work, conv: Operator) -> str | None:
     if len(x.shape) != 4 or len(paddings) != 2 or min(x.shape[1], w.shape[0]) < CHANNELS:
         return f"there are fewer than {CHANNELS} channels, or paddings differ at the two ends"
     form = strides, paddings, dilations, groups
+    if x.dtype is VarType.BF16:
+        taken = is_pointwise(w.shape, strides, paddings, groups) and takes_pairs(w.shape)
+        return None if taken else "the filter of a bfloat16 map is not 1x1, or the processor has no products for it"
     if is_pointwise(w.shape, strides, paddings, groups) or is_depthwise(w.shape, *form):
         return None
     return None if takes(x.shape[1], w.shape, *form) else "the filter is neither 1x1 nor 3x3, depthwise or of groups"

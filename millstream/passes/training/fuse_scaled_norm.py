@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
+from millstream.ir.types import VarType
 from millstream.passes._pass import program_pass
 from millstream.passes._rewrite import operator_like
 from millstream.passes._uses import Uses
@@ -55,7 +56,9 @@ def _find(work: Work, uses: Uses, at: int) -> _Place | str | None:
     ops, op = uses.ops, uses.ops[at]
     if op.type != "batch_norm_apply" or op.attr("slope") != 1.0 or op.input("Residual"):
         return None
-    y = op.output("Y")[0]
+    x, y = work.block._find_var_recursive(op.input("X")[0]), op.output("Y")[0]
+    if x is None or x.dtype is VarType.BF16:
+        return None  # its kernels take float32 alone
     pool, pool_grad = (uses.reader(y, kind, "X") for kind in ("pool2d", "pool2d_grad"))
     scale = next((p for p in uses.readers[y] if ops[p].type in _FACTOR and ops[p].input("X") == [y]), None)
     if pool is None or pool_grad is None or scale is None or not _is_mean(ops[pool]):

@@ -1,0 +1,134 @@
+"""_normed_conv.py for bfloat16 maps and 1x1 filters, where the processor has products of pairs (kernels/normed_pairs.py).
+
+Both functions return None where the kernels do not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from millstream.kernels import pair_products
+from millstream.kernels.threads import cuts, run_parts
+from millstream.ops.nn import _normed_conv as normed
+from millstream.ops.nn._conv_rows import is_plain
+from millstream.ops.nn._norm_channels import Measured, Running, measured
+from millstream.ops.nn._normed_conv import End, Gradients, Work
+
+_WHOLE = 32  # channels come in multiples: two vectors of pairs
+_NOTHING = np.empty((0, 0), np.uint16)
+
+
+def takes(filters: Sequence[int]) -> bool:
+    """Whether filters [out, in, 1, 1] are taken on this processor."""
+    return filters[0] % _WHOLE == 0 and filters[1] % _WHOLE == 0 and pair_products.tiles() is not None
+
+
+def _applies(work: Work, *others: torch.Tensor) -> bool:
+    x, w = work.x, work.w
+    return (
+        is_plain((torch.bfloat16,), x, w, *others) and x.dim() == 4 and x.numel() > 0
+        and normed.is_pointwise(w.shape, work.strides, work.paddings, work.groups) and takes(w.shape)
+    )  # fmt: skip
+
+
+def _panels(w: torch.Tensor, turned: bool) -> torch.Tensor:
+    """Filters [k, c] as the kernels read them: to multiply rows of c numbers, `turned`, or of k."""
+    from millstream.kernels import pair_tiles
+
+    k, c = w.shape[:2]
+    depth, n = (c, k) if turned else (k, c)
+    panels, step = torch.empty(k * c, dtype=w.dtype), c * 2 if turned else 2  # bytes between columns
+    shares = [(i * pair_tiles.PANEL, min(j * pair_tiles.PANEL, n)) for i, j in cuts(16 * k * c, -(-n // pair_tiles.PANEL))]
+    run_parts(pair_tiles.lay_out, [
+        (w.data_ptr() + i * step, c, turned, depth, j - i, panels.data_ptr() + i * depth * 2) for i, j in shares
+    ])  # fmt: skip
+    return panels
+
+
+def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured | None] | None:
+    """(output, what its normalisation is told of it)."""
+    if not _applies(work):
+        return None
+    from millstream.kernels import batch_norm, normed_pairs
+    from millstream.kernels.brain import numbers
+    from millstream.kernels.gemm import zeros_at
+
+    x, w = normed._last(work.x), work.w.contiguous()
+    c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
+    if normed._is_few(rows, c, k):
+        made = pair_products.product(normed._normalised(x, work).view(rows, c), w.view(k, c).t())
+        if made is None:
+            return None
+        out = made.view(*x.shape[:3], k).permute(0, 3, 1, 2)
+        return out, None if running is None else measured(batch_norm.sums(numbers(made), np.float32), running)
+    near, far = normed._group(c, rows), normed._group(k, rows)
+    made, filters = torch.empty((*x.shape[:3], k), dtype=x.dtype), _panels(w, True)
+    ends = normed._cut(rows * c * k // 2, rows, max(near, far))
+    sums = normed._room(len(ends), 0 if running is None else far * k)
+    given = numbers(x.reshape(-1, near * c)), near, normed._tiled(work.line, near), normed._bend(work.line)
+    to = filters.data_ptr(), zeros_at(k), numbers(made.view(-1, far * k)), far
+    run_parts(normed_pairs.forward, [(*given, *to, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
+    return made.permute(0, 3, 1, 2), normed._measured(sums, [(b - a) // far for a, b in ends], running)
+
+
+def backward(
+    work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: End | None, wanted: bool,
+    added: torch.Tensor | None = None,
+) -> Gradients | None:
+    """Gradients; wanted: whether dx is; added: what is added to it, where x is not normalised."""
+    if not _applies(work, dout, *(t for t in (out, added) if t is not None)):
+        return None
+    if added is not None and (added.shape != work.x.shape or work.line is not None):
+        return None
+    rows, (k, c) = work.x.numel() // work.x.shape[1], work.w.shape[:2]
+    few = normed._is_few(2 * rows if work.line is not None else rows, c, k)
+    return (_backward_few if few else _backward)(work, dout if out is None else out, dout, end, wanted, added)
+
+
+def _backward_few(
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+) -> Gradients | None:
+    """Product by product, each cut over columns."""
+    x, w, g = normed._last(work.x), work.w.contiguous(), normed._behind(out, dout, end)
+    c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
+    dw = pair_products.product_of_rows(g.view(rows, k), normed._normalised(x, work).reshape(rows, c))
+    dx = pair_products.product(g.view(rows, k), w.view(k, c)) if wanted else None
+    if dw is None or (wanted and dx is None):
+        return None
+    dw = dw.view(w.shape)
+    if dx is None:
+        return Gradients(None, dw, *normed._room(0, 0)[1:])
+    if work.line is not None:
+        return normed._through_norm(work, x, dx.view(x.shape), dw)
+    dx = dx.view(x.shape).permute(0, 3, 1, 2)
+    return Gradients(dx if added is None else dx + added, dw, *normed._room(0, 0)[1:])
+
+
+def _backward(
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+) -> Gradients:
+    from millstream.kernels import normed_pairs
+    from millstream.kernels.brain import numbers
+    from millstream.kernels.gemm import zeros_at
+
+    x, w = normed._last(work.x), work.w.contiguous()
+    c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
+    near = normed._group(c, rows)
+    far = normed._group(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
+    dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
+    ends, filters = normed._cut(rows * c * k, rows, max(near, far)), _panels(w, False)
+    dw = torch.empty((len(ends), *w.shape), dtype=torch.float32)
+    _, total, dot = normed._room(len(ends), near * c if work.line is not None else 0)
+    read = numbers(x.reshape(-1, near * c)), near, normed._tiled(work.line, near), normed._bend(work.line)
+    after = filters.data_ptr(), zeros_at(max(c, k)), numbers(normed._last(out).reshape(-1, far * k)), far
+    given = numbers(normed._last(dout).reshape(-1, far * k)), *normed._given_pictures(end, far, rows)
+    more = _NOTHING if added is None else numbers(normed._last(added).reshape(-1, near * c))
+    made, shares = numbers(dx.view(-1, near * c if wanted else c)), dw.view(len(ends), k, c).numpy()
+    run_parts(normed_pairs.backward, [
+        (*read, *after, *given, more, *e, made, shares[i], total[i], dot[i]) for i, e in enumerate(ends)
+    ])  # fmt: skip
+    gradient = (dw[0] if len(ends) == 1 else dw.sum(0)).to(w.dtype)
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
