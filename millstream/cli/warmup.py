@@ -89,7 +89,7 @@ def _pieces(fluid: Any, feed: Feed) -> list[Any]:
     """Activations over many numbers."""
     layers = fluid.layers
     x = layers.batch_norm(_dense(fluid, feed, "x", [2, 128, 128, WIDTH]), data_layout="NHWC")
-    return _trained(fluid, layers.relu6(layers.hard_swish(x)))
+    return _trained(fluid, layers.hard_swish(layers.relu6(layers.scale(x, 2.0))))
 
 
 def _depthwise(fluid: Any, feed: Feed) -> list[Any]:
@@ -123,9 +123,9 @@ def _large_filters(fluid: Any, feed: Feed) -> list[Any]:
 def _brain_between_norms(fluid: Any, feed: Feed) -> list[Any]:
     """1x1 filters of both kinds between batch normalisations, in bfloat16."""
     layers = fluid.layers
-    wide, deep = _dense(fluid, feed, "x", [1, WIDTH, 32, 32]), _dense(fluid, feed, "y", [1, 512, 4, 4])
+    wide, deep = _dense(fluid, feed, "x", [1, 32, 32, 32]), _dense(fluid, feed, "y", [1, 512, 4, 4])
     losses = []
-    for x, width in ((wide, WIDTH), (deep, 512)):
+    for x, width in ((wide, 32), (deep, 512)):
         for _ in range(3):
             x = layers.batch_norm(layers.conv2d(x, width, 1, bias_attr=False), act="relu")
         losses.append(layers.mean(x))
@@ -391,10 +391,13 @@ def _other_process() -> subprocess.Popen[bytes] | None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    start = time.perf_counter()
+    from millstream.kernels import threads
+
+    start, worth = time.perf_counter(), threads.WORTH
     log = logging.getLogger("millstream.kernels")
     level = log.level
     log.setLevel(logging.ERROR)  # that kernels are compiled is no news here
+    threads.WORTH = 1  # small examples have several parts as well, which are compiled beside the kernels
     other = None if arguments.backwards or arguments.processes < 2 else _other_process()
     try:
         for at, (name, seconds) in enumerate(warm_up(arguments.backwards), 1):
@@ -403,6 +406,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 sys.stdout.flush()
     finally:
         log.setLevel(level)
+        threads.WORTH = worth
         if other is not None:
             other.terminate()
             other.wait()

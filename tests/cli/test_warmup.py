@@ -2,8 +2,10 @@
 
 import importlib
 
+import torch
+
 from millstream.cli import main, warmup
-from millstream.kernels import pairs
+from millstream.kernels import crf, dense_back, gru, normed_rows, openmp, pairs, softmax_loss, team
 
 # by module: the kernels that operators call; others run within these
 CALLED = {
@@ -52,6 +54,9 @@ def test_all_kernels_are_compiled(capsys):
         kernels = importlib.import_module(f"millstream.kernels.{module}")
         cold += [f"{module}.{name}" for name in names if not getattr(kernels, name).signatures]
     assert not cold
+    if torch.get_num_threads() > 1 and openmp.available():
+        apart = gru.forward, gru.backward, crf.cost, crf.cost_back, dense_back.back_at, normed_rows.lay_out
+        assert not [k for k in (*apart, softmax_loss.losses) if not team._handing(k).signatures]  # their parts
     sums = importlib.import_module("millstream.kernels.batch_norm").count
     assert {str(form[0].dtype) for form in sums.signatures} >= {"float32", "uint16"}  # bfloat16 as its bits
 
