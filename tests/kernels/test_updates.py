@@ -34,10 +34,10 @@ def test_large_parameters(case, threads, monkeypatch):
         columns = [[torch.rand(s) for s in sizes] for _ in range(1 + len(state))]
         copies = [[t.clone() for t in column] for column in columns]
         rate = torch.tensor([0.3])
-        powers = [[torch.tensor([0.5]) for _ in sizes] for _ in range(2)] if kind == "adam" else []
         operator = REGISTRY.get("fused_" + kind).kernel
         for given, gradients in ((columns, grads), (copies, [g.float() for g in grads])):
             rest = given[1:]
+            powers = [[torch.tensor([0.5]) for _ in sizes] for _ in range(2)]  # multiplied in place
             order = (rate, *rest, *powers) if kind == "adam" else (*rest, rate)
             operator(given[0], gradients, *order, **attrs)
         assert {ends[1] for ends in met} >= {700 * 900, 33 * 1001} and len(met) == 8

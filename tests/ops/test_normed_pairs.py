@@ -85,10 +85,10 @@ class Case:
         return self.bend.backward(self.before, dy), dy, torch.einsum("nkhw,nchw->kc", g, self.y)[..., None, None]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 40])
+@pytest.mark.parametrize(("by", "threads"), [("kernels", 1), ("kernels", 2), ("kernels", 40), ("torch", 2)], indirect=["by"])
 @pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_between_two_normalisations(form, bend, threads, by, monkeypatch):
+def test_between_two_normalisations(form, bend, by, threads, monkeypatch):
     monkeypatch.setattr("millstream.kernels.threads.WORTH", 1000)
     kept = torch.get_num_threads()
     torch.set_num_threads(threads)

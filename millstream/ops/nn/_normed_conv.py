@@ -76,12 +76,12 @@ def _applies(work: Work, *others: torch.Tensor) -> bool:
     return _conv_grouped.task_of(x, w, *form, work.dilations, work.groups) is not None
 
 
-def _last(x: torch.Tensor) -> torch.Tensor:
+def channels_last(x: torch.Tensor) -> torch.Tensor:
     """`x` with the channels of a pixel side by side, [N, H, W, C]."""
     return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 
-def _group(channels: int, pixels: int) -> int:
+def group_of(channels: int, pixels: int) -> int:
     """How many pixels of `pixels` in a row loops over columns take at a time."""
     group = 1
     while group * channels < _LONG and pixels % (2 * group) == 0:
@@ -94,7 +94,7 @@ def _empty(*shape: int) -> np.ndarray:
     return torch.empty(shape, dtype=torch.float32).numpy()
 
 
-def _tiled(line: np.ndarray | None, group: int) -> np.ndarray:
+def tiled(line: np.ndarray | None, group: int) -> np.ndarray:
     if line is None:
         return _EMPTY
     if group == 1:
@@ -104,16 +104,16 @@ def _tiled(line: np.ndarray | None, group: int) -> np.ndarray:
     return out
 
 
-def _room(count: int, columns: int) -> tuple[np.ndarray, ...]:
+def room_for_sums(count: int, columns: int) -> tuple[np.ndarray, ...]:
     return np.zeros((count, columns), np.float32), np.zeros((count, columns)), np.zeros((count, columns))
 
 
-def _measured(sums: tuple[np.ndarray, ...], counts: list[int], running: Running | None) -> Measured | None:
+def measured_parts(sums: tuple[np.ndarray, ...], counts: list[int], running: Running | None) -> Measured | None:
     """What the output's normalisation is told; counts: how many rows each part summed."""
     return None if running is None else measured((*sums, np.array(counts)), running)
 
 
-def _cut(work: int, rows: int, unit: int) -> list[tuple[int, int]]:
+def cut_rows(work: int, rows: int, unit: int) -> list[tuple[int, int]]:
     """(first, last) row of each part, multiples of `unit`."""
     count = parts(work, rows // unit)
     return list(pairwise([rows // unit * k // count * unit for k in range(count)] + [rows]))
@@ -127,7 +127,7 @@ def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured
     return run(work, running)
 
 
-def _bend(line: np.ndarray | None) -> tuple[np.float32, np.float32]:
+def bend_of(line: np.ndarray | None) -> tuple[np.float32, np.float32]:
     return NONE.numbers() if line is None else (line[3, 0], line[4, 0])
 
 
@@ -148,28 +148,28 @@ def _pointwise(work: Work, running: Running | None) -> Any:
     from millstream.kernels import normed_rows
     from millstream.kernels.gemm import zeros_at
 
-    x, w = _last(work.x), work.w.contiguous()
+    x, w = channels_last(work.x), work.w.contiguous()
     n, height, width, c = x.shape
     k, rows = w.shape[0], n * height * width
-    if _is_few(rows, c, k):
+    if is_few(rows, c, k):
         return _pointwise_few(work, x, w, running)
-    near, far = _group(c, rows), _group(k, rows)
+    near, far = group_of(c, rows), group_of(k, rows)
     out = torch.empty((n, height, width, k), dtype=x.dtype)
     filters = _panels(w, c, k, True)
-    ends = _cut(rows * c * k, rows, max(near, far))
-    sums = _room(len(ends), 0 if running is None else far * k)
-    given = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _bend(work.line), filters.data_ptr()
+    ends = cut_rows(rows * c * k, rows, max(near, far))
+    sums = room_for_sums(len(ends), 0 if running is None else far * k)
+    given = x.reshape(-1, near * c).numpy(), near, tiled(work.line, near), bend_of(work.line), filters.data_ptr()
     made = zeros_at(k), out.view(-1, far * k).numpy(), far
     run_parts(normed_rows.forward, [(*given, *made, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
-    return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) // far for a, b in ends], running)
+    return out.permute(0, 3, 1, 2), measured_parts(sums, [(b - a) // far for a, b in ends], running)
 
 
-def _is_few(rows: int, c: int, k: int) -> bool:
+def is_few(rows: int, c: int, k: int) -> bool:
     """Whether filters [k, c] take longer to be laid out beforehand than rows to come from farther away."""
     return c * k >= _LARGE and rows <= max(_FEW, c * k >> 10)
 
 
-def _normalised(x: torch.Tensor, work: Work) -> torch.Tensor:
+def normalised(x: torch.Tensor, work: Work) -> torch.Tensor:
     """The rows of `x` [N, H, W, C] as the convolution takes them."""
     from millstream.kernels.batch_norm import apply_line
     from millstream.kernels.brain import numbers
@@ -178,10 +178,10 @@ def _normalised(x: torch.Tensor, work: Work) -> torch.Tensor:
         return x
     y, c = torch.empty(x.shape, dtype=x.dtype), x.shape[3]
     rows = x.numel() // c
-    near = _group(c, rows)
-    given = numbers(x.reshape(-1, near * c)), *_tiled(work.line, near)[:2], _bend(work.line)
+    near = group_of(c, rows)
+    given = numbers(x.reshape(-1, near * c)), *tiled(work.line, near)[:2], bend_of(work.line)
     made = numbers(y.view(-1, near * c))
-    run_parts(apply_line, [(*given, a // near, b // near, made) for a, b in _cut(8 * x.numel(), rows, near)])
+    run_parts(apply_line, [(*given, a // near, b // near, made) for a, b in cut_rows(8 * x.numel(), rows, near)])
     return y
 
 
@@ -190,7 +190,7 @@ def _pointwise_few(work: Work, x: torch.Tensor, w: torch.Tensor, running: Runnin
     from millstream.kernels.gemm import column_shares, zeros_at
 
     c, k = x.shape[3], w.shape[0]
-    rows, y = x.numel() // c, _normalised(x, work)
+    rows, y = x.numel() // c, normalised(x, work)
     out = torch.empty((*x.shape[:3], k), dtype=x.dtype)
     to, filters, at = out.data_ptr(), w.data_ptr(), y.data_ptr()
     run_parts(laid.product_laid_at, [
@@ -203,7 +203,7 @@ def _pointwise_few(work: Work, x: torch.Tensor, w: torch.Tensor, running: Runnin
 
 def _filters(work: Work) -> tuple[np.ndarray, int, np.ndarray]:
     """(line, mode, taps) of a depthwise convolution as the kernels take them."""
-    w, line, bend = work.w, work.line, _bend(work.line)
+    w, line, bend = work.w, work.line, bend_of(work.line)
     if line is None:
         line = _empty(5, w.shape[0])
         line[:] = np.array([[1.0], [0.0], [0.0], [bend[0]], [bend[1]]])
@@ -233,38 +233,38 @@ def _spread(rows: np.ndarray, work: Work) -> np.ndarray:
 def _depthwise(work: Work, running: Running | None) -> Any:
     from millstream.kernels import normed_depthwise
 
-    x, stride = _last(work.x), work.strides[0]
+    x, stride = channels_last(work.x), work.strides[0]
     n, tall, wide, c = x.shape
     size = (n, (tall - 1) // stride + 1, (wide - 1) // stride + 1, c)
     out = torch.empty(size, dtype=x.dtype)
-    ends = _cut(9 * out.numel(), n * size[1], 1)
-    sums = _room(len(ends), 0 if running is None else c)
+    ends = cut_rows(9 * out.numel(), n * size[1], 1)
+    sums = room_for_sums(len(ends), 0 if running is None else c)
     given = x.reshape(n * tall, wide, c).numpy(), *_filters(work), out.view(-1, size[2], c).numpy()
     form = stride, work.dilations[0], (tall, size[1])
     run_parts(normed_depthwise.forward, [(*given, *form, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
-    return out.permute(0, 3, 1, 2), _measured(sums, [(b - a) * size[2] for a, b in ends], running)
+    return out.permute(0, 3, 1, 2), measured_parts(sums, [(b - a) * size[2] for a, b in ends], running)
 
 
 def _grouped(work: Work, running: Running | None) -> Any:
     task = _conv_grouped.task_of(work.x, *work[2:])
     if task is None:
         return None
-    read = _conv_grouped.read_normal(work.x, work.line, _kind(*_bend(work.line)))
+    read = _conv_grouped.read_normal(work.x, work.line, _kind(*bend_of(work.line)))
     if running is None:
         return _conv_grouped.correlate(task, read, work.w, None, False)[0], None
     shift = _an_output(work, task)
     out, sums = _conv_grouped.correlate(task, read, work.w, None, False, shift)
     whole = [part.sum(0, keepdims=True) for part in (sums.first, sums.second)]
-    return out, _measured((shift[None], *whole), [out.numel() // task.c], running)
+    return out, measured_parts((shift[None], *whole), [out.numel() // task.c], running)
 
 
 def _an_output(work: Work, task: _conv_grouped.Task) -> np.ndarray:
     """The pixel in the middle of the first output: what all are taken less of before squares are summed."""
     rows, columns = (_seen(*axis, task.stride) for axis in zip(task.size, task.out, task.pads))
-    window = _last(work.x)[0, rows[0], columns[0]]
+    window = channels_last(work.x)[0, rows[0], columns[0]]
     if work.line is not None:
         a, b = torch.from_numpy(work.line[:2])
-        window = Bend(*map(float, _bend(work.line))).forward(window * a + b)
+        window = Bend(*map(float, bend_of(work.line))).forward(window * a + b)
     whole = torch.zeros(3, 3, task.c)
     whole[rows[1], columns[1]] = window
     taps = task.group * 9
@@ -320,15 +320,15 @@ def backward(
 
 
 def _given(end: End | None, group: int) -> tuple[np.ndarray, tuple[np.float32, np.float32]]:
-    return (_EMPTY, NONE.numbers()) if end is None else (_tiled(end.line, group), end.bend.numbers())
+    return (_EMPTY, NONE.numbers()) if end is None else (tiled(end.line, group), end.bend.numbers())
 
 
-def _given_pictures(end: End | None, group: int, rows: int) -> tuple[np.ndarray, int, tuple[np.float32, np.float32]]:
+def picture_lines(end: End | None, group: int, rows: int) -> tuple[np.ndarray, int, tuple[np.float32, np.float32]]:
     """(lines, each of as many of `rows` rows, taken `group` at a time; how many; bend)."""
     if end is None:
         return _EMPTY_LINES, 1, NONE.numbers()
     given = end.line if end.line.ndim == 3 else end.line[:, None]
-    lines = np.stack([_tiled(given[:, n], group) for n in range(given.shape[1])])
+    lines = np.stack([tiled(given[:, n], group) for n in range(given.shape[1])])
     return lines, rows // group // len(lines), end.bend.numbers()
 
 
@@ -338,21 +338,21 @@ def _pointwise_back(
     from millstream.kernels import normed_rows, tiles
     from millstream.kernels.gemm import zeros_at
 
-    x, w, given = _last(work.x), work.w.contiguous(), _last(dout)
+    x, w, given = channels_last(work.x), work.w.contiguous(), channels_last(dout)
     c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
-    if _is_few(2 * rows if normed else rows, c, k):
+    if is_few(2 * rows if normed else rows, c, k):
         return _pointwise_back_few(work, out, dout, end, wanted, added)
-    near, far = _group(c, rows), _group(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
+    near, far = group_of(c, rows), group_of(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
-    ends = _cut(2 * rows * c * k, rows, max(near, far))
+    ends = cut_rows(2 * rows * c * k, rows, max(near, far))
     filters = _panels(w, k, c, False)
     left = c % tiles.LANES
     dw, tail = (_empty(len(ends), k, n) for n in (c - left, tiles.LANES if left else 0))
-    _, total, dot = _room(len(ends), near * c if normed else 0)
-    read = x.reshape(-1, near * c).numpy(), near, _tiled(work.line, near), _bend(work.line), filters.data_ptr()
-    after = zeros_at(max(c, k)), _last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
-    made, line = dx.view(-1, near * c if wanted else c).numpy(), _given_pictures(end, far, rows)
-    more = _EMPTY if added is None else _last(added).reshape(-1, c).numpy()
+    _, total, dot = room_for_sums(len(ends), near * c if normed else 0)
+    read = x.reshape(-1, near * c).numpy(), near, tiled(work.line, near), bend_of(work.line), filters.data_ptr()
+    after = zeros_at(max(c, k)), channels_last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
+    made, line = dx.view(-1, near * c if wanted else c).numpy(), picture_lines(end, far, rows)
+    more = _EMPTY if added is None else channels_last(added).reshape(-1, c).numpy()
     run_parts(
         normed_rows.backward,
         [(*read, *after, *line, more, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
@@ -361,22 +361,22 @@ def _pointwise_back(
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
 
 
-def _behind(out: torch.Tensor, dout: torch.Tensor, end: End | None) -> torch.Tensor:
+def behind_line(out: torch.Tensor, dout: torch.Tensor, end: End | None) -> torch.Tensor:
     """The gradient of a convolution's output, [N, H, W, C]."""
     from millstream.kernels import normed_rows
     from millstream.kernels.brain import numbers
 
-    x, given = _last(out), _last(dout)
+    x, given = channels_last(out), channels_last(dout)
     if end is None:
         return given
     k = x.shape[3]
     rows = x.numel() // k
-    far = _group(k, rows if end.line.ndim == 2 else rows // len(x))
+    far = group_of(k, rows if end.line.ndim == 2 else rows // len(x))
     made = torch.empty(x.shape, dtype=x.dtype)
     flat = [numbers(t.reshape(-1, far * k)) for t in (x, given, made)]
-    line = _given_pictures(end, far, rows)
+    line = picture_lines(end, far, rows)
     run_parts(normed_rows.give_pictures, [
-        (flat[0], flat[1], *line, a // far, b // far, flat[2][a // far :]) for a, b in _cut(8 * x.numel(), rows, far)
+        (flat[0], flat[1], *line, a // far, b // far, flat[2][a // far :]) for a, b in cut_rows(8 * x.numel(), rows, far)
     ])  # fmt: skip
     return made
 
@@ -387,11 +387,11 @@ def _pointwise_back_few(
     from millstream.kernels import laid, normed_rows
     from millstream.kernels.gemm import column_shares, zeros_at
 
-    x, w, g = _last(work.x), work.w.contiguous(), _behind(out, dout, end)
+    x, w, g = channels_last(work.x), work.w.contiguous(), behind_line(out, dout, end)
     c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
-    y = _normalised(x, work)
+    y = normalised(x, work)
     dx, dw = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype), torch.empty(w.shape, dtype=w.dtype)
-    more = None if added is None else _last(added)
+    more = None if added is None else channels_last(added)
     given = column_shares(2 * rows * c * k, c, laid.PANEL)
     count = max(len(given), parts(2 * rows * c * k, k))  # filters, or panels of columns, may be few
     read = g.data_ptr(), y.data_ptr(), w.data_ptr(), zeros_at(c), 0 if more is None else more.data_ptr(), rows, k, c
@@ -401,25 +401,25 @@ def _pointwise_back_few(
         for i in range(count)
     ])  # fmt: skip
     if work.line is not None:
-        return _through_norm(work, x, dx, dw)
-    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, dw, *_room(0, 0)[1:])
+        return through_norm(work, x, dx, dw)
+    return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, dw, *room_for_sums(0, 0)[1:])
 
 
-def _through_norm(work: Work, x: torch.Tensor, dy: torch.Tensor, dw: torch.Tensor) -> Gradients:
+def through_norm(work: Work, x: torch.Tensor, dy: torch.Tensor, dw: torch.Tensor) -> Gradients:
     """With dz of x's normalisation; x, and dy of the normalised x, [N, H, W, C]."""
     from millstream.kernels import normed_rows
     from millstream.kernels.brain import numbers
 
     assert work.line is not None
     rows, c = x.numel() // x.shape[3], x.shape[3]
-    near = _group(c, rows)
-    ends = _cut(8 * x.numel(), rows, near)
-    _, total, dot = _room(len(ends), near * c)
-    a, b, mean = _tiled(work.line, near)[:3]
+    near = group_of(c, rows)
+    ends = cut_rows(8 * x.numel(), rows, near)
+    _, total, dot = room_for_sums(len(ends), near * c)
+    a, b, mean = tiled(work.line, near)[:3]
     made = torch.empty(x.shape, dtype=x.dtype)
     before, given, dz = (numbers(t.reshape(-1, near * c)) for t in (x, dy, made))
     run_parts(normed_rows.relu_back, [
-        (before, given[first // near :], a, b, _bend(work.line), mean, first // near, last // near, dz, total[i], dot[i])
+        (before, given[first // near :], a, b, bend_of(work.line), mean, first // near, last // near, dz, total[i], dot[i])
         for i, (first, last) in enumerate(ends)
     ])  # fmt: skip
     return Gradients(made.permute(0, 3, 1, 2), dw, total, dot)
@@ -438,14 +438,14 @@ def _joined(shares: np.ndarray, tails: np.ndarray, w: torch.Tensor) -> torch.Ten
 def _depthwise_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool) -> Gradients:
     from millstream.kernels import normed_depthwise as kernels
 
-    x, given, normed = _last(work.x), _last(dout), work.line is not None
+    x, given, normed = channels_last(work.x), channels_last(dout), work.line is not None
     n, tall, wide, c = x.shape
     tall_out, wide_out = given.shape[1:3]
-    group = _group(c, wide_out)
+    group = group_of(c, wide_out)
     dx = torch.empty(x.shape, dtype=x.dtype)
-    ends = _cut(18 * given.numel(), n * tall_out, 1)
-    dw, (_, total, dot) = np.zeros((len(ends), 9, c)), _room(len(ends), c if normed else 0)
-    after = (t.reshape(n * tall_out, wide_out // group, group * c).numpy() for t in (_last(out), given))
+    ends = cut_rows(18 * given.numel(), n * tall_out, 1)
+    dw, (_, total, dot) = np.zeros((len(ends), 9, c)), room_for_sums(len(ends), c if normed else 0)
+    after = (t.reshape(n * tall_out, wide_out // group, group * c).numpy() for t in (channels_last(out), given))
     read = x.reshape(n * tall, wide, c).numpy(), *_filters(work), *after, *_given(end, group)
     made, whole = dx.view(n * tall, wide, c).numpy(), work.strides[0] == 1
     form = (work.dilations[0], (tall, tall_out)) if whole else ((tall, tall_out),)
@@ -466,7 +466,7 @@ def _grouped_back(work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | 
         if len(line) == 5:
             bend = np.array(end.bend, np.float32)[:, None].repeat(task.c, 1)
             line, kind = np.concatenate([line, bend]), _kind(*end.bend)
-    read = _conv_grouped.read_normal(work.x, work.line, _kind(*_bend(work.line)))
+    read = _conv_grouped.read_normal(work.x, work.line, _kind(*bend_of(work.line)))
     dx, dw, sums = _conv_grouped.backward(task, read, work.w, _conv_grouped.read_given(out, dout, line, kind), wanted)
     return Gradients(dx, dw, sums.first, sums.second)
 
@@ -479,14 +479,14 @@ def finish(x: torch.Tensor, dz: torch.Tensor, line: torch.Tensor) -> torch.Tenso
     from millstream.kernels import normed_rows
     from millstream.kernels.brain import numbers
 
-    rows, given = _last(x), _last(dz)
+    rows, given = channels_last(x), channels_last(dz)
     n, c = x.numel() // x.shape[1], x.shape[1]
-    group = _group(c, n)
+    group = group_of(c, n)
     out = torch.empty(rows.shape, dtype=x.dtype)
     flat = [numbers(t.reshape(-1, group * c)) for t in (rows, given, out)]
-    vectors = _tiled(array(line), group)
+    vectors = tiled(array(line), group)
     run_parts(normed_rows.back, [
         (flat[0], flat[1], *vectors, a // group, b // group, flat[2][a // group :])
-        for a, b in _cut(8 * x.numel(), n, group)
+        for a, b in cut_rows(8 * x.numel(), n, group)
     ])  # fmt: skip
     return out.permute(0, 3, 1, 2)

@@ -56,22 +56,22 @@ def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured
     from millstream.kernels.brain import numbers
     from millstream.kernels.gemm import zeros_at
 
-    x, w = normed._last(work.x), work.w.contiguous()
+    x, w = normed.channels_last(work.x), work.w.contiguous()
     c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
-    if normed._is_few(rows, c, k):
-        made = pair_products.product(normed._normalised(x, work).view(rows, c), w.view(k, c).t())
+    if normed.is_few(rows, c, k):
+        made = pair_products.product(normed.normalised(x, work).view(rows, c), w.view(k, c).t())
         if made is None:
             return None
         out = made.view(*x.shape[:3], k).permute(0, 3, 1, 2)
         return out, None if running is None else measured(batch_norm.sums(numbers(made), np.float32), running)
-    near, far = normed._group(c, rows), normed._group(k, rows)
+    near, far = normed.group_of(c, rows), normed.group_of(k, rows)
     made, filters = torch.empty((*x.shape[:3], k), dtype=x.dtype), _panels(w, True)
-    ends = normed._cut(rows * c * k // 2, rows, max(near, far))
-    sums = normed._room(len(ends), 0 if running is None else far * k)
-    given = numbers(x.reshape(-1, near * c)), near, normed._tiled(work.line, near), normed._bend(work.line)
+    ends = normed.cut_rows(rows * c * k // 2, rows, max(near, far))
+    sums = normed.room_for_sums(len(ends), 0 if running is None else far * k)
+    given = numbers(x.reshape(-1, near * c)), near, normed.tiled(work.line, near), normed.bend_of(work.line)
     to = filters.data_ptr(), zeros_at(k), numbers(made.view(-1, far * k)), far
     run_parts(normed_pairs.forward, [(*given, *to, *e, *(s[i] for s in sums)) for i, e in enumerate(ends)])
-    return made.permute(0, 3, 1, 2), normed._measured(sums, [(b - a) // far for a, b in ends], running)
+    return made.permute(0, 3, 1, 2), normed.measured_parts(sums, [(b - a) // far for a, b in ends], running)
 
 
 def backward(
@@ -84,7 +84,7 @@ def backward(
     if added is not None and (added.shape != work.x.shape or work.line is not None):
         return None
     rows, (k, c) = work.x.numel() // work.x.shape[1], work.w.shape[:2]
-    few = normed._is_few(2 * rows if work.line is not None else rows, c, k)
+    few = normed.is_few(2 * rows if work.line is not None else rows, c, k)
     return (_backward_few if few else _backward)(work, dout if out is None else out, dout, end, wanted, added)
 
 
@@ -92,19 +92,19 @@ def _backward_few(
     work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
 ) -> Gradients | None:
     """Product by product, each cut over columns."""
-    x, w, g = normed._last(work.x), work.w.contiguous(), normed._behind(out, dout, end)
+    x, w, g = normed.channels_last(work.x), work.w.contiguous(), normed.behind_line(out, dout, end)
     c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
-    dw = pair_products.product_of_rows(g.view(rows, k), normed._normalised(x, work).reshape(rows, c))
+    dw = pair_products.product_of_rows(g.view(rows, k), normed.normalised(x, work).reshape(rows, c))
     dx = pair_products.product(g.view(rows, k), w.view(k, c)) if wanted else None
     if dw is None or (wanted and dx is None):
         return None
     dw = dw.view(w.shape)
     if dx is None:
-        return Gradients(None, dw, *normed._room(0, 0)[1:])
+        return Gradients(None, dw, *normed.room_for_sums(0, 0)[1:])
     if work.line is not None:
-        return normed._through_norm(work, x, dx.view(x.shape), dw)
+        return normed.through_norm(work, x, dx.view(x.shape), dw)
     dx = dx.view(x.shape).permute(0, 3, 1, 2)
-    return Gradients(dx if added is None else dx + added, dw, *normed._room(0, 0)[1:])
+    return Gradients(dx if added is None else dx + added, dw, *normed.room_for_sums(0, 0)[1:])
 
 
 def _backward(
@@ -114,18 +114,18 @@ def _backward(
     from millstream.kernels.brain import numbers
     from millstream.kernels.gemm import zeros_at
 
-    x, w = normed._last(work.x), work.w.contiguous()
+    x, w = normed.channels_last(work.x), work.w.contiguous()
     c, k, rows = x.shape[3], w.shape[0], x.numel() // x.shape[3]
-    near = normed._group(c, rows)
-    far = normed._group(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
+    near = normed.group_of(c, rows)
+    far = normed.group_of(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
-    ends, filters = normed._cut(rows * c * k, rows, max(near, far)), _panels(w, False)
+    ends, filters = normed.cut_rows(rows * c * k, rows, max(near, far)), _panels(w, False)
     dw = torch.empty((len(ends), *w.shape), dtype=torch.float32)
-    _, total, dot = normed._room(len(ends), near * c if work.line is not None else 0)
-    read = numbers(x.reshape(-1, near * c)), near, normed._tiled(work.line, near), normed._bend(work.line)
-    after = filters.data_ptr(), zeros_at(max(c, k)), numbers(normed._last(out).reshape(-1, far * k)), far
-    given = numbers(normed._last(dout).reshape(-1, far * k)), *normed._given_pictures(end, far, rows)
-    more = _NOTHING if added is None else numbers(normed._last(added).reshape(-1, near * c))
+    _, total, dot = normed.room_for_sums(len(ends), near * c if work.line is not None else 0)
+    read = numbers(x.reshape(-1, near * c)), near, normed.tiled(work.line, near), normed.bend_of(work.line)
+    after = filters.data_ptr(), zeros_at(max(c, k)), numbers(normed.channels_last(out).reshape(-1, far * k)), far
+    given = numbers(normed.channels_last(dout).reshape(-1, far * k)), *normed.picture_lines(end, far, rows)
+    more = _NOTHING if added is None else numbers(normed.channels_last(added).reshape(-1, near * c))
     made, shares = numbers(dx.view(-1, near * c if wanted else c)), dw.view(len(ends), k, c).numpy()
     run_parts(normed_pairs.backward, [
         (*read, *after, *given, more, *e, made, shares[i], total[i], dot[i]) for i, e in enumerate(ends)
