@@ -200,7 +200,8 @@ def fill_like(e: Emission) -> None:
 @emits("fill", "assign_value", "eye")
 def constant(e: Emission) -> None:
     """Operators without inputs: the kernel says what they are."""
-    reserved = {"device": "cpu"} if "device" in e.definition.reserved else {}
+    given: dict[str, object] = {"device": "cpu", "state": {}}
+    reserved = {name: value for name, value in given.items() if name in e.definition.reserved}
     value = e.definition.kernel(**e.attrs, **reserved)
     e.set("Out", e.g.const(value.numpy()))
 
