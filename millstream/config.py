@@ -7,7 +7,9 @@ Fluid programs do. Flags (``FLAGS_*``) are read once, at import, and then change
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -66,7 +68,8 @@ SPIN, SPIN_ALONE = 2_000, 20_000
 
 2,000 looks are about 35 us on Zen 4.
 """
-LOAD = "/proc/loadavg"
+LOAD, TASKS = "/proc/loadavg", "/proc/self/task"
+_LOOKS, _PAUSE = 5, 0.001  # at the load, and seconds between them
 
 
 def wait_shortly() -> None:
@@ -80,12 +83,31 @@ def wait_shortly() -> None:
 
 
 def _alone() -> bool:
-    """Whether no thread of the machine but this one is running or ready to; False where the system does not tell."""
+    """Whether no other process keeps a thread running; False where the system does not tell.
+
+    The number of threads that are running or ready is that of an instant, in which something may be up that soon sleeps:
+    whoever keeps running is there at every look. Our own do not count: OpenBLAS, which numpy brings, has its threads look
+    for work for some 25 ms from the import on.
+    """
     try:
-        with open(LOAD, encoding="ascii") as file:
-            return int(file.read().split()[3].split("/")[0]) <= 1
+        for _ in range(_LOOKS):
+            with open(LOAD, encoding="ascii") as file:
+                running = int(file.read().split()[3].split("/")[0])
+            if running <= 1 or running <= _own_running():
+                return True
+            time.sleep(_PAUSE)
     except (OSError, ValueError, IndexError):
-        return False
+        pass
+    return False
+
+
+def _own_running() -> int:
+    """Threads of this process that are running or ready."""
+    count = 0
+    for thread in os.listdir(TASKS):
+        with suppress(OSError), open(f"{TASKS}/{thread}/stat", encoding="utf-8", errors="replace") as file:
+            count += file.read().rpartition(") ")[2].startswith("R")
+    return count
 
 
 def environment() -> Mapping[str, str]:

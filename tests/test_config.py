@@ -77,6 +77,21 @@ def test_threads_wait_longer_on_a_machine_that_nobody_else_uses(running, spin, m
     assert os.environ["GOMP_SPINCOUNT"] == str(spin)
 
 
+def test_waiting_threads_of_our_own_are_not_others(monkeypatch, tmp_path):
+    for thread, state in (("7", "R"), ("8", "R"), ("9", "S")):  # numpy's, just imported, look for work
+        (tmp_path / "task" / thread).mkdir(parents=True)
+        (tmp_path / "task" / thread / "stat").write_text(f"{thread} (a (b) R) {state} 1 7 7")
+    (tmp_path / "task" / "10").mkdir()  # one that has just ended
+    monkeypatch.setattr(config, "TASKS", str(tmp_path / "task"))
+    monkeypatch.setattr(config, "LOAD", str(tmp_path / "loadavg"))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for running, spin in (("2/99", config.SPIN_ALONE), ("3/99", config.SPIN)):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        (tmp_path / "loadavg").write_text(f"0.1 0.2 0.3 {running} 77")
+        config.wait_shortly()
+        assert os.environ["GOMP_SPINCOUNT"] == str(spin)
+
+
 def test_get_and_set():
     assert config.get_flags("FLAGS_check_nan_inf") == {"FLAGS_check_nan_inf": False}
     config.set_flags({"FLAGS_check_nan_inf": 1, "FLAGS_eager_delete_tensor_gb": 2})
