@@ -324,7 +324,7 @@ class Emitter:
             return
         if callable(definition.lod):
             if any(n in self.has_lod for n in inputs):
-                self._lods_by_call(definition, op, plain)
+                self._lods_by_call(definition, op, plain, inputs)
             else:
                 self.has_lod.difference_update(n for _, n in plain)
             return
@@ -347,7 +347,7 @@ class Emitter:
         k = op.outputs[slot].index(name) if source + "@GRAD" == slot else 0
         return names[k] if k < len(names) else None
 
-    def _lods_by_call(self, definition: OpDef, op: Operator, plain: list[tuple[Slot, str]]) -> None:
+    def _lods_by_call(self, definition: OpDef, op: Operator, plain: list[tuple[Slot, str]], inputs: list[str]) -> None:
         def gather(kind: Callable[[str], str]) -> str:
             items = []
             for s in definition.inputs:
@@ -357,9 +357,9 @@ class Emitter:
                     items.append(f"{s.name!r}: " + ("[" + ", ".join(parts) + "]" if s.many else parts[0]))
             return "{" + ", ".join(items) + "}"
 
-        rule = self.const("r", definition.lod)
-        attrs = self.const("a", definition.kernel_attrs(op.attrs))
-        self.line(f"q = {rule}({gather(self.lod)}, {attrs}, {gather(self.v)})", op)
+        rule, attrs = self.const("r", definition.lod), self.const("a", definition.kernel_attrs(op.attrs))
+        given = " or ".join(self.lod(n) for n in inputs if n in self.has_lod)  # without a LoD no rule has anything to say
+        self.line(f"q = {rule}({gather(self.lod)}, {attrs}, {gather(self.v)}) if {given} else {{}}", op)
         for slot, name in plain:
             silent = self.lod(name) if name in op.input_arg_names else "()"
             self.has_lod.add(name)

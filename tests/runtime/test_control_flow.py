@@ -307,3 +307,34 @@ def test_cond_in_a_static_rnn_sees_its_memory():
     found, grad = run([out, grad], {"x": data})
     np.testing.assert_allclose(found[:, 0, 0], [1.0, 0.5, 2.5])
     np.testing.assert_allclose(grad[:, 0, 0], [2.0, 0.0, 1.0])
+
+
+def test_a_loop_reads_transposed_operands_and_gives_their_gradient():
+    x = L.data("x", [3, 4])
+    x.stop_gradient = False
+    turned = L.transpose(x, [0, 2, 1])
+    i, n = L.fill_constant([1], "int64", 0), L.fill_constant([1], "int64", 3)
+    y = L.fill_constant([2, 1, 4], "float32", 1.0)
+    y.stop_gradient = False
+    cond = L.less_than(i, n)
+    loop = L.While(cond)
+    with loop.block():
+        back = L.transpose(L.matmul(y, turned), [0, 2, 1])
+        L.assign(L.transpose(L.matmul(turned, back), [0, 2, 1]), y)
+        L.increment(i)
+        L.less_than(i, n, cond=cond)
+    (grad,) = fluid.gradients(L.reduce_sum(y), [x])
+    value = np.random.RandomState(3).rand(2, 3, 4).astype("float32")
+
+    def by_hand(v):
+        found = np.ones((2, 1, 4))
+        for _ in range(3):
+            found = found @ v.transpose(0, 2, 1) @ v
+        return found
+
+    out, slope = run([y, grad], {"x": value})
+    np.testing.assert_allclose(out, by_hand(value), rtol=1e-5)
+    step = np.zeros((2, 3, 4))
+    step[1, 2, 1] = 1e-5
+    want = (by_hand(value + step).sum() - by_hand(value - step).sum()) / 2e-5
+    np.testing.assert_allclose(slope[1, 2, 1], want, rtol=1e-3)

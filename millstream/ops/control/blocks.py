@@ -92,6 +92,16 @@ def _scalar(value: Any, what: str) -> bool:
     return bool(value)
 
 
+def _lay_out(frame: BlockFrame) -> None:
+    """Give tensors of up to three dims whose rows lie apart (transposed ones) memory of their own, once for all steps.
+
+    Products would copy them in every step. Maps of pixels stay: their channels lie together on purpose.
+    """
+    for name, value in frame.env.items():
+        if isinstance(value, torch.Tensor) and value.dim() <= 3 and not value.is_contiguous():
+            frame.env[name] = value.contiguous()
+
+
 def _taped(tape: frozenset[str] | None) -> Any:
     return nullcontext() if tape is None else torch.enable_grad()
 
@@ -99,6 +109,7 @@ def _taped(tape: frozenset[str] | None) -> Any:
 @op("while", slots="X*, Condition -> Out*, StepScopes?~", block=True)
 def while_(frame: BlockFrame, *, sub_block: Block, is_test: bool = False, tape=None):
     """Run the sub-Block as long as Condition (one bool) is true; the Block must update Condition."""
+    _lay_out(frame)
     handle = None if tape is None else BlockHandle(frame, tape)
     condition = frame.inputs["Condition"][0]
     env, lods, body = frame.env, frame.lods, frame.body
@@ -179,6 +190,7 @@ def recurrent(
 
     State `states[k]` of a step is `ex_states[k]` of the next; the first are `initial_states`.
     """
+    _lay_out(frame)
     handle = None if tape is None else BlockHandle(frame, tape)
     env = frame.env
     inputs = frame.inputs.get("inputs", [])
