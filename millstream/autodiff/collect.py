@@ -17,6 +17,7 @@ from millstream.ir.names import EMPTY_VAR, GRAD_SUFFIX, grad_name
 from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR, ROLE_BACKWARD, Operator
 from millstream.ir.types import FLOATING, VarType
 from millstream.ir.variable import Variable
+from millstream.ops._again import one_way, refusal
 from millstream.ops._opdef import REGISTRY, OpDef, OpSpec
 
 Wanted = Callable[[str], bool]
@@ -62,6 +63,7 @@ class Collector:
         self._parts: dict[str, list[_Part]] = {}
         self._ready: dict[str, str] = {}  # variable -> name of its complete gradient
         self._names: dict[str, str] = {}
+        self._again: dict[str, str] = {}  # variable -> a gradient operator that reads it and is differentiated
         self._unread: list[tuple[str, list[_Part]]] = []  # gradients of values whose makers need none
 
     def name_for(self, var: str) -> str:
@@ -125,10 +127,11 @@ class Collector:
         if not any(out_grads.values()):
             return
         made = definition.grad(op, out_grads, wanted) if callable(definition.grad) else None
-        specs = made if made is not None else self._default(op, definition, out_grads, wanted)
-        read = set(op.input_arg_names)
+        origin = self._origin(op, definition)
+        specs = made if made is not None else self._default(op, definition, out_grads, wanted, origin)
+        read = {*op.input_arg_names, *(origin.input_arg_names if origin is not None else ())}
         for spec in (s if isinstance(s, OpSpec) else OpSpec(*s) for s in specs):
-            spec.forward = op
+            spec.forward = op if origin is None else origin
             self.specs.append(spec)
             self._register(spec, read)
 
@@ -151,15 +154,23 @@ class Collector:
                     continue
                 outs[k] = self.name_for(var)
                 self._ready.pop(var, None)
+                self._again[var] = spec.forward.type
                 self._parts.setdefault(var, []).append(_Part(spec, slot, k))
 
     def _default(
-        self, op: Operator, definition: OpDef, out_grads: dict[str, str | None], wanted: Wanted
+        self, op: Operator, definition: OpDef, out_grads: dict[str, str | None], wanted: Wanted, origin: Operator | None
     ) -> list[OpSpec]:
-        """``<op>_grad`` with the slots of its declaration: inputs and outputs of `op` and the gradients of these."""
+        """``<op>_grad`` with the slots of its declaration: inputs and outputs of `op` and the gradients of these.
+
+        Args:
+            origin: the operator that `op` is the gradient of, if its inputs are wanted too.
+        """
         grad_def = REGISTRY.find(definition.grad_type) if definition.grad_type is not None else None
         if grad_def is None:
             return []
+        for slot_name in one_way(definition, grad_def):
+            if any(out_grads.get(n) and self._again.get(n) == grad_def.name for n in op.output(slot_name)):
+                raise refusal(op.type, f"its gradient reads {slot_name}")
         extra: list[OpSpec] = []
         inputs: dict[str, list[str]] = {}
         reached = False  # some outputs pass no gradient on (lstm's Cell)
@@ -169,6 +180,8 @@ class Collector:
                 args = op.input(slot.name)
             elif slot.name in definition.out_slots:
                 args = op.output(slot.name)
+            elif origin is not None and slot.name in origin.inputs:
+                args = origin.input(slot.name)
             else:
                 args = [out_grads.get(n) or EMPTY_VAR for n in op.output(base)]
                 reached = reached or any(a != EMPTY_VAR for a in args)
@@ -181,7 +194,8 @@ class Collector:
             base = slot.name[: -len(GRAD_SUFFIX)]
             if base in definition.nodiff:
                 continue
-            args = [grad_name(n) if wanted(n) else EMPTY_VAR for n in op.input(base)]
+            args = op.input(base) if origin is None or base in definition.in_slots else origin.input(base)
+            args = [grad_name(n) if wanted(n) else EMPTY_VAR for n in args]
             if any(a != EMPTY_VAR for a in args):
                 outputs[slot.name] = args
         if not outputs or not reached:
@@ -189,10 +203,27 @@ class Collector:
         attrs = {k: v for k, v in op.attrs.items() if not k.startswith("op_")}
         return [*extra, OpSpec(grad_def.name, inputs, outputs, attrs)]
 
+    def _origin(self, op: Operator, definition: OpDef) -> Operator | None:
+        """The operator that `op` is the gradient of, where the gradient of `op` is that of a formula (ops/_again.py)."""
+        grad_def = REGISTRY.find(definition.grad_type) if definition.grad_type is not None else None
+        if grad_def is None or (base := grad_def.extra.get("again_of")) is None:
+            return None
+        return op.forward or _forward_of(self.block, op, base.name)
+
     def _zeros(self, var: str, extra: list[OpSpec]) -> str:
         name = self.name_for(var)
         extra.append(OpSpec("fill_zeros_like", {"X": [var]}, {"Out": [name]}))
         return name
+
+
+def _forward_of(block: Block, grad: Operator, type: str) -> Operator:
+    """The operator that `grad`, which came from a file, is the gradient of."""
+    for op in reversed(block.ops[: block.ops.index(grad)]):
+        if op.type == type and all(
+            grad.input(slot) == names for slot, names in (*op.inputs.items(), *op.outputs.items()) if slot in grad.inputs
+        ):
+            return op
+    raise refusal(type, "the operator of this gradient is not in the Program")
 
 
 def wanted_test(block: Block, reached: set[str], no_grad: set[str]) -> Wanted:

@@ -5,6 +5,7 @@ Three ways an operator's gradient runs:
   * `<op>_grad` alone (no forward in sight): the derived kernel recomputes the forward;
   * under autograd (inside differentiated loops, and in eager mode): `differentiable` wraps declared gradient
     kernels in a torch.autograd.Function.
+For gradients of gradients see ops/_again.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from millstream.ops._again import checked, formula, linked
 from millstream.ops._opdef import REGISTRY, OpDef, Slot
 from millstream.ops._plain import Plain, flows
 from millstream.ops._values import Ragged, SelectedRows, TensorArray
@@ -160,21 +162,25 @@ def taped(kernel: Callable[..., Any], wanted: tuple[bool, ...]) -> Callable[...,
 # ---- derived gradient operators ------------------------------------------------------------------
 def derive(forward: OpDef) -> OpDef:
     """The declaration of ``<op>_grad`` for an operator without one: recompute, then autograd."""
+    base = REGISTRY.find(REGISTRY.forward_type(forward.name) or "")
+    if base is not None and formula(base) is not None:
+        return _derive_again(base, forward)
     ins = tuple(s._replace(optional=True, intermediate=False) for s in forward.inputs)
     outs = tuple(s._replace(optional=True, intermediate=False) for s in forward.outputs)
     douts = tuple(Slot(s.name + GRAD, True, s.many) for s in forward.outputs)
     dins = tuple(Slot(s.name + GRAD, True, s.many) for s in forward.inputs if s.name not in forward.nodiff)
     positions = [i for i, s in enumerate(forward.inputs) if s.name not in forward.nodiff]
     n_in, n_out = len(ins), len(outs)
+    forward_kernel = connected(forward, forward.kernel)
 
     def kernel(*args: Any, want: tuple[bool, ...], **attrs: Any) -> Any:
         wanted = [False] * n_in
         for i, w in zip(positions, want):
             wanted[i] = w
-        run = taped(forward.kernel, tuple(wanted))
+        run = taped(forward_kernel, tuple(wanted))
         double = torch.is_grad_enabled()
         if double:
-            run = _under_autograd(forward.kernel)
+            run = _under_autograd(forward_kernel)
         _, handle = run(*args[:n_in], **attrs)
         grads = handle.backward(args[n_in + n_out :], create_graph=double)
         picked = tuple(grads[i] if w else None for i, w in zip(positions, want))
@@ -195,11 +201,8 @@ def derive(forward: OpDef) -> OpDef:
 def _under_autograd(kernel: Callable[..., Any]) -> Callable[..., tuple[Any, Handle]]:
     """Like `taped`, but the leaves stay connected to the caller's graph (gradients of gradients)."""
 
-    def alias(t: torch.Tensor) -> torch.Tensor:
-        return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
-
     def run(*args: Any, **kwargs: Any) -> tuple[Any, Handle]:
-        leaves = tuple(rebuild(a, alias) for a in args)
+        leaves = tuple(rebuild(a, _alias) for a in args)
         out = kernel(*leaves, **kwargs)
         return out, Handle(leaves, as_tuple(out))
 
@@ -207,6 +210,64 @@ def _under_autograd(kernel: Callable[..., Any]) -> Callable[..., tuple[Any, Hand
 
 
 REGISTRY.derive = derive
+
+
+# ---- gradients of gradients ----------------------------------------------------------------------
+def connected(definition: OpDef, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel in the form that is differentiated: that of a gradient operator is checked."""
+    if REGISTRY.forward_type(definition.name) is None:
+        return kernel
+    return lambda *args, **kwargs: checked(definition, kernel, args, kwargs)
+
+
+def _by_formula(forward: OpDef, args: tuple[Any, ...], attrs: dict[str, Any], douts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Gradients in the structure of `args`, which depend on these and on `douts`."""
+    call = formula(forward)
+    assert call is not None
+    with torch.enable_grad():
+        return _under_autograd(call)(*args, **attrs)[1].backward(douts, create_graph=True)
+
+
+def _derive_again(forward: OpDef, grad: OpDef) -> OpDef:
+    """The declaration of ``<op>_grad_grad`` of an operator with a formula.
+
+    Its slots are the inputs of the operator, whether or not ``<op>_grad`` reads them, and the gradients around.
+    """
+    douts = tuple(s for s in grad.inputs if s.name.endswith(GRAD))
+    n_in, n_out = len(forward.inputs), len(douts)
+    places = [next(k for k, s in enumerate(forward.outputs) if s.name + GRAD == d.name) for d in douts]
+    slots = tuple(s._replace(optional=True) for s in (*forward.inputs, *douts))
+    sought = [k for k, s in enumerate(slots) if s.name not in forward.nodiff]
+
+    def kernel(*args: Any, want: tuple[bool, ...], **attrs: Any) -> Any:
+        double = torch.is_grad_enabled()
+        with torch.enable_grad():
+            taken = tuple(rebuild(a, _alias if double else _leaf) for a in args[: n_in + n_out])
+            given: list[Any] = [None] * len(forward.outputs)
+            for place, dout in zip(places, taken[n_in:]):
+                given[place] = dout
+            firsts = _by_formula(forward, taken[:n_in], attrs, tuple(given))
+        by_slot = {s.name + GRAD: first for s, first in zip(forward.inputs, firsts)}
+        handle = Handle(taken, tuple(by_slot[s.name] for s in grad.outputs))
+        grads = handle.backward(args[n_in + n_out :], create_graph=double)
+        picked = tuple(grads[k] if w else None for k, w in zip(sought, want))
+        return picked[0] if len(picked) == 1 else picked
+
+    return OpDef(
+        name=grad.name + "_grad",
+        kernel=kernel,
+        inputs=(*slots, *(Slot(s.name + GRAD, True, s.many) for s in grad.outputs)),
+        outputs=tuple(Slot(slots[k].name + GRAD, True, slots[k].many) for k in sought),
+        attrs=forward.attrs,
+        reserved=frozenset({"want"}),
+        grad=None,
+        extra={"again_of": forward},
+    )
+
+
+def _alias(t: torch.Tensor) -> torch.Tensor:
+    """A tensor that stays connected to the caller's graph."""
+    return t.view_as(t) if t.requires_grad else _leaf(t)
 
 
 # ---- declared gradients under autograd -----------------------------------------------------------
@@ -280,7 +341,11 @@ class _Call:
         twin = _Call.__new__(_Call)
         twin.bridge, twin.kwargs, twin.is_tuple, twin.sparse = self.bridge, self.kwargs, self.is_tuple, ()
         twin.args = tuple(rebuild(a, lambda t: next(it)) for a in self.args)
-        twin.outs = tuple(rebuild(o, lambda t: next(it)) for o in self.outs)
+        forward, grad = self.bridge.forward, self.bridge.grad
+        twin.outs = tuple(
+            rebuild(o, lambda t, slot=s.name: linked(forward, grad, slot, t, next(it)))  # type: ignore[misc]
+            for s, o in zip(forward.outputs, self.outs)
+        )
         return twin
 
     def forward(self) -> tuple[torch.Tensor, ...]:
@@ -294,6 +359,9 @@ class _Call:
 
     def backward(self, flat_douts: tuple[Any, ...], needs: tuple[bool, ...]) -> list[Any]:
         forward, grad = self.bridge.forward, self.bridge.grad
+        again = torch.is_grad_enabled()
+        if again and formula(forward) is not None:
+            return self._by_formula(flat_douts, needs)
         values = dict(zip((s.name for s in forward.inputs), self.args))
         values.update(zip((s.name for s in forward.outputs), self.outs))
         it = iter(flat_douts)
@@ -309,13 +377,22 @@ class _Call:
         if "want" in grad.reserved:
             kwargs["want"] = tuple(wanted.get(s.name, False) for s in grad.outputs)
         args = [_for_slot(values.get(s.name), s) for s in grad.inputs]
-        results = dict(zip((s.name for s in grad.outputs), as_tuple(grad.kernel(*args, **kwargs))))
+        kernel = connected(grad, grad.kernel) if again else grad.kernel
+        results = dict(zip((s.name for s in grad.outputs), as_tuple(kernel(*args, **kwargs))))
         flat: list[Any] = []
         for slot, arg in zip(forward.inputs, self.args):
             n = len(leaves_of(arg, []))
             leaves = self.sparse[len(flat) : len(flat) + n] or (False,) * n
             flat.extend(_flat_grads(results.get(slot.name + GRAD), leaves))
         return flat
+
+    def _by_formula(self, flat_douts: tuple[Any, ...], needs: tuple[bool, ...]) -> list[Any]:
+        it = iter(flat_douts)
+        douts = tuple(rebuild(out, lambda t: _dense_like(next(it), t)) for out in self.outs)
+        flat: list[Any] = []
+        for arg, found in zip(self.args, _by_formula(self.bridge.forward, self.args, self.kwargs, douts)):
+            flat.extend(_flat_grads(found, (False,) * len(leaves_of(arg, []))))
+        return [g if need else None for g, need in zip(flat, needs)]
 
 
 def _for_slot(value: Any, slot: Slot) -> Any:

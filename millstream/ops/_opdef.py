@@ -192,7 +192,8 @@ class Registry:
 
     def declared(self) -> Iterator[OpDef]:
         """Declared operators (derived gradients left out), by name."""
-        return iter(sorted((d for d in self._defs.values() if d.derived_from is None), key=lambda d: d.name))
+        own = (d for d in self._defs.values() if d.derived_from is None and "again_of" not in d.extra)
+        return iter(sorted(own, key=lambda d: d.name))
 
     def meter(self) -> dict[str, int]:
         """How many forward operators there are, and how many override each derived artefact: our complexity meter."""
@@ -257,7 +258,7 @@ def op(
             `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
             `amp_slots`: the only slots that it may touch, `amp_bfloat16=`: the same for bfloat16 alone; `captured=`: the
             kernel that whole-step capture compiles in place of this one (same call form, tensors only, changes nothing in
-            place); `draws=True`: `ctx` is
+            place); `again=`: a formula for gradients of gradients (ops/_again.py); `draws=True`: `ctx` is
             asked for generators only; `part_of=`: the input slot of which the result is a part (ops/_parts.py);
             `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
             reads as much as it gives out, both for profiles; `shares=True`: an output may lie in the memory of an input (a

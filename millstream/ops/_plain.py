@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from millstream.ops._again import checked, formula, linked
 from millstream.ops._opdef import OpDef
 from millstream.ops._values import Ragged, SelectedRows
 
@@ -24,12 +25,17 @@ class Plain:
         targets: for each output of the gradient kernel, the input that it is the gradient of; -1 for none.
         kept: the outputs that the gradient kernel reads, or whose gradient it wants as zeros when there is none.
         shared: attributes that both kernels take.
+        formula: what is differentiated instead where the gradient will be differentiated again, or None.
     """
 
-    __slots__ = ("gradient", "kept", "kernel", "read", "shared", "sources", "sparse", "targets", "wanted")
+    __slots__ = (
+        "formula", "forward", "grad", "gradient", "kept", "kernel", "read", "shared", "sources", "sparse", "targets",
+        "wanted",
+    )  # fmt: skip
 
     def __init__(self, forward: OpDef, grad: OpDef, sparse: bool) -> None:
         self.kernel, self.gradient, self.sparse = forward.kernel, grad.kernel, sparse
+        self.forward, self.grad, self.formula = forward, grad, formula(forward)
         ins = {s.name: i for i, s in enumerate(forward.inputs)}
         outs = {s.name: j for j, s in enumerate(forward.outputs)}
         douts = {f"{s.name}@GRAD": j for j, s in enumerate(forward.outputs)}
@@ -40,7 +46,7 @@ class Plain:
             self.sources.append(found or (_NOTHING, 0))
         lone = len(forward.outputs) == 1  # its gradient is there whenever the gradient kernel is called
         self.kept = sorted({j for kind, j in self.sources if kind == _OUTPUT or (kind == _DOUT and not lone)})
-        self.read = [i for i in range(len(ins)) if (_INPUT, i) in self.sources]
+        self.read = [i for i in range(len(ins)) if (_INPUT, i) in self.sources or self.formula is not None]
         grads_of = {f"{n}@GRAD": i for n, i in ins.items()}
         self.targets = [grads_of.get(s.name, -1) for s in grad.outputs]
         self.wanted = "want" in grad.reserved
@@ -104,8 +110,11 @@ class _PlainFunction(torch.autograd.Function):
         found: list[Any] = [None] * len(needs)
         if all(d is None for d in douts):
             return tuple(found)
-        if torch.is_grad_enabled():
+        again = torch.is_grad_enabled()
+        if again:
             ins, outs = _connected(way, ins, outs, ctx.saved_tensors)
+            if way.formula is not None:
+                return None, None, *_by_formula(way, ins, kwargs, douts, needs[2:])
         args: list[Any] = []
         for kind, k in way.sources:
             if kind == _DOUT:
@@ -116,7 +125,7 @@ class _PlainFunction(torch.autograd.Function):
         given = {k: kwargs[k] for k in way.shared if k in kwargs}
         if way.wanted:
             given["want"] = tuple([i >= 0 and needs[i + 2] for i in way.targets])
-        results = way.gradient(*args, **given)
+        results = checked(way.grad, way.gradient, tuple(args), given) if again else way.gradient(*args, **given)
         for i, value in zip(way.targets, _tuple(results)):
             if i >= 0 and value is not None and needs[i + 2]:
                 found[i + 2] = value if isinstance(value, torch.Tensor) else _as_tensor(value, way.sparse and ctx.leaves[i])
@@ -140,7 +149,24 @@ def _connected(
         if t is not None:
             ins[i] = t
     graph = dict(zip(way.kept, saved[len(way.read) :]))
-    return ins, {j: out if graph[j] is None or not out.is_floating_point() else graph[j] for j, out in outs.items()}
+    names = [s.name for s in way.forward.outputs]
+    return ins, {j: linked(way.forward, way.grad, names[j], out, graph[j]) for j, out in outs.items()}
+
+
+def _by_formula(
+    way: Plain, ins: list[Any], kwargs: dict[str, Any], douts: tuple[Any, ...], needs: tuple[bool, ...]
+) -> list[Any]:
+    """The gradients that `needs` asks for, of the formula."""
+    assert way.formula is not None
+    with torch.enable_grad():
+        results = _tuple(way.formula(*ins, **kwargs))
+        pairs = [(r, d) for r, d in zip(results, douts) if d is not None and isinstance(r, torch.Tensor) and r.requires_grad]
+        wanted = [t for t, need in zip(ins, needs) if need]
+        if not pairs:
+            return [torch.zeros_like(t) if need else None for t, need in zip(ins, needs)]
+        ends, grads = zip(*[(r, d.reshape(r.shape)) for r, d in pairs])
+        found = iter(torch.autograd.grad(ends, wanted, grads, create_graph=True, allow_unused=True, materialize_grads=True))
+    return [next(found) if need else None for need in needs]
 
 
 def _as_tensor(value: Any, leaf: bool) -> torch.Tensor:

@@ -223,7 +223,10 @@ def filter_by_instag(ins, tags, wanted, *, is_lod: bool, out_val_if_empty: Long 
     return Ragged(out, (starts,)), Ragged(torch.ones(len(chosen), 1), each), Ragged(index, each)
 
 
-@op("filter_by_instag_grad", slots="Ins, LossWeight, IndexMap, Out@GRAD -> Ins@GRAD", infer="Ins@GRAD=Ins")
+@op(
+    "filter_by_instag_grad", slots="Ins, LossWeight, IndexMap, Out@GRAD -> Ins@GRAD", infer="Ins@GRAD=Ins",
+    nodiff="LossWeight",
+)  # fmt: skip
 def filter_by_instag_grad(ins, weight, index, dout):
     out = torch.zeros_like(ins)
     if float(weight.reshape(-1)[0]) != 0:

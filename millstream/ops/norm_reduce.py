@@ -32,7 +32,7 @@ def norm(x, *, axis: int, epsilon: float = 1e-10):
     return n, x / n
 
 
-@op("norm_grad", slots="X, Norm, Out@GRAD -> X@GRAD")
+@op("norm_grad", slots="X, Norm, Out@GRAD -> X@GRAD", nodiff="Norm")
 def norm_grad(x, n, dout, *, axis: int, epsilon: float = 1e-10):
     """(dOut - X * sum(dOut * X) / Norm^2) / Norm."""
     if torch.is_grad_enabled():  # to be differentiated again: Norm is a function of X then
@@ -122,7 +122,7 @@ def _distance_spec(x: Spec, y: Spec) -> tuple[Spec, Spec]:
     return Spec((x.shape[0], width), x.dtype), x.like(shape=(x.shape[0], 1))
 
 
-@op("squared_l2_distance", slots="X, Y -> sub_result~, Out", infer=_distance_spec, lod="Out=X")
+@op("squared_l2_distance", slots="X, Y -> sub_result~, Out", infer=_distance_spec, lod="Out=X", again=True)
 def squared_l2_distance(x, y):
     """Sum of (X - Y)^2 of each row, [N, 1]; Y may have one row for all. sub_result is X - Y, [N, D]."""
     sub = x.reshape(x.shape[0], -1) - y.reshape(y.shape[0], -1)

@@ -71,7 +71,7 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
     return x if x.dim() == 2 else x.reshape(x.shape[0], -1)
 
 
-@op("cos_sim", slots="X, Y -> Out, XNorm~, YNorm~", infer=_cos_sim_spec, lod="X", amp="black")
+@op("cos_sim", slots="X, Y -> Out, XNorm~, YNorm~", infer=_cos_sim_spec, lod="X", amp="black", again=True)
 def cos_sim(x, y):
     """Cosine of each row of X with the row of Y (Y may have one row for all): [N, 1]; and the rows' norms."""
     x, y = _rows(x), _rows(y)

@@ -72,7 +72,7 @@ def dropout(
     return out, mask
 
 
-@op("dropout_grad", slots="Mask?, Out@GRAD -> X@GRAD")
+@op("dropout_grad", slots="Mask?, Out@GRAD -> X@GRAD", nodiff="Mask")
 def dropout_grad(
     mask, dout, *, dropout_prob: float = 0.5, is_test: bool = False, dropout_implementation: str = "downgrade_in_infer"
 ):
@@ -338,7 +338,7 @@ def shuffle_batch(x, seed_in, *, startup_seed: int = 0):
     return rows.index_select(0, index).reshape(x.shape), index, _next_seed(rng, x.device)
 
 
-@op("shuffle_batch_grad", slots="ShuffleIdx, Out@GRAD -> X@GRAD")
+@op("shuffle_batch_grad", slots="ShuffleIdx, Out@GRAD -> X@GRAD", nodiff="ShuffleIdx")
 def shuffle_batch_grad(index, dout):
     rows = dout.reshape(-1, dout.shape[-1])
     return torch.empty_like(rows).index_copy_(0, index, rows).reshape(dout.shape)

@@ -19,7 +19,7 @@ from millstream.ir.block import Block
 from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
-from millstream.ops._grad import differentiable, taped
+from millstream.ops._grad import connected, differentiable, taped
 from millstream.ops._infer import lod_sources
 from millstream.ops._opdef import OpDef, Slot
 from millstream.ops._values import BlockFrame, Ragged
@@ -271,9 +271,9 @@ class Emitter:
         call = f"({', '.join([*args, *extra])})"
         targets = [self._target(slot, op) for slot in definition.outputs]
         if i in self.pairing.taped:
-            name = self.const("k", taped(kernel, tuple(s.name in self.pairing.wanted[i] for s in definition.inputs)))
+            kernel = taped(connected(definition, kernel), tuple(s.name in self.pairing.wanted[i] for s in definition.inputs))
             left = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
-            self.line(f"{left}, h{i} = {name}{call}", op)
+            self.line(f"{left}, h{i} = {self.const('k', kernel)}{call}", op)
         else:
             name = self.const("k", kernel)
             self.line(f"{', '.join(targets)} = {name}{call}" if targets else f"{name}{call}", op)

@@ -14,12 +14,24 @@ _UNARY = [
     "sigmoid", "softplus", "softsign", "sqrt", "square", "stanh", "swish", "tanh", "tanh_shrink", "softmax",
     "reciprocal", "rsqrt", "sin", "cos", "abs",
 ]
+
+
+def _labels():
+    return L.assign(np.array([[1], [3], [0]], "int64"))
+
+
 _LAYERS = {
     **{name: (getattr(L, name), _ROWS) for name in _UNARY},
     "instance_norm": (L.instance_norm, _IMAGE),
     "instance_norm scaled": (lambda x: L.instance_norm(x, param_attr=_ONE), _IMAGE),
     "layer_norm": (L.layer_norm, _ROWS),
     "batch_norm": (L.batch_norm, _IMAGE),
+    "group_norm": (lambda x: L.group_norm(x, 2, param_attr=_ONE), _IMAGE),
+    "batch_norm scaled": (lambda x: L.batch_norm(x, param_attr=_ONE), _IMAGE),
+    "huber_loss": (lambda x: L.huber_loss(x, L.zeros_like(x), 1.0), _ROWS),
+    "softmax_with_cross_entropy": (lambda x: L.softmax_with_cross_entropy(x, _labels()), _ROWS),
+    "softmax_with_cross_entropy soft": (lambda x: L.softmax_with_cross_entropy(x, L.softmax(x), soft_label=True), _ROWS),
+    "cross_entropy": (lambda x: L.cross_entropy(L.softmax(x), _labels()), _ROWS),
     "fc": (lambda x: L.fc(x, 3, act="tanh"), _ROWS),
     "matmul": (lambda x: L.matmul(x, x, transpose_y=True), _ROWS),
     "conv2d": (lambda x: L.conv2d(x, 3, 3, act="leaky_relu"), _IMAGE),
@@ -77,14 +89,27 @@ def test_penalty_of_a_gradient(name):
     np.testing.assert_allclose(found, quotient, rtol=2e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "layer, shape",
-    [(lambda x: L.group_norm(x, 2), _IMAGE), (lambda x: L.huber_loss(x, L.zeros_like(x), 1.0), _ROWS)],
-    ids=["group_norm", "huber_loss"],
-)
-def test_a_gradient_that_does_not_see_the_input_refuses(layer, shape):
+def test_a_gradient_that_is_no_derivative_refuses():
     with pytest.raises(NotSupportedError, match="gradient of its gradient"):
-        _build(layer, shape, np.ones(shape), np.ones(shape))
+        _build(lambda x: L.group_norm(x, 2), _IMAGE, np.ones(_IMAGE), np.ones(_IMAGE))
+
+
+def test_a_program_from_a_file():
+    """There a gradient operator does not know its forward."""
+    x = fluid.data("x", list(_ROWS), "float64")
+    x.stop_gradient = False
+    (first,) = fluid.gradients(L.softmax_with_cross_entropy(x, _labels()), x)
+    program = fluid.Program.parse_from_string(fluid.default_main_program().desc.serialize_to_string())
+    x, first = (program.global_block().var(v.name) for v in (x, first))
+    x.stop_gradient = False
+    with fluid.program_guard(program):
+        scalar = L.reduce_sum(first * first)
+        (second,) = fluid.gradients(scalar, x)
+    rng, exe = np.random.RandomState(1), fluid.Executor()
+    at, direction = rng.randn(*_ROWS), rng.randn(*_ROWS)
+    ends = [exe.run(program, {"x": at + s * direction}, [scalar])[0][0] for s in (-1e-5, 1e-5)]
+    found = (exe.run(program, {"x": at}, [second])[0] * direction).sum()
+    np.testing.assert_allclose(found, (ends[1] - ends[0]) / 2e-5, rtol=1e-5)
 
 
 def test_a_stopped_gradient_stops_what_it_is_the_gradient_of():

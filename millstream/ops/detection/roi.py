@@ -75,7 +75,7 @@ def roi_pool(x, rois, lod, *, spatial_scale: float = 1.0, pooled_height: int = 1
     return torch.from_numpy(out), torch.from_numpy(argmax)
 
 
-@op("roi_pool_grad", slots="X, ROIs#, RoisLod?, Argmax, Out@GRAD -> X@GRAD")
+@op("roi_pool_grad", slots="X, ROIs#, RoisLod?, Argmax, Out@GRAD -> X@GRAD", nodiff="Argmax")
 def roi_pool_grad(x, rois, lod, argmax, dout):
     image = torch.from_numpy(_images(rois, lod, x.shape[0]))
     c, plane = x.shape[1], x.shape[2] * x.shape[3]

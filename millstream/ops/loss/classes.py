@@ -43,12 +43,12 @@ def nll_loss(x, label, weight, *, ignore_index: Long = -100, reduction: str = "m
     return (out if reduction == "none" else out.reshape(1)), total.reshape(1)
 
 
-@op("nll_loss_grad", slots="X, Label, Weight?, Total_weight, Out@GRAD -> X@GRAD")
+@op("nll_loss_grad", slots="X, Label, Weight?, Total_weight, Out@GRAD -> X@GRAD", nodiff="Total_weight")
 def nll_loss_grad(x, label, weight, total, dout, *, ignore_index: Long = -100, reduction: str = "mean"):
     """-dOut * Weight at the label (over Total_weight for mean)."""
     backward = _aten.nll_loss_backward if x.dim() == 2 else _aten.nll_loss2d_backward
     dout = dout if reduction == "none" else dout.reshape(())
-    code, total = _REDUCTION[reduction], total.reshape(())
+    code, total = _REDUCTION[reduction], total.detach().reshape(())
     return backward(dout.contiguous(), x.contiguous(), label.long(), weight, code, ignore_index, total)
 
 
@@ -83,8 +83,12 @@ def _center_spec(x: Spec, label: Spec, centers: Spec, rate: Spec, **attrs: objec
     return centers, x.like(lod_level=0), x.like(shape=(x.shape[0], 1))
 
 
+def _center_again(x, label, centers, rate):
+    return None, None, (x - centers[label.reshape(-1).long()]).square().sum(1, keepdim=True) * 0.5
+
+
 @op("center_loss", slots="X, Label, Centers, CenterUpdateRate -> CentersOut, SampleCenterDiff, Loss", infer=_center_spec,
-    lod="Loss=X", nodiff="Label, Centers, CenterUpdateRate")
+    lod="Loss=X", nodiff="Label, Centers, CenterUpdateRate", again=_center_again)
 def center_loss(x, label, centers, rate, *, cluster_num: int, need_update: bool):
     """|X - Centers[Label]|^2 / 2 per row (Wen et al. 2016): X [N, D], Label [N, 1], Centers [cluster_num, D], Loss [N, 1].
 

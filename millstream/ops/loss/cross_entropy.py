@@ -118,6 +118,13 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
     return x.like(shape=(*label.shape[:-1], 1)), Spec((*x.shape, 0), x.dtype), match
 
 
+def _cross_entropy_again(x, label, *, ignore_index):
+    p, ignored = pick(x, column(x, label).long(), -1, ignore_index)
+    if ignored is None:
+        return -torch.log(p), None, None
+    return -torch.log(p.masked_fill(ignored, 1.0)), None, None
+
+
 @op(
     "cross_entropy2",
     slots="X, Label -> Y, XShape~, MatchX",
@@ -125,6 +132,7 @@ def _cross_entropy2_spec(x: Spec, label: Spec, *, ignore_index: int) -> tuple[Sp
     lod="Y=X", grad_lod="X",
     nodiff="Label",
     grad="cross_entropy_grad2",
+    again=_cross_entropy_again,
     amp="black",
 )
 def cross_entropy2(x, label, *, ignore_index: int = -100):
@@ -149,12 +157,22 @@ def _softmax_ce_spec(logits: Spec, label: Spec, *, soft_label: bool, ignore_inde
     return logits, logits.like(shape=label_spec(logits, label, axis, soft_label, "Logits"))
 
 
+def _softmax_ce_again(logits, label, *, soft_label, axis):
+    """What softmax_with_cross_entropy_grad is the gradient of, odd labels as there."""
+    whole = torch.logsumexp(logits, axis, keepdim=True)
+    if soft_label:
+        return None, whole - (label * logits).sum(axis, keepdim=True)
+    at, inside = _flat_places(logits, label.long(), axis % logits.dim())
+    return None, whole - logits.reshape(-1)[at.clamp(0, logits.numel() - 1)].mul(inside).reshape(whole.shape)
+
+
 @op(
     "softmax_with_cross_entropy",
     slots="Logits, Label -> Softmax~, Loss",
     infer=_softmax_ce_spec,
     lod="Softmax=Logits, Loss=Logits",
     nodiff="Label",
+    again=_softmax_ce_again,
     amp="black",
 )
 def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1):
@@ -194,12 +212,17 @@ def softmax_with_cross_entropy_grad(label, y, dloss, *, soft_label: bool = False
         return _flat_scatter(y * dloss, label, dloss, axis % y.dim())
 
 
+def _flat_places(x, label, axis):
+    """Where the labels point in the flat `x`, also outside their row, and which are inside it."""
+    inner = math.prod(x.shape[axis + 1 :])
+    start = torch.arange(x.numel(), device=x.device).reshape(x.shape).narrow(axis, 0, 1)
+    at = (start + label.reshape(start.shape) * inner).reshape(-1)
+    return at, (at >= 0) & (at < x.numel())
+
+
 def _flat_scatter(dx, label, dloss, axis):
     """`dx` minus dLoss at the labels, which may point outside their row."""
-    inner = math.prod(dx.shape[axis + 1 :])
-    start = torch.arange(dx.numel(), device=dx.device).reshape(dx.shape).narrow(axis, 0, 1)
-    at = (start + label * inner).reshape(-1)
-    inside = (at >= 0) & (at < dx.numel())
+    at, inside = _flat_places(dx, label, axis)
     flat = dx.contiguous().reshape(-1)
     return flat.index_add(0, at[inside], -dloss.reshape(-1)[inside]).reshape(dx.shape)
 

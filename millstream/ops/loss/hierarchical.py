@@ -74,12 +74,15 @@ def _grad_spec(x, w, label, table, code, bias, *rest, is_sparse, **attrs):
     "hierarchical_sigmoid_grad",
     slots="X, W, Label, PathTable?, PathCode?, Bias?, PreOut, Out@GRAD -> X@GRAD, W@GRAD, Bias@GRAD",
     infer=_grad_spec,
+    nodiff="PreOut",
 )
 def hierarchical_sigmoid_grad(
     x, w, label, table, code, bias, pre, dout, *, num_classes: int = 2, is_sparse: bool = False, want
 ):
     """(sigmoid(z) - bit) * dOut along the path; with is_sparse, W's is SelectedRows, one row a node passed."""
     index, bits, valid = _paths(label, table, code, num_classes)
+    if torch.is_grad_enabled():  # to be differentiated again: PreOut is a function of the others then
+        pre = hierarchical_sigmoid(x, w, label, table, code, bias, num_classes=num_classes)[1]
     g = (-torch.expm1(-pre) - bits) * valid * dout
     dx = torch.bmm(g.unsqueeze(1), torch.embedding(w, index)).squeeze(1) if want[0] else None
     dw, dbias = row_grads(g, x, index, w, bias, is_sparse, want[1], want[2])

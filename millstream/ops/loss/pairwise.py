@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from millstream.errors import NotSupportedError, ShapeError
+from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.loss.cross_entropy import same_shape, same_shape_spec
@@ -28,7 +28,7 @@ def _huber_spec(x: Spec, y: Spec, *, delta: float) -> tuple[Spec, Spec]:
 
 
 # ---- regression ------------------------------------------------------------------------------------
-@op("huber_loss", slots="X, Y -> Residual~, Out", infer=_huber_spec, lod="Out=X", traceable=True)
+@op("huber_loss", slots="X, Y -> Residual~, Out", infer=_huber_spec, lod="Out=X", traceable=True, again=True)
 def huber_loss(x, y, *, delta: float):
     """r^2 / 2 where |r| <= delta, else delta * (|r| - delta / 2); r = Y - X is Residual (Huber 1964)."""
     same_shape(x, y)
@@ -40,8 +40,6 @@ def huber_loss(x, y, *, delta: float):
 @op("huber_loss_grad", slots="Residual, Out@GRAD -> X@GRAD, Y@GRAD")
 def huber_loss_grad(r, dout, *, delta: float, want):
     """dY = dOut * (r cut to [-delta, delta]), dX = -dY."""
-    if torch.is_grad_enabled():  # it sees the residual, not X and Y
-        raise NotSupportedError("huber_loss: a gradient of its gradient is not defined")
     d = dout * r.clamp(-delta, delta)
     return -d if want[0] else None, d if want[1] else None
 
@@ -63,6 +61,7 @@ def _smooth_l1_spec(x: Spec, y: Spec, inside: Spec | None, outside: Spec | None,
     slots="X, Y, InsideWeight?, OutsideWeight? -> Diff~, Out",
     infer=_smooth_l1_spec,
     nodiff="InsideWeight, OutsideWeight",
+    again=True,
 )
 def smooth_l1_loss(x, y, inside, outside, *, sigma: float = 1.0):
     """Per row, the sum of w_out * (s d^2 / 2 where |d| < 1/s, else |d| - 1/(2s)), d = w_in * (X - Y), s = sigma^2.
@@ -132,7 +131,7 @@ def hinge_loss_grad(x, y, dloss):
     return dloss * (-sign) * (x * sign < 1)
 
 
-@op("modified_huber_loss", slots="X, Y -> IntermediateVal~, Out", infer=_two_like_first, nodiff="Y")
+@op("modified_huber_loss", slots="X, Y -> IntermediateVal~, Out", infer=_two_like_first, nodiff="Y", again=True)
 def modified_huber_loss(x, y):
     """With z = x (2y - 1), y in {0, 1}: -4 z below -1, (1 - z)^2 up to 1, then 0 (Zhang 2004). IntermediateVal is z."""
     same_shape(x, y)
@@ -184,7 +183,7 @@ def margin_rank_loss(label, x1, x2, *, margin: float = 0.0):
     return (out > 0).to(out.dtype), out
 
 
-@op("margin_rank_loss_grad", slots="Label, Activated, Out@GRAD -> X1@GRAD, X2@GRAD")
+@op("margin_rank_loss_grad", slots="Label, Activated, Out@GRAD -> X1@GRAD, X2@GRAD", nodiff="Activated")
 def margin_rank_loss_grad(label, activated, dout, *, margin: float = 0.0, want):
     """dX1 = -dOut * Activated * Label, dX2 = -dX1."""
     d = dout * activated * label

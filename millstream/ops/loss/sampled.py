@@ -104,16 +104,18 @@ def nce(
     else:
         drawn = _draw(shape, num_total_classes, sampler, alias, alias_probs, rng, x.device)
     classes = torch.cat([label, drawn], 1)
-    score = scored(x, weight, classes)
-    if bias is not None:
-        score = score + bias.reshape(-1)[classes]
-    o = torch.sigmoid(score)
+    o = _sampled_logits(x, weight, bias, classes)
     q = _probability(classes, num_total_classes, sampler, probs, x.dtype) * num_neg_samples
     true = label.shape[1]
     cost = -torch.log(torch.cat([o[:, :true], q[:, true:]], 1) / (o + q)).sum(1, keepdim=True)
     if sample_weight is not None:
         cost = cost * sample_weight.reshape(-1, 1)
     return cost, o, classes
+
+
+def _sampled_logits(x, weight, bias, classes):
+    score = scored(x, weight, classes)
+    return torch.sigmoid(score if bias is None else score + bias.reshape(-1)[classes])
 
 
 def _nce_grad_spec(x, label, weight, bias, *rest, is_sparse, **attrs):
@@ -126,6 +128,7 @@ def _nce_grad_spec(x, label, weight, bias, *rest, is_sparse, **attrs):
     slots="Input, Label, Weight, Bias?, SampleWeight?, SampleLogits, SampleLabels, CustomDistProbs?, Cost@GRAD -> "
     "Input@GRAD, Weight@GRAD, Bias@GRAD",
     infer=_nce_grad_spec,
+    nodiff="SampleLogits",
 )
 def nce_grad(
     x, label, weight, bias, sample_weight, o, classes, probs, dcost, *, num_total_classes: int, num_neg_samples: int = 10,
@@ -133,6 +136,8 @@ def nce_grad(
 ):
     """The derivative with the drawn classes fixed; with is_sparse, Weight's is SelectedRows, one row a sample."""
     true = label.numel() // max(x.shape[0], 1)
+    if torch.is_grad_enabled():  # to be differentiated again: SampleLogits is a function of the others then
+        o = _sampled_logits(x, weight, bias, classes)
     q = _probability(classes, num_total_classes, sampler, probs, x.dtype) * num_neg_samples
     g = torch.cat([q[:, :true] * (o[:, :true] - 1), (o * (1 - o))[:, true:]], 1) / (o + q) * dcost
     if sample_weight is not None:
@@ -224,7 +229,7 @@ def _draw_unique(labels, total, count, rng, dtype):
     return samples, (-torch.expm1(tries * torch.log1p(-p))).to(dtype)
 
 
-@op("sample_logits_grad", slots="LogitsDim, Samples, SampledLogits@GRAD -> Logits@GRAD")
+@op("sample_logits_grad", slots="LogitsDim, Samples, SampledLogits@GRAD -> Logits@GRAD", nodiff="LogitsDim, Samples")
 def sample_logits_grad(logits_dim, samples, dout, *, num_samples: int):
     """dOut added up at the sampled classes."""
     dx = torch.zeros(logits_dim.shape[:-1], dtype=dout.dtype, device=dout.device)

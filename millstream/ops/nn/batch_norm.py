@@ -169,11 +169,12 @@ def _batch_norm_grad(
 _SLOTS = (
     "X, Scale, Bias, Mean, Variance, MomentumTensor? -> Y, MeanOut, VarianceOut, SavedMean~, SavedVariance~, ReserveSpace?~"
 )
+# torch differentiates its kernel again as a function of X, statistics and all
 _GRAD_SLOTS = "X, Scale, Bias?, SavedMean, SavedVariance, ReserveSpace?, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD"
 for _name in ("batch_norm", "sync_batch_norm"):
     _tag: dict[str, Any] = {"amp": "gray", "amp_slots": ("X", "Y")} if _name == "batch_norm" else {}
     op(_name, slots=_SLOTS, infer=infer_batch_norm, lod="Y=X", nodiff="Mean, Variance, MomentumTensor", **_tag)(_batch_norm)
-    op(_name + "_grad", slots=_GRAD_SLOTS)(_batch_norm_grad)
+    op(_name + "_grad", slots=_GRAD_SLOTS, nodiff="SavedMean, SavedVariance")(_batch_norm_grad)
 
 
 @op("inplace_abn", slots=_SLOTS, infer=infer_batch_norm, lod="Y=X", nodiff="Mean, Variance, MomentumTensor")

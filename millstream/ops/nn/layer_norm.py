@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from millstream.errors import AttributeTypeError, NotSupportedError, ShapeError
+from millstream.errors import AttributeTypeError, ShapeError
 from millstream.ir.types import VarType
+from millstream.ops._again import refusal
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
 from millstream.ops.nn._window import check_per_channel
@@ -57,7 +58,10 @@ def _flat(t: torch.Tensor | None) -> torch.Tensor | None:
     return None if t is None else t.contiguous()
 
 
-@op("layer_norm_grad", slots="X, Scale?, Bias?, Mean, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
+@op(
+    "layer_norm_grad", slots="X, Scale?, Bias?, Mean, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD",
+    nodiff="Mean, Variance",  # torch differentiates its kernel again as a function of X, statistics and all
+)
 def layer_norm_grad(x, scale, bias, mean, variance, dy, *, want, epsilon: float = 1e-5, begin_norm_axis: int = 1):
     """The derivative where Scale's gradient is wanted too; dX alone is that of a layer without Scale, as in 1.8.5."""
     cols = math.prod(x.shape[begin_norm_axis:])
@@ -111,7 +115,22 @@ def _cut(t: torch.Tensor | None, axis: int, start: int, size: int) -> torch.Tens
     return None if t is None else t.narrow(axis, start, size)
 
 
-@op("group_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_group_norm, lod="Y=X")
+def _group_norm_again(x, scale, bias, *, groups, epsilon, data_layout):
+    last = data_layout == "NHWC"
+    if scale is None or x.shape[-1 if last else 1] % groups:  # the gradient is not a derivative, or of two parts
+        raise refusal("group_norm", "only with Scale and groups of one size")
+    g = _grouped(x, groups, last)
+    centred = g - g.mean((2, 3), keepdim=True)
+    hat = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + epsilon)
+    shape = (1, groups, g.shape[2], 1)
+    y = hat * scale.view(shape)
+    return _ungrouped(y if bias is None else y + bias.view(shape), x, last), None, None
+
+
+@op(
+    "group_norm", slots="X, Scale?, Bias? -> Y, Mean~, Variance~", infer=_infer_group_norm, lod="Y=X",
+    again=_group_norm_again,
+)  # fmt: skip
 def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layout: str = "NCHW"):
     """Y = Scale * (X - mean) / sqrt(var + epsilon) + Bias over each group of channels (arXiv:1803.08494).
 
@@ -153,8 +172,6 @@ def group_norm(x, scale, bias, *, groups: int, epsilon: float = 1e-5, data_layou
 @op("group_norm_grad", slots="Y, Scale?, Bias?, Variance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD")
 def group_norm_grad(y, scale, bias, variance, dy, *, want, groups: int, epsilon: float = 1e-5, data_layout: str = "NCHW"):
     """With Scale: the derivative, X's normalised value recovered from Y. Without it Fluid drops the mean term."""
-    if torch.is_grad_enabled():  # it sees Variance, not X
-        raise NotSupportedError("group_norm: a gradient of its gradient is not defined; hint: instance_norm has one")
     last = data_layout == "NHWC"
     at = y.dim() - 1 if last else 1
     if y.shape[at] % groups:
@@ -211,6 +228,7 @@ def instance_norm(x, scale, bias, *, epsilon: float = 1e-5):
 @op(
     "instance_norm_grad",
     slots="X, Scale?, SavedMean, SavedVariance, Y@GRAD -> X@GRAD, Scale@GRAD, Bias@GRAD",
+    nodiff="SavedMean, SavedVariance",
 )
 def instance_norm_grad(x, scale, saved_mean, saved_inv, dy, *, want, epsilon: float = 1e-5):
     n, c = x.shape[:2]

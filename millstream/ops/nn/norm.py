@@ -30,7 +30,7 @@ def _over_channels(x: torch.Tensor, n: int, axis: int) -> torch.Tensor:
     return (total[..., n:] - total[..., :-n]).to(x.dtype).movedim(-1, axis)
 
 
-@op("lrn", slots="X -> Out, MidOut~", infer=_infer_lrn, lod="Out=X")
+@op("lrn", slots="X -> Out, MidOut~", infer=_infer_lrn, lod="Out=X", again=True)
 def lrn(x, *, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, data_format: str = "NCHW"):
     """Out = X / MidOut^beta, MidOut = k + alpha * sum of X^2 over n neighbouring channels (Krizhevsky et al. 2012).
 

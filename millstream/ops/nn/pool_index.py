@@ -88,12 +88,12 @@ def max_pool3d_with_index(
     return _max_with_index(x, ksize, strides, paddings, global_pooling, adaptive)
 
 
-@op("max_pool2d_with_index_grad", slots="X, Mask, Out@GRAD -> X@GRAD")
+@op("max_pool2d_with_index_grad", slots="X, Mask, Out@GRAD -> X@GRAD", nodiff="Mask")
 def max_pool2d_with_index_grad(x, mask, dout):
     return _index_grad(x, mask, dout)
 
 
-@op("max_pool3d_with_index_grad", slots="X, Mask, Out@GRAD -> X@GRAD")
+@op("max_pool3d_with_index_grad", slots="X, Mask, Out@GRAD -> X@GRAD", nodiff="Mask")
 def max_pool3d_with_index_grad(x, mask, dout):
     return _index_grad(x, mask, dout)
 

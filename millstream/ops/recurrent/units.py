@@ -43,7 +43,7 @@ def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
 
 @op(
     "gru_unit", slots="Input, HiddenPrev, Weight, Bias? -> Gate~, ResetHiddenPrev~, Hidden", infer=_gru_spec,
-    traceable=True, flops=_flops.recurrence,
+    traceable=True, flops=_flops.recurrence, again=True,
 )
 def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
     """One step of a GRU: see gru. Activations by number: 0 identity, 1 sigmoid, 2 tanh, 3 relu.

@@ -50,7 +50,19 @@ def _columns(x: Ragged, padding: torch.Tensor | None, start: int, length: int) -
     return tensor(out, x.values)
 
 
-@op("sequence_conv", slots="X#, PaddingData?, Filter -> Out#", infer=_conv_spec, flops=_flops.context_product)
+def _conv_again(x, padding, weight, *, paddingTrainable, contextLength, contextStart):
+    pads = [padding] if paddingTrainable else []
+    table = torch.cat([x.values.new_zeros((1, x.values.shape[1])), x.values, *pads])
+    numbers = torch.arange(table.shape[0], dtype=torch.float64).unsqueeze(1)
+    rows = x.values.shape[0] + 1
+    at = _columns(Ragged(numbers[1:rows], x.lod), numbers[rows:] if pads else None, contextStart, contextLength)
+    return table[at.long().to(table.device)].flatten(1) @ weight
+
+
+@op(
+    "sequence_conv", slots="X#, PaddingData?, Filter -> Out#", infer=_conv_spec, flops=_flops.context_product,
+    again=_conv_again,
+)  # fmt: skip
 def sequence_conv(
     x, padding, weight, *, paddingTrainable: bool = False, contextLength: int, contextStart: int = 0, contextStride: int = 1,
 ):

@@ -71,7 +71,7 @@ def _column(factors: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return t.reshape(-1, *[1] * (like.dim() - 1))
 
 
-@op("sequence_pool_grad", slots="X#, MaxIndex?, Out@GRAD -> X@GRAD")
+@op("sequence_pool_grad", slots="X#, MaxIndex?, Out@GRAD -> X@GRAD", nodiff="MaxIndex")
 def sequence_pool_grad(x, where, dout, *, pooltype: str = "AVERAGE"):
     values, offsets = x.values, x.lod[-1]
     dout = dout.reshape(len(offsets) - 1, *values.shape[1:])
@@ -98,7 +98,15 @@ def _softmax_spec(x, **attrs):
     return x
 
 
-@op("sequence_softmax", slots="X# -> Out#", infer=_softmax_spec)
+def _softmax_again(x):
+    offsets, flat = offsets_of(x, "X"), x.values.reshape(-1)
+    of = torch.repeat_interleave(torch.from_numpy(np.diff(offsets))).to(flat.device)
+    most = flat.detach().new_zeros(len(offsets) - 1).scatter_reduce(0, of, flat.detach(), "amax", include_self=False)
+    e = torch.exp(flat - most[of])
+    return (e / e.new_zeros(len(offsets) - 1).index_add(0, of, e)[of]).reshape(x.values.shape)
+
+
+@op("sequence_softmax", slots="X# -> Out#", infer=_softmax_spec, again=_softmax_again)
 def sequence_softmax(x):
     """Softmax over the rows of each sequence of the last LoD level. X: [rows] or [rows, 1]; Out: like X."""
     offsets = offsets_of(x, "X")

@@ -94,7 +94,7 @@ def sequence_topk_avg_pooling(x, row, column, *, topks: list[int], channel_num: 
     return Ragged(out, row.lod), torch.cat(places).int() if places else torch.zeros(0, dtype=torch.int32)
 
 
-@op("sequence_topk_avg_pooling_grad", slots="X#, ROW#, COLUMN#, pos, Out@GRAD -> X@GRAD")
+@op("sequence_topk_avg_pooling_grad", slots="X#, ROW#, COLUMN#, pos, Out@GRAD -> X@GRAD", nodiff="pos")
 def sequence_topk_avg_pooling_grad(x, row, column, pos, dout, *, topks: list[int], channel_num: int):
     most, n = max(topks), len(topks)
     # the j-th largest entry counts in every average over k > j

@@ -62,7 +62,7 @@ def top_k(x, k_tensor, *, k: int = 1):
     return out, index
 
 
-@op("top_k_grad", slots="X, Indices, Out@GRAD -> X@GRAD", infer="X@GRAD=X")
+@op("top_k_grad", slots="X, Indices, Out@GRAD -> X@GRAD", nodiff="Indices", infer="X@GRAD=X")
 def top_k_grad(x, index, dout):
     return torch.zeros(x.shape, dtype=dout.dtype, device=dout.device).scatter_(-1, index, dout)
 
@@ -92,7 +92,7 @@ def argsort(x, *, axis: int = -1, descending: bool = False):
     return torch.gather(x, axis, index), index
 
 
-@op("argsort_grad", slots="Indices, X, Out@GRAD -> X@GRAD", infer="X@GRAD=X")
+@op("argsort_grad", slots="Indices, X, Out@GRAD -> X@GRAD", nodiff="Indices", infer="X@GRAD=X")
 def argsort_grad(index, x, dout, *, axis: int = -1):
     return torch.zeros(x.shape, dtype=dout.dtype, device=dout.device).scatter_(axis, index, dout)
 

@@ -99,7 +99,7 @@ def reshape2(x, shape_in, shape_tensors, *, shape: list[int] = []):
     return _reshaped(x, shape_in, shape_tensors, shape), xshape(x)
 
 
-@op("reshape2_grad", slots="XShape, Out@GRAD -> X@GRAD")
+@op("reshape2_grad", slots="XShape, Out@GRAD -> X@GRAD", nodiff="XShape")
 def reshape2_grad(xs, dout):
     return _channel_groups.reshape(dout, xs.shape[1:])
 
@@ -162,7 +162,7 @@ def squeeze2(x, *, axes: list[int] = []):
     return x.reshape(_squeezed(x.shape, axes)), xshape(x)
 
 
-@op("squeeze2_grad", slots="XShape, Out@GRAD -> X@GRAD")
+@op("squeeze2_grad", slots="XShape, Out@GRAD -> X@GRAD", nodiff="XShape")
 def squeeze2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
@@ -234,7 +234,7 @@ def unsqueeze2(x, axes_tensor, axes_tensors, *, axes: list[int] = []):
     return x.reshape(_unsqueezed(x.shape, _axes(axes_tensor, axes_tensors, axes))), xshape(x)
 
 
-@op("unsqueeze2_grad", slots="XShape, Out@GRAD -> X@GRAD")
+@op("unsqueeze2_grad", slots="XShape, Out@GRAD -> X@GRAD", nodiff="XShape")
 def unsqueeze2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
@@ -287,7 +287,7 @@ def flatten2(x, *, axis: int = 1):
     return x.reshape(_flat(x.shape, axis)), xshape(x)
 
 
-@op("flatten2_grad", slots="XShape, Out@GRAD -> X@GRAD")
+@op("flatten2_grad", slots="XShape, Out@GRAD -> X@GRAD", nodiff="XShape")
 def flatten2_grad(xs, dout):
     return dout.reshape(xs.shape[1:])
 
@@ -332,7 +332,7 @@ def transpose2(x, *, axis: list[int]):
     return x.permute(axis), xshape(x)
 
 
-@op("transpose2_grad", slots="XShape, Out@GRAD -> X@GRAD")
+@op("transpose2_grad", slots="XShape, Out@GRAD -> X@GRAD", nodiff="XShape")
 def transpose2_grad(xs, dout, *, axis: list[int]):
     return dout.permute(_inverse(tuple(axis)))
 
