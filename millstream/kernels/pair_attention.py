@@ -67,11 +67,11 @@ def forward(q, k, v, mask, steps, out, weights, sizes, alpha, room, scores, zero
     panels = rows + pad * max(width, values) * 2
     for n in range(first, last):
         _gather(k, n, heads, keys, width, pad, rows, zeros)
-        lay_out(rows, width, True, width, pad, panels)
+        lay_out(rows, width, True, width, pad, panels, False)
         panels_product_at(_first_row(q, n, heads), q[3], queries, panels, width, pad, zeros, given, pad, False)
         weigh(scores, keys, alpha, mask, n // heads * steps[0] + n % heads * steps[1], steps[2], weights[n])
         _gather(v, n, heads, keys, values, pad, rows, zeros)
-        lay_out(rows, values, False, pad, values, panels)
+        lay_out(rows, values, False, pad, values, panels, False)
         product = weights[n].ctypes.data, pad, queries, panels, pad, values, zeros, _first_row(out, n, heads), out[3], True
         panels_product_at(*product)
 
@@ -91,11 +91,11 @@ def backward(q, k, v, weights, dout, dq, dk, dv, sizes, alpha, room, scores, zer
         over_rows_at(w0, pad, d0, dout[3], queries, pad, values, found, values, over, zeros)
         _scatter(found, keys, values, dv, n, heads)
         _gather(v, n, heads, keys, values, pad, rows, zeros)
-        lay_out(rows, values, True, values, pad, panels)
+        lay_out(rows, values, True, values, pad, panels, False)
         panels_product_at(d0, dout[3], queries, panels, values, pad, zeros, given, pad, False)
         weigh_back(scores, alpha, weights[n], slopes)
         _gather(k, n, heads, keys, width, pad, rows, zeros)
-        lay_out(rows, width, False, pad, width, panels)
+        lay_out(rows, width, False, pad, width, panels, False)
         panels_product_at(at, pad, queries, panels, pad, width, zeros, _first_row(dq, n, heads), dq[3], True)
         over_rows_at(at, pad, q0, q[3], queries, pad, width, found, width, over, zeros)
         _scatter(found, keys, width, dk, n, heads)

@@ -34,20 +34,31 @@ def _zeros(n: int) -> torch.Tensor:
     return torch.zeros(n, dtype=torch.float32)
 
 
-def takes(work: int, *tensors: torch.Tensor) -> bool:
-    """Whether products of these with `work` multiplications are computed here, if their sizes fit."""
+def takes(work: int, *tensors: torch.Tensor, parameter: torch.Tensor | None = None) -> bool:
+    """Whether products of these with `work` multiplications are computed here, if their sizes fit; `parameter` may be
+    float32."""
     return (
-        all(t.dtype is torch.bfloat16 and t.is_cpu and type(t) is torch.Tensor for t in tensors)  # not a tracer's stand-in
+        all(t.dtype is torch.bfloat16 and _is_value(t) for t in tensors)
+        and (parameter is None or (parameter.dtype in (torch.bfloat16, torch.float32) and _is_value(parameter)))
         and work >= (_LEAST if numba_is_loaded() else _LEAST_TO_LOAD)
         and not torch.is_grad_enabled()
         and tiles() is not None
     )
 
 
+def _is_value(t: torch.Tensor) -> bool:
+    return t.is_cpu and type(t) is torch.Tensor  # not a tracer's stand-in
+
+
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
-    """a @ b (+ bias, one number a column) for bfloat16 [M, K] and [K, N], rounded once; None where this does not apply."""
+    """a @ b (+ bias, one number a column) for bfloat16 [M, K] and [K, N], rounded once; None where this does not apply.
+
+    b: of float32, too; it is rounded as it is laid out.
+    """
     (m, depth), n = a.shape, b.shape[1]
-    if depth != b.shape[0] or depth % 2 or n % 16 or not takes(m * depth * n, a, b) or a.stride(1) != 1 or a.stride(0) % 2:
+    if depth != b.shape[0] or depth % 2 or n % 16 or a.stride(1) != 1 or a.stride(0) % 2:
+        return None
+    if not takes(m * depth * n, a, parameter=b):
         return None
     turned = b.stride(1) != 1
     if turned and (b.stride(0) != 1 or depth % 32):
@@ -56,10 +67,11 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
     kernels, out = tiles(), a.new_empty((m, n))
     assert kernels is not None
     step, begin, at = b.stride(1 if turned else 0), first.data_ptr(), out.data_ptr()
+    single, size = b.dtype is torch.float32, b.element_size()
     if m > n:  # each thread lays out the right matrix for itself
         shares = cuts(m * depth * n, m)
         room = a.new_empty((len(shares), depth * n))
-        right = b.data_ptr(), step, turned, depth, n, begin
+        right = b.data_ptr(), step, turned, single, depth, n, begin
         calls = [
             (a.data_ptr() + i * a.stride(0) * 2, a.stride(0), last - i, *right, at + i * n * 2, n, part.data_ptr())
             for (i, last), part in zip(shares, room)
@@ -68,7 +80,7 @@ def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) 
         room, left = a.new_empty(depth * n), (a.data_ptr(), a.stride(0), m)
         calls = []
         for j, last in _columns(m * depth * n, n, kernels.PANEL):
-            right = b.data_ptr() + j * b.stride(1) * 2, step, turned, depth, last - j, begin + j * 4
+            right = b.data_ptr() + j * b.stride(1) * size, step, turned, single, depth, last - j, begin + j * 4
             calls.append((*left, *right, at + j * 2, n, room.data_ptr() + j * depth * 2))
     run_parts(kernels.product_at, calls)
     return out

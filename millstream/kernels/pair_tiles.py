@@ -2,15 +2,16 @@
 
 The right matrix is laid out in panels of pairs: [depth / 2][64 columns][2]; a left matrix whose rows follow the depth is
 pairs as it stands. Addresses; distances between rows in numbers of the matrix. Everything but numbers of rows is a multiple
-of LANES, the depth of products that turn the right matrix one of 2 * LANES.
+of LANES, the depth of products that turn the right matrix one of 2 * LANES. `single`: the right matrix is float32 and
+rounded as it is laid out: parameters need no copy in bfloat16.
 """
 
 from __future__ import annotations
 
 from millstream.kernels.compiled import njit
-from millstream.kernels.pairs import LANES, interleave
-from millstream.kernels.tiles import VECTORS, make_tile, tile_rows
-from millstream.kernels.winograd_tiles import turn
+from millstream.kernels.pairs import LANES, interleave, interleave_rounded
+from millstream.kernels.tiles import VECTORS, fetch_line, make_tile, tile_rows
+from millstream.kernels.winograd_tiles import turn, turn_rounded
 
 PANEL = LANES * VECTORS
 _AHEAD = 8
@@ -43,7 +44,7 @@ def pair_rows(pb, sb, depth, width, out, zeros):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pair_columns(pb, sb, depth, width, out):
+def _pair_columns(pb, sb, depth, width, out):
     """The same of a matrix that stands the other way round, [width, depth]."""
     for j in range(0, width, LANES):
         for k in range(0, depth, 2 * LANES):
@@ -51,16 +52,50 @@ def pair_columns(pb, sb, depth, width, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def lay_out(pb, sb, turned, depth, n, room):
+def lay_out(pb, sb, turned, depth, n, room, single):
     """Panels of the right matrix, [depth, n] or turned [n, depth], in `room` of depth * n numbers; depth even."""
+    if single:
+        _lay_out_single(pb, sb, turned, depth, n, room)
+        return
     j = 0
     while j < n:
         width = width_of(j, n)
         if turned:
-            pair_columns(pb + j * sb * 2, sb, depth, width, room + j * depth * 2)
+            _pair_columns(pb + j * sb * 2, sb, depth, width, room + j * depth * 2)
         else:
             pair_rows(pb + j * 2, sb, depth, width, room + j * depth * 2, 0)
         j += width
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lay_out_single(pb, sb, turned, depth, n, room):
+    """The same of float32 numbers, which come from memory: in its order, and what comes next is fetched on the way.
+
+    One thread, [512, 512], us, panel by panel -> so: 98 -> 62, turned 86 -> 69; a cast and bfloat16's panels 129 and 132.
+    """
+    if turned:
+        for j in range(0, n, LANES):
+            panel = j // PANEL * PANEL
+            width = width_of(panel, n)
+            if width == LANES:
+                panel = j
+            for k in range(0, depth, 2 * LANES):
+                given, out = pb + (j * sb + k) * 4, room + (panel * depth + k * width + (j - panel) * 2) * 2
+                for i in range(LANES):
+                    fetch_line(given + i * sb * 4 + 128)
+                    fetch_line(given + i * sb * 4 + 192)
+                turn_rounded(given, sb * 4, out, width * 4)
+        return
+    for k in range(0, depth, 2):
+        first, second = pb + k * sb * 4, pb + (k + 1) * sb * 4
+        for j in range(0, n, LANES):
+            panel = j // PANEL * PANEL
+            width = width_of(panel, n)
+            if width == LANES:
+                panel = j
+            fetch_line(first + (2 * sb + j) * 4)
+            fetch_line(second + (2 * sb + j) * 4)
+            interleave_rounded(first + j * 4, second + j * 4, room + (panel * depth + k * width + (j - panel) * 2) * 2)
 
 
 @njit(apart=True, cache=True, nogil=True, error_model="numpy")
@@ -94,9 +129,9 @@ def panels_product_at(pa, sa, m, panels, depth, n, pf, po, so, rounded):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def product_at(pa, sa, m, pb, sb, turned, depth, n, pf, po, so, room):
+def product_at(pa, sa, m, pb, sb, turned, single, depth, n, pf, po, so, room):
     """out = a @ b + first, rounded: lay_out, then panels_product_at."""
-    lay_out(pb, sb, turned, depth, n, room)
+    lay_out(pb, sb, turned, depth, n, room, single)
     panels_product_at(pa, sa, m, room, depth, n, pf, po, so, True)
 
 

@@ -72,6 +72,13 @@ def rounded(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     return builder.bitcast(builder.call(function, [value]), _HALVES)
 
 
+def rounded_pairs(builder: ir.IRBuilder, first: ir.Value, second: ir.Value) -> ir.Value:
+    """32 float32 rounded to bfloat16, typed as 16 float32."""
+    halves = [rounded(builder, value) for value in (first, second)]
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), list(range(2 * LANES)))
+    return builder.bitcast(builder.shuffle_vector(*halves, lanes), _SINGLE)
+
+
 def load_halves(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     """16 bfloat16 at an address, as the low bits of words."""
     value = builder.load(builder.inttoptr(address, _HALVES.as_pointer()))

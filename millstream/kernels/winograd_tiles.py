@@ -228,28 +228,48 @@ def make_together_rounded(matrices: Sequence[Matrix]) -> Any:
     return together
 
 
-@intrinsic
-def turn(typing_context, given, step, out, distance):
-    """out[j, i] = given[i, j] for LANES x LANES numbers; addresses, distances between rows in bytes."""
-    del typing_context
+def _make_turn(rounding):
+    """An intrinsic: out[j, i] = given[i, j] for LANES x LANES numbers; addresses, distances between rows in bytes.
 
-    def emit(context, builder, signature, args):
-        given, step, out, distance = args
-        rows = [load(builder, builder.add(given, builder.mul(step, number(i)))) for i in range(LANES)]
-        size = 1
-        while size < LANES:  # squares of `size` change places across the diagonal
-            low = [lane if not lane & size else LANES + lane - size for lane in range(LANES)]
-            high = [lane + size if not lane & size else LANES + lane for lane in range(LANES)]
-            for i in range(LANES):
-                if not i & size:
-                    pair = rows[i], rows[i + size]
-                    rows[i], rows[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
-            size *= 2
-        for j, row in enumerate(rows):
-            store(builder, row, builder.add(out, builder.mul(distance, number(j))))
-        return context.get_dummy_value()
+    rounding: `given` has LANES x 2 LANES float32, which become pairs of bfloat16.
+    """
 
-    return types.void(*[types.intp] * 4), emit
+    @intrinsic
+    def turn(typing_context, given, step, out, distance):
+        del typing_context
+
+        def emit(context, builder, signature, args):
+            given, step, out, distance = args
+            places = [builder.add(given, builder.mul(step, number(i))) for i in range(LANES)]
+            if rounding:
+                rows = [pairs.rounded_pairs(builder, load(builder, at), load(builder, builder.add(at, number(BYTES))))
+                        for at in places]  # fmt: skip
+            else:
+                rows = [load(builder, at) for at in places]
+            for j, row in enumerate(_turned(builder, rows)):
+                store(builder, row, builder.add(out, builder.mul(distance, number(j))))
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), emit
+
+    return turn
+
+
+def _turned(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+    """The columns of LANES x LANES numbers."""
+    rows, size = list(rows), 1
+    while size < LANES:  # squares of `size` change places across the diagonal
+        low = [lane if not lane & size else LANES + lane - size for lane in range(LANES)]
+        high = [lane + size if not lane & size else LANES + lane for lane in range(LANES)]
+        for i in range(LANES):
+            if not i & size:
+                pair = rows[i], rows[i + size]
+                rows[i], rows[i + size] = (_shuffle(builder, *pair, lanes) for lanes in (low, high))
+        size *= 2
+    return rows
+
+
+turn, turn_rounded = _make_turn(False), _make_turn(True)
 
 
 @intrinsic

@@ -43,6 +43,9 @@ def mm(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> to
     m, k = a.shape
     n = b.shape[1]
     work = m * k * n
+    if b.dtype is not a.dtype:  # a parameter of float32 that meets bfloat16 (skip_parameter_casts)
+        found = pair_products.product(a, b, bias) if a.dtype is torch.bfloat16 else None
+        return mm(a, b.to(a.dtype), bias) if found is None else found
     if (work < _TILES_FROM and not is_narrow(m, k, n)) or k != b.shape[0]:
         return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
     if a.dtype is torch.bfloat16:

@@ -40,6 +40,17 @@ def test_products(m, k, n, threads):
     _close(pair_products.product_of_rows(x, dy), xd.t() @ dyd, xd.t(), dyd)
 
 
+@pytest.mark.parametrize(("m", "k", "n"), _SIZES)
+def test_a_right_matrix_of_float32(m, k, n, threads):
+    """It is rounded as it is laid out, either way round."""
+    x, w, dy = torch.randn(m, k).bfloat16(), torch.randn(k, n), torch.randn(m, n).bfloat16()
+    assert torch.equal(pair_products.product(x, w), pair_products.product(x, w.bfloat16()))
+    if n % 32 == 0:
+        assert torch.equal(pair_products.product(dy, w.t()), pair_products.product(dy, w.bfloat16().t()))
+    wide = torch.randn(k, n + 48)[:, 16 : n + 16]
+    assert torch.equal(pair_products.product(x, wide), pair_products.product(x, wide.bfloat16()))
+
+
 def test_slices_of_wider_matrices(threads):
     x, w, dy = (torch.randn(s).bfloat16() for s in ((33, 128), (64, 96), (33, 96)))
     left, right = x[:, 64:], w[:, 32:]

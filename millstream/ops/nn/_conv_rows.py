@@ -72,9 +72,12 @@ def _map(rows: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
 # ---- pointwise -------------------------------------------------------------------------------------
 def is_pointwise(x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, groups: int) -> bool:
     """Whether a convolution is a product here, and better so."""
-    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not is_plain(_BOTH, x, w):
+    if groups != 1 or x.dim() != 4 or tuple(w.shape[2:]) != (1, 1) or any(paddings) or not is_plain(_BOTH, x):
         return False
-    if x.dtype is torch.bfloat16 and not pair_products.takes(x.numel() * w.shape[0], x, w):
+    if x.dtype is torch.bfloat16:
+        if not pair_products.takes(x.numel() * w.shape[0], x, parameter=w):
+            return False
+    elif not is_plain(_BOTH, x, w):
         return False
     return min(w.shape[:2]) >= NARROW and x.shape[0] * x.shape[2] * x.shape[3] > 1
 
@@ -83,6 +86,7 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     found = pair_products.product(a, b) if a.dtype is torch.bfloat16 else None
     if found is not None:
         return found
+    b = b.to(a.dtype)
     return product(a, b) if numba_is_loaded() else steady_product(a, b)
 
 

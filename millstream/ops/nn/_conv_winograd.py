@@ -90,11 +90,11 @@ class Task(NamedTuple):
 
 def task_of(
     x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int,
-    dtype: torch.dtype = torch.float32,
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32),
 ) -> Task | None:  # fmt: skip
-    """The convolution of these values, if kernels for `dtype` can compute it."""
+    """The convolution of these values, if kernels for `dtypes`, of maps and filters, can compute it."""
     if (
-        x.dtype is not dtype or w.dtype is not dtype or x.dim() != 4 or tuple(w.shape[2:]) != (3, 3)
+        (x.dtype, w.dtype) != dtypes or x.dim() != 4 or tuple(w.shape[2:]) != (3, 3)
         or groups != 1 or not len(strides) == len(paddings) == len(dilations) == 2 or max(*strides, *dilations) != 1
         or not (x.is_cpu and w.is_cpu) or torch.is_grad_enabled()
         or type(x) is not torch.Tensor or not 0 <= min(paddings) <= max(paddings) <= 2

@@ -57,9 +57,9 @@ def _is_faster(task: Task, direct: float) -> bool:
 def _task(
     x: torch.Tensor, w: torch.Tensor, strides: Ints, paddings: Ints, dilations: Ints, groups: int
 ) -> Task | None:  # fmt: skip
-    if x.dtype is not torch.bfloat16 or not pair_products.takes(9 * x.numel() * w.shape[0], x, w):
+    if x.dtype is not torch.bfloat16 or not pair_products.takes(9 * x.numel() * w.shape[0], x, parameter=w):
         return None
-    return task_of(x, w, strides, paddings, dilations, groups, torch.bfloat16)
+    return task_of(x, w, strides, paddings, dilations, groups, (torch.bfloat16, w.dtype))
 
 
 def _block(task: Task, squares: int, bytes_a_square: int) -> int:

@@ -29,21 +29,23 @@ def takes(filters: Sequence[int]) -> bool:
 def _applies(work: Work, *others: torch.Tensor) -> bool:
     x, w = work.x, work.w
     return (
-        is_plain((torch.bfloat16,), x, w, *others) and x.dim() == 4 and x.numel() > 0
+        is_plain((torch.bfloat16,), x, *others) and w.dtype in (torch.bfloat16, torch.float32) and w.is_cpu
+        and x.dim() == 4 and x.numel() > 0
         and normed.is_pointwise(w.shape, work.strides, work.paddings, work.groups) and takes(w.shape)
     )  # fmt: skip
 
 
 def _panels(w: torch.Tensor, turned: bool) -> torch.Tensor:
-    """Filters [k, c] as the kernels read them: to multiply rows of c numbers, `turned`, or of k."""
+    """Filters [k, c], of float32 too, as the kernels read them: to multiply rows of c numbers, `turned`, or of k."""
     from millstream.kernels import pair_tiles
 
     k, c = w.shape[:2]
     depth, n = (c, k) if turned else (k, c)
-    panels, step = torch.empty(k * c, dtype=w.dtype), c * 2 if turned else 2  # bytes between columns
+    panels, single = torch.empty(k * c, dtype=torch.bfloat16), w.dtype is torch.float32
+    step = w.element_size() * (c if turned else 1)  # bytes between columns
     shares = [(i * pair_tiles.PANEL, min(j * pair_tiles.PANEL, n)) for i, j in cuts(16 * k * c, -(-n // pair_tiles.PANEL))]
     run_parts(pair_tiles.lay_out, [
-        (w.data_ptr() + i * step, c, turned, depth, j - i, panels.data_ptr() + i * depth * 2) for i, j in shares
+        (w.data_ptr() + i * step, c, turned, depth, j - i, panels.data_ptr() + i * depth * 2, single) for i, j in shares
     ])  # fmt: skip
     return panels
 
@@ -130,5 +132,5 @@ def _backward(
     run_parts(normed_pairs.backward, [
         (*read, *after, *given, more, *e, made, shares[i], total[i], dot[i]) for i, e in enumerate(ends)
     ])  # fmt: skip
-    gradient = (dw[0] if len(ends) == 1 else dw.sum(0)).to(w.dtype)
+    gradient = (dw[0] if len(ends) == 1 else dw.sum(0)).to(x.dtype)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)

@@ -110,7 +110,7 @@ def conv_forward(x, w, bias, strides, paddings, dilations, groups, algorithm, la
     x = nearby_channels(x)
     form = (x, w, bias, strides, paddings, dilations, groups)
     if (out := _other_forward(*form)) is None:
-        out = _convolution(*form[:-1], False, _ZEROS[rank], groups)
+        out = _convolution(x, w.to(x.dtype), *form[2:-1], False, _ZEROS[rank], groups)
     if half:
         out = out.half()
     return channels_back(out) if last else out
@@ -146,7 +146,9 @@ def _other_backward(x, w, dout, want, strides, paddings, dilations, groups):
     rest, db = [want[0] and dx is None, want[1] and dw is None, want[2]], None
     if any(rest):
         sizes = [w.shape[0]] if want[2] else None
-        parts = _backward(dout, x, w, sizes, strides, paddings, dilations, False, [0] * len(strides), groups, rest)
+        parts = _backward(
+            dout, x, w.to(x.dtype), sizes, strides, paddings, dilations, False, [0] * len(strides), groups, rest
+        )
         dx, dw, db = (kept if kept is not None else part for kept, part in zip((dx, dw, None), parts))
     return dx, dw, db
 
@@ -175,7 +177,9 @@ def conv_backward(x, w, bias, dout, want, strides, paddings, dilations, groups, 
         dout, x, w = dout.float(), x.float(), w.float()
     x = nearby_channels(x)
     found = _other_backward(x, w, dout, want, strides, paddings, dilations, groups)
-    dx, dw, db = found or _backward(dout, x, w, sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want)
+    dx, dw, db = found or _backward(
+        dout, x, w.to(x.dtype), sizes, strides, paddings, dilations, False, _ZEROS[rank], groups, want
+    )
     if single:
         dx, dw, db = (None if t is None else t.to(kind) for t in (dx, dw, db))
     if dw is not None:
