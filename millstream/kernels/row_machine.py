@@ -22,8 +22,8 @@ from millstream.kernels.vectors import copy_line
 # Instructions: [code, a, b, out, add, c]; `add`: add to what stands in `out`.
 (
     PRODUCT, COPY, ADD, SUB, MUL, DIV, SCALE, ACT, ACT_BACK, SCALE_ROWS, DOT_ROWS, SPREAD, GATHER, SOFTMAX, SOFTMAX_BACK,
-    PART_SOFTMAX, PART_SOFTMAX_BACK, REMEMBER, CARRY, ZERO, DIV_BACK,
-) = range(21)  # fmt: skip
+    PART_SOFTMAX, PART_SOFTMAX_BACK, REMEMBER, CARRY, ZERO, DIV_BACK, KEPT_DOT, KEPT_SUM, KEPT_OUTER,
+) = range(24)  # fmt: skip
 FIELDS = 6
 
 
@@ -177,6 +177,34 @@ def _gather(memory, at, stride, width, cuts, n, to, stride_to, add, mean):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _kept(memory, code, at, stride, width, cuts, n, add):
+    """Attention over the rows that each sequence keeps, without a copy of what they meet.
+
+    KEPT_DOT: out_r = a_i . b_r for the rows r of sequence i; KEPT_SUM: out_i = sum of a_r (a number) * b_r;
+    KEPT_OUTER: out_r = b_r (a number) * a_i.
+    """
+    pa, pb, po = at
+    sa, sb, so = stride
+    for i in range(n):
+        if code == KEPT_SUM:
+            out = memory[po + i * so : po + i * so + width]
+            if not add:
+                out[:] = 0
+            for r in range(cuts[i], cuts[i + 1]):
+                b = memory[pb + r * sb : pb + r * sb + width]
+                _one(SCALE, b, out, True, memory[pa + r * sa], np.float32(0))
+            continue
+        a = memory[pa + i * sa : pa + i * sa + width]
+        for r in range(cuts[i], cuts[i + 1]):
+            if code == KEPT_DOT:
+                v = _dot(a, memory[pb + r * sb : pb + r * sb + width])
+                memory[po + r * so] = memory[po + r * so] + v if add else v
+            else:
+                out = memory[po + r * so : po + r * so + width]
+                _one(SCALE, a, out, add, memory[pb + r * sb], np.float32(0))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rowwise(memory, code, at, stride, width, n, add, numbers, extra, whole):
     """Instructions that treat every row alike; at and stride: of a, b and out; `whole`: none of them is a view."""
     pa, pb, po = at
@@ -299,6 +327,10 @@ def run(memory, code, numbers, base, per_row, stride, width, space, view, first,
                 )  # fmt: skip
             elif what == GATHER:
                 _gather(memory, at_a, stride[a], width[a], cuts[space[a]], running, at_out, stride[out], add != 0, extra)
+            elif what in (KEPT_DOT, KEPT_SUM, KEPT_OUTER):
+                where, strides = (at_a, at_b, at_out), (stride[a], stride[b], stride[out])
+                of = cuts[space[a] if what == KEPT_SUM else space[out]]
+                _kept(memory, what, where, strides, width[b] if what == KEPT_SUM else width[a], of, running, add != 0)
             elif what in (PART_SOFTMAX, PART_SOFTMAX_BACK):
                 where, strides = (at_a, at_b, at_out), (stride[a], stride[b], stride[out])
                 _parts(memory, what, where, strides, cuts[space[out]], running, add != 0)

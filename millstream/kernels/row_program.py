@@ -398,6 +398,20 @@ def _gather_back(back: _Backward, ins: list[int], out: int, parameters: list[Any
     back.emit(machine.SPREAD, back.gradient(out), NONE, back.gradient(ins[0]), mean, (1.0, 0.0))
 
 
+def _kept_dot_back(back: _Backward, ins: list[int], out: int, parameters: list[Any]) -> None:
+    g = back.gradient(out)
+    back.read(*ins)
+    back.emit(machine.KEPT_SUM, g, ins[1], back.gradient(ins[0]))
+    back.emit(machine.KEPT_OUTER, ins[0], g, back.gradient(ins[1]))
+
+
+def _kept_sum_back(back: _Backward, ins: list[int], out: int, parameters: list[Any]) -> None:
+    g = back.gradient(out)
+    back.read(*ins)
+    back.emit(machine.KEPT_DOT, g, ins[1], back.gradient(ins[0]))
+    back.emit(machine.KEPT_OUTER, g, ins[0], back.gradient(ins[1]))
+
+
 def _softmax_back(code: int) -> Any:
     def derive(back: _Backward, ins: list[int], out: int, parameters: list[Any]) -> None:
         back.read(out)
@@ -419,6 +433,8 @@ _STEPS: dict[str, tuple[Any, Any]] = {
     "dot_rows": (_simple(machine.DOT_ROWS), _dot_rows_back),
     "spread": (_spread, _spread_back),  # a sequence's row to the rows it keeps
     "gather": (_simple(machine.GATHER), _gather_back),  # their sum; p0 1: mean, 2: over the root of their number
+    "kept_dot": (_simple(machine.KEPT_DOT), _kept_dot_back),  # a sequence's row with each of the rows it keeps
+    "kept_sum": (_simple(machine.KEPT_SUM), _kept_sum_back),  # those rows, each times a number, added up
     "softmax": (_simple(machine.SOFTMAX), _softmax_back(machine.SOFTMAX_BACK)),
     "part_softmax": (_simple(machine.PART_SOFTMAX), _softmax_back(machine.PART_SOFTMAX_BACK)),
 }

@@ -135,7 +135,8 @@ def rows_of(tape: Tape, value: int) -> torch.Tensor:
 
 def fill(tape: Tape, value: int, source: torch.Tensor, rows: torch.Tensor) -> None:
     target = rows_of(tape, value)
-    source = source.reshape(source.shape[0], -1).cpu()
+    kept = tape.program.values[value].space > 0 and source.numel() == target.numel()  # padded ones have a dim more
+    source = source.reshape(target.shape if kept else (source.shape[0], -1)).cpu()
     if target.shape[1] != source.shape[1]:
         raise ShapeError(f"row_loop: expected rows of {target.shape[1]} numbers, received shape {list(source.shape)}")
     if target.is_contiguous():
@@ -198,7 +199,8 @@ def run(tape: Tape, instructions: tuple[np.ndarray, np.ndarray], backwards: bool
 
 # ---- gradients -----------------------------------------------------------------------------------
 def give_back(target: torch.Tensor, tape: Tape, value: int, rows: torch.Tensor) -> None:
-    target.view(target.shape[0], -1).index_copy_(0, rows.to(target.device), rows_of(tape, value).to(target.device))
+    found = rows_of(tape, value)
+    target.view(-1, found.shape[1]).index_copy_(0, rows.to(target.device), found.to(target.device))
 
 
 def of_constants(tape: Tape, consts: list[torch.Tensor]) -> list[torch.Tensor]:

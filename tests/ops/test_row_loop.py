@@ -79,6 +79,10 @@ def one_step(code, given):
         elif name == "gather":
             n = max(len(a), 1)
             new = a.sum(0, keepdim=True) / {0: 1, 1: n, 2: n**0.5}[p[0] if p else 0]
+        elif name == "kept_dot":
+            new = b @ a.t()
+        elif name == "kept_sum":
+            new = a.t() @ b
         elif name == "softmax":
             new = torch.softmax(a, 1)
         else:
@@ -187,6 +191,21 @@ def attention(width=9, inner=18):
     return c, [width], [inner, width, inner], [], sizes
 
 
+def dotted(width=9, inner=18):
+    """A state that attends to rows of its own sequence by products, and to rows that the step makes."""
+    c = Code()
+    x, h = c.value("step", 0, inner), c.value("memory", None, inner)
+    keys, kept = c.value("static", 0, inner, 1), c.value("static", 1, width, 1)
+    weight = c.made("part_softmax", [c.made("kept_dot", [h, keys], 1, space=1)], 1, space=1)
+    context = c.made("kept_sum", [weight, kept], width)
+    made = c.made("act", [c.made("add", [keys, c.made("spread", [x], inner, space=1)], inner, space=1)], inner, 2, space=1)
+    again = c.made("kept_sum", [c.made("kept_dot", [x, made], 1, space=1), made], inner)
+    new = c.made("product", [context, c.value("matrix", [0, "plain", width], inner)], inner)
+    new = c.made("act", [c.made("add", [c.made("add", [new, x], inner), again], inner)], inner, 2)
+    c.memories, c.outputs = [[h, new, 0.1]], [new, context]
+    return c, [inner], [inner, width], [], [(width, inner)]
+
+
 def delayed(width=4):
     """Memories of a step input, and of another memory; one is not read."""
     c = Code()
@@ -197,7 +216,7 @@ def delayed(width=4):
     return c, [width], [], [], []
 
 
-PROGRAMS = {"lstm": lstm, "gru": gru, "attention": attention, "delayed": delayed}
+PROGRAMS = {"lstm": lstm, "gru": gru, "attention": attention, "dotted": dotted, "delayed": delayed}
 BATCHES = {"ragged": [3, 1, 5, 2, 5], "one": [4], "empty among others": [0, 3, 0, 1], "all empty": [0, 0]}
 
 
@@ -282,3 +301,15 @@ def test_wrong_rows(case):
     given, message = WRONG[case]
     with pytest.raises(MillstreamError, match=message):
         _wrong(**given)
+
+
+@pytest.mark.parametrize("shape", [[3, 4, 18], [2, 4, 17], [2, 3, 18]])
+def test_wrong_padded_rows(shape):
+    """Keys of another batch, width or number of rows than the padded values [2, 4, 9]."""
+    code, widths, _, _, shapes = dotted()
+    statics = [Ragged(torch.zeros(2, 4, 9), ()), Ragged(torch.zeros(*shape), ())]
+    code.values = [[k, 1 - a if k == "static" else a, w, s] for k, a, w, s in code.values]
+    steps, consts = [Ragged(torch.zeros(6, widths[0]), ())], [torch.zeros(*s) for s in shapes]
+    attrs = {"code": code.text(), "widths": [code.width(o) for o in code.outputs]}
+    with pytest.raises(MillstreamError, match="received shape"):
+        REGISTRY.get("row_loop").kernel(steps, statics, [], consts, torch.zeros(3, 2, 18), **attrs)

@@ -186,7 +186,78 @@ def masked(feed):
     return [out, last, rnn()]
 
 
-FUSED = {f.__name__: f for f in (simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static, masked)}
+def _padded(feed, batch=3, rows=5):
+    """(a sequence in steps, padded rows, a mask of them) of a decoder that attends to padded rows."""
+    words, source = fluid.data("words", [4, None, 6]), fluid.data("source", [None, rows, 8])
+    count = fluid.data("count", [None], "int64")
+    words.stop_gradient = source.stop_gradient = False
+    rng = np.random.RandomState(4)
+    feed["words"], feed["source"] = rng.randn(4, batch, 6).astype("float32"), rng.randn(batch, rows, 8).astype("float32")
+    feed["count"] = rng.randint(1, rows + 1, batch)
+    mask = layers.scale(layers.sequence_mask(count, rows, dtype="float32"), 1e4, -1.0, bias_after_scale=False)
+    return words, source, mask
+
+
+def by_products(feed):
+    """Attention to padded rows by products, keys other than values, a mask [batch, 1, rows]."""
+    words, source, mask = _padded(feed)
+    keys, mask = layers.fc(source, 7, num_flatten_dims=2, bias_attr=False), layers.unsqueeze(mask, [1])
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 7], batch_ref=word)
+        scores = layers.matmul(layers.unsqueeze(state, [1]), keys, transpose_y=True, alpha=0.5)
+        weights = layers.softmax(scores + mask)
+        context = layers.squeeze(layers.matmul(weights, source), [1])
+        new = _fc(layers.concat([word, context, state], 1), 7, "tanh")
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+        rnn.step_output(context)
+    return rnn()
+
+
+def by_sums(feed):
+    """Attention to padded rows by a layer over sums with the state, a mask [batch, rows], products added up."""
+    words, source, mask = _padded(feed)
+    keys = layers.fc(source, 7, num_flatten_dims=2, bias_attr=False)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 7], batch_ref=word)
+        query = layers.unsqueeze(_fc(state, 7, bias=False), [1])
+        mixed = layers.elementwise_add(keys, layers.expand(query, [1, layers.shape(query)[1], 1]))
+        scores = layers.squeeze(layers.fc(layers.tanh(mixed), 1, num_flatten_dims=2, bias_attr=False), [2])
+        weights = layers.softmax(layers.elementwise_add(scores, mask))
+        context = layers.reduce_sum(layers.elementwise_mul(source, weights, axis=0), dim=1)
+        new = _fc(layers.concat([word, context], 1), 7, "tanh") + state
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+    return [rnn()]
+
+
+def in_other_forms(feed):
+    """The same with weights [batch, rows, 1], a layer with bias over the rows, numbers, and a sum that keeps its dim."""
+    words, source, _ = _padded(feed, 4, 2)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 8], batch_ref=word)
+        mixed = layers.elementwise_sub(source, layers.unsqueeze(state, [-2])) * 0.5 + 0.25
+        inner = layers.fc(mixed, 6, num_flatten_dims=2, act="relu")
+        weights = layers.softmax(layers.fc(inner, 1, num_flatten_dims=2, bias_attr=False), axis=1)
+        weighted = layers.elementwise_mul(mixed, weights)
+        context = layers.reshape(layers.reduce_sum(weighted, dim=[1], keep_dim=True), [-1, 8])
+        plain = layers.reduce_sum(layers.sigmoid(weighted), dim=1)
+        new = _fc([word, context, plain], 8, "tanh")
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+    return [rnn()]
+
+
+FUSED = {f.__name__: f for f in (
+    simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static, masked,
+    by_products, by_sums, in_other_forms,
+)}  # fmt: skip
 
 
 # ---- loops that stay as they are ---------------------------------------------------------------------
@@ -240,7 +311,36 @@ def stopped(feed):
     return [rnn()]
 
 
+def softmax_of_columns(feed):
+    words, source, _ = _padded(feed)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 8], batch_ref=word)
+        mixed = layers.softmax(layers.elementwise_add(source, layers.unsqueeze(state, [1])))
+        new = _fc([word, layers.reduce_sum(mixed, dim=1)], 8)
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+    return [rnn()]
+
+
+def leaves_with_its_weights(feed):
+    words, source, _ = _padded(feed)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 8], batch_ref=word)
+        weights = layers.softmax(layers.matmul(layers.unsqueeze(state, [1]), source, transpose_y=True))
+        new = _fc([word, layers.squeeze(layers.matmul(weights, source), [1])], 8, "tanh")
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+        rnn.step_output(layers.scale(weights, 2.0))
+    return rnn()
+
+
 KEPT_AS_LOOPS = {
+    "softmax_of_columns": (softmax_of_columns, "softmax of"),
+    "leaves_with_its_weights": (leaves_with_its_weights, "no row of the loop"),
     "conv_in_step": (conv_in_step, "not rows"),
     "normed_over_batch": (normed_over_batch, "not known to the row machine"),
     "spread_constant": (spread_constant, "spreads rows of 1 to 6"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from millstream.errors import InvalidProgramError
+from millstream.errors import InvalidProgramError, ShapeError
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops._values import Ragged, Spec
@@ -29,6 +31,19 @@ def _lengths(steps: list[Ragged], shape: torch.Tensor | None) -> np.ndarray:
     return np.diff(lod[0])
 
 
+def _padded_cuts(values: torch.Tensor, batch: int, value: Any, cuts: list[np.ndarray]) -> np.ndarray:
+    """Offsets of a padded static input, [batch, rows, width]: every sequence keeps as many rows."""
+    rows = values.numel() // max(1, batch * value.width)
+    made, known = np.arange(batch + 1) * rows, cuts[value.space - 1]
+    fits = values.shape[0] == batch and rows * batch * value.width == values.numel()
+    if not fits or (known[-1] and not np.array_equal(known, made)):
+        raise ShapeError(
+            f"a StaticRNN over {batch} sequences attends to padded rows of {value.width} numbers"
+            + (f", {int(known[-1]) // batch} a sequence" if known[-1] else "") + f"; received shape {list(values.shape)}"
+        )
+    return made
+
+
 @op("row_loop", slots="Steps*#, Statics*#?, Inits*?, Consts*?, Shape? -> Outs*#, Tape~", infer=_spec, nodiff="Shape",
     flops=_flops.row_program)  # fmt: skip
 def row_loop(steps, statics, inits, consts, shape, *, code: str, widths: list[int] = [], train: bool = False):
@@ -46,6 +61,9 @@ def row_loop(steps, statics, inits, consts, shape, *, code: str, widths: list[in
     cuts = [np.zeros(len(lengths) + 1, np.int64)] * (program.spaces - 1)
     for _, value in program.of_kind("static"):
         given = statics[value.argument].lod
+        if value.space and shape is not None:
+            cuts[value.space - 1] = _padded_cuts(statics[value.argument].values, len(lengths), value, cuts)
+            continue
         if not value.space and (given or statics[value.argument].values.shape[0] != len(lengths)):
             raise InvalidProgramError(
                 f"a DynamicRNN's static input that is declared without LoD must have one row for each of {len(lengths)} "
@@ -87,7 +105,7 @@ def row_loop_grad(
 
     program, schedule = tape.program, tape.schedule
     dsteps = [torch.zeros_like(x.values) for x in steps]
-    dstatics = [torch.zeros_like(x.values) for x in statics or ()]
+    dstatics = [torch.zeros_like(x.values, memory_format=torch.contiguous_format) for x in statics or ()]
     dinits = [torch.zeros_like(x) for x in inits or ()]
     if not schedule.parts:
         return dsteps, dstatics, dinits, [torch.zeros_like(c) for c in consts or ()]

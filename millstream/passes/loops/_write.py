@@ -15,8 +15,8 @@ from millstream.passes.loops._find import Refused, refuse_unless
 
 _WHOLE = 16  # columns whose products fill vector registers of every kind
 MEANS = {"SUM": 0, "AVERAGE": 1, "SQRT": 2}
-_ACTS = {"sigmoid": 1, "tanh": 2, "relu": 3}
-_BINARY = {"elementwise_add": "add", "elementwise_sub": "sub", "elementwise_mul": "mul", "elementwise_div": "div"}
+ACTS = {"sigmoid": 1, "tanh": 2, "relu": 3}
+BINARY = {"elementwise_add": "add", "elementwise_sub": "sub", "elementwise_mul": "mul", "elementwise_div": "div"}
 
 
 @dataclass
@@ -76,9 +76,12 @@ class Writer:
     def static(self, name: str, source: str, lod: str | None) -> None:
         """`name` are the rows of `source` that each sequence keeps: those of the LoD that `lod` names, or (None) one."""
         width, rank = self._width(name)
-        space = 0 if lod is None else self._spaces.setdefault(lod, len(self._spaces) + 1)
+        space = 0 if lod is None else self._new_space(lod)
         self.statics.append(source)
         self.made[name] = _Made(self._value("static", len(self.statics) - 1, width, space), width, space, rank)
+
+    def _new_space(self, of: str) -> int:
+        return self._spaces.setdefault(of, len(self._spaces) + 1)
 
     def memory(self, name: str, init: str | float, ranked: bool) -> None:
         width, rank = self._width(name)
@@ -176,10 +179,10 @@ class Writer:
     # ---- operators ---------------------------------------------------------------------------------
     def write(self, op: Operator) -> None:
         """Append the steps of `op`; Refused when there are none for it."""
-        if op.type in _ACTS:
+        if op.type in ACTS:
             x = self._get(op.input("X")[0])
-            self._set(op, "Out", self._step("act", [x.value], x.width, _ACTS[op.type], space=x.space), x.width, x.space)
-        elif op.type in _BINARY:
+            self._set(op, "Out", self._step("act", [x.value], x.width, ACTS[op.type], space=x.space), x.width, x.space)
+        elif op.type in BINARY:
             self._binary(op)
         else:
             method = getattr(self, "_" + op.type, None)
@@ -215,7 +218,7 @@ class Writer:
         self._set(op, "Out", *self._product_of(x, op.input("Y")[0], form), x.space)
 
     def _binary(self, op: Operator) -> None:
-        x_name, y_name, what = op.input("X")[0], op.input("Y")[0], _BINARY[op.type]
+        x_name, y_name, what = op.input("X")[0], op.input("Y")[0], BINARY[op.type]
         number = self._numbers.get(y_name)
         if number is not None and x_name in self.made:
             x = self._get(x_name)

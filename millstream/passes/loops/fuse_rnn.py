@@ -21,6 +21,7 @@ from millstream.passes._uses import Uses
 from millstream.passes._work import Work
 from millstream.passes.loops._find import Finder, Loop, Refused, refuse_unless
 from millstream.passes.loops._find_static import StaticFinder
+from millstream.passes.loops._padded import PaddedWriter
 from millstream.passes.loops._rowwise import why_not
 from millstream.passes.loops._write import Writer
 
@@ -199,7 +200,7 @@ class _Rewrite:
         outs = list(dict.fromkeys(wanted))
         if not outs:
             return
-        writer = Writer(self.finder.var)
+        writer = Writer(self.finder.var) if loop.shape is None else PaddedWriter(self.finder.var)
         self._inputs(loop, core, outs, writer)
         for op in loop.body:
             if op.type in _NUMBERS:
@@ -277,6 +278,8 @@ class _Rewrite:
         for name in dict.fromkeys(read):
             where = self.origin.get(name, CONSTANT)
             inside = any(name in op.output_arg_names for op in core) or any(m.read == name for m in loop.memories)
+            if where == CONSTANT and not inside and isinstance(writer, PaddedWriter) and self._is_padded(name):
+                writer.outer.add(name)
             if where == CONSTANT or inside:
                 continue
             source = self._outside(name)
@@ -288,6 +291,13 @@ class _Rewrite:
         if not writer.steps:  # the loop must know how many steps there are
             name = next(iter(loop.steps))
             writer.step(name, loop.steps[name])
+
+    def _is_padded(self, name: str) -> bool:
+        """Whether a variable around a StaticRNN may have rows for each sequence of the batch."""
+        var = self.work.block._find_var_recursive(name)
+        if var is None or var.persistable or not var.has_shape or not var.has_dtype or var.dtype != VarType.FP32:
+            return False
+        return len(var.shape) in (2, 3) and var.shape[0] == -1
 
     def _static_source(self, name: str, loop: Loop) -> str:
         return self.origin[name] if name not in loop.statics else loop.statics[name]
