@@ -254,9 +254,27 @@ def in_other_forms(feed):
     return [rnn()]
 
 
+def keys_in_every_step(feed):
+    """A cell that makes keys and mask anew in every step, and adds the mask to transposed scores."""
+    words, source, mask = _padded(feed)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 7], batch_ref=word)
+        keys = layers.fc(source, 7, num_flatten_dims=2, act="tanh")
+        scores = layers.transpose(layers.matmul(layers.unsqueeze(state, [1]), keys, transpose_y=True), [1, 0, 2])
+        scores = layers.transpose(layers.elementwise_add(scores, mask * 10.0, axis=-1), [1, 0, 2])
+        context = layers.squeeze(layers.matmul(layers.softmax(scores), keys), [1])
+        half = layers.create_parameter([7], "float32", default_initializer=fluid.initializer.Constant(0.8))
+        new = _fc(layers.concat([word, context], 1), 7, "tanh") + layers.elementwise_mul(state, layers.square(half))
+        rnn.update_memory(state, new)
+        rnn.step_output(new)
+    return [rnn()]
+
+
 FUSED = {f.__name__: f for f in (
     simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static, masked,
-    by_products, by_sums, in_other_forms,
+    by_products, by_sums, in_other_forms, keys_in_every_step,
 )}  # fmt: skip
 
 
@@ -338,7 +356,20 @@ def leaves_with_its_weights(feed):
     return rnn()
 
 
+def same_in_every_step(feed):
+    words, source, _ = _padded(feed)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(words)
+        state = rnn.memory(shape=[-1, 6], batch_ref=word)
+        rnn.update_memory(state, word + state)
+        rnn.step_output(state)
+        rnn.step_output(layers.scale(source, 2.0))
+    return rnn()
+
+
 KEPT_AS_LOOPS = {
+    "same_in_every_step": (same_in_every_step, "is the same in every step"),
     "softmax_of_columns": (softmax_of_columns, "softmax of"),
     "leaves_with_its_weights": (leaves_with_its_weights, "no row of the loop"),
     "conv_in_step": (conv_in_step, "not rows"),

@@ -14,7 +14,8 @@ LIFTED = "[batch, 1, width]"
 ROWS = "[batch, rows, width]"
 LINE = "[batch, rows]"
 LIFTED_LINE = "[batch, 1, rows]"
-_RANK = {LIFTED: 3, ROWS: 3, LINE: 2, LIFTED_LINE: 3}
+SWAPPED = "[1, batch, rows]"  # on its way to a mask [batch, rows]
+_RANK = {LIFTED: 3, ROWS: 3, LINE: 2, LIFTED_LINE: 3, SWAPPED: 3}
 
 
 @dataclass
@@ -31,13 +32,13 @@ class PaddedWriter(Writer):
     """Writes what a step does with padded rows; all else is the Writer's.
 
     Attributes:
-        outer: padded variables of the global Block; which form they have is known when they are read.
+        outer: variables from outside of the loop and what they are called there; their form is known when they are read.
         padded: variables of the Block that have one of the forms.
     """
 
     def __init__(self, find: Callable[[str], Variable | None]) -> None:
         super().__init__(find)
-        self.outer: set[str] = set()
+        self.outer: dict[str, str] = {}
         self.padded: dict[str, _Padded] = {}
         self._weighted: dict[str, tuple[_Padded, _Padded]] = {}  # rows times a number each, not written yet
         self._shapes: dict[str, _Padded] = {}
@@ -77,10 +78,10 @@ class PaddedWriter(Writer):
         var = self.find(name)
         dims = list(var.shape) if var is not None else []
         fits = len(dims) == _RANK[form] and (form != ROWS or dims[2] > 0) and (form != LIFTED_LINE or dims[1] == 1)
-        refuse_unless(fits and form != LIFTED, f"{name!r} of shape {dims} is not {form}")
+        refuse_unless(fits and form in (ROWS, LINE, LIFTED_LINE), f"{name!r} of shape {dims} is not {form}")
         width = dims[2] if form == ROWS else 1
         space = space or self._new_space(name)
-        self.statics.append(name)
+        self.statics.append(self.outer[name])
         return _Padded(self._value("static", len(self.statics) - 1, width, space), width, space, form)
 
     def _put(self, op: Operator, made: _Padded, slot: str = "Out") -> None:
@@ -127,6 +128,15 @@ class PaddedWriter(Writer):
         self._put_row(op, x.value, x.width)
 
     _padded_reshape = _padded_reshape2
+
+    def _padded_transpose2(self, op: Operator) -> None:
+        x = self._read(op.input("X")[0])
+        turned = {LIFTED_LINE: SWAPPED, SWAPPED: LIFTED_LINE}.get(x.form)
+        refuse_unless(turned is not None and op.attr("axis") == [1, 0, 2], f"transpose of {x.form}")
+        assert turned is not None
+        self._put(op, replace(x, form=turned))
+
+    _padded_transpose = _padded_transpose2
 
     def _padded_shape(self, op: Operator) -> None:
         x = self._read(op.input("Input")[0])
@@ -189,7 +199,8 @@ class PaddedWriter(Writer):
         if x.form == ROWS and y.form == LIFTED:
             value = self._step("spread", [value], y.width, space=x.space)
         else:
-            refuse_unless(x.form == y.form and x.space == y.space, f"{op.type} of {x.form} and {y.form}")
+            alike = x.form == y.form or (x.form == SWAPPED and y.form == LINE and op.attr("axis") in (-1, 1))
+            refuse_unless(alike and x.space == y.space, f"{op.type} of {x.form} and {y.form}")
         refuse_unless(x.width == y.width, f"{op.type} of rows of {x.width} and {y.width}")
         return self._put(op, replace(x, value=self._step(what, [x.value, value], x.width, space=x.space)))
 
@@ -206,10 +217,8 @@ class PaddedWriter(Writer):
             return x, None
         refuse_unless(x.form != LIFTED, f"{y_name!r} meets {x.form}")
         form = x.form if len(dims[0]) == len(dims[1]) else LINE
-        if form in (LINE, LIFTED_LINE):
-            refuse_unless(dims[0][1 if form == LINE else -1] == dims[1][-1], f"{y_name!r} has other rows than {x_name!r}")
-        elif form == ROWS:
-            refuse_unless(dims[0][1] == dims[1][1], f"{y_name!r} has other rows than {x_name!r}")
+        rows = dims[0][1 if x.form == ROWS else -1], dims[1][1 if form == ROWS else -1]
+        refuse_unless(rows[0] == rows[1], f"{y_name!r} has other rows than {x_name!r}")
         return x, self._read(y_name, x.space, form)
 
     def _padded_softmax(self, op: Operator) -> None:

@@ -19,6 +19,11 @@ UNARY = frozenset((
 _BINARY = frozenset(f"elementwise_{k}" for k in ("add", "sub", "mul", "div", "max", "min", "pow"))
 _LAST_AXIS = frozenset(("softmax", "log_softmax", "concat", "split"))
 _PAIRS = frozenset(("cross_entropy", "cross_entropy2", "softmax_with_cross_entropy", "lstm_unit", "sum"))
+SAME = UNARY | _BINARY | _LAST_AXIS - {"split"} | frozenset((
+    "fc", "matmul", "mul", "reshape", "reshape2", "squeeze", "squeeze2", "sum", "transpose", "transpose2", "unsqueeze",
+    "unsqueeze2",
+))  # fmt: skip
+"""What gives the same in every step when its operands are those of every step, and has a gradient."""
 
 
 def rank(find: Find, name: str) -> int:

@@ -22,7 +22,7 @@ from millstream.passes._work import Work
 from millstream.passes.loops._find import Finder, Loop, Refused, refuse_unless
 from millstream.passes.loops._find_static import StaticFinder
 from millstream.passes.loops._padded import PaddedWriter
-from millstream.passes.loops._rowwise import why_not
+from millstream.passes.loops._rowwise import SAME, why_not
 from millstream.passes.loops._write import Writer
 
 NAME = "fuse_rnn"
@@ -57,6 +57,7 @@ class _Rewrite:
     name: dict[str, str] = field(default_factory=dict)  # variable of the Block -> variable of the global Block
     made: list[Operator] = field(default_factory=list)
     declared: list[tuple[str, Any]] = field(default_factory=list)
+    same: set[str] = field(default_factory=set)  # variables of the Block that are the same in every step
 
     def apply(self) -> None:
         loop = self.finder.find()
@@ -119,8 +120,17 @@ class _Rewrite:
         kinds = {self.origin.get(n, CONSTANT) for n in op.input_arg_names if n != EMPTY_VAR} - {CONSTANT}
         if op.type in _NUMBERS:
             return CONSTANT
+        if not kinds and self._is_same(op):
+            self.same.update(n for n in op.output_arg_names if n != EMPTY_VAR)
+            return CONSTANT
         refuse_unless(kinds, f"{op.type} of constants in every step")
         return kinds.pop() if len(kinds) == 1 else LOOP
+
+    def _is_same(self, op: Operator) -> bool:
+        """Whether `op` may run once before the loop: keys that a cell makes of the encoder's states in every step."""
+        inside = self.finder.inner.block.vars
+        known = all(n not in inside or n in self.same for n in op.input_arg_names)
+        return known and op.type in SAME and self.finder.loop.shape is not None
 
     def _rows(self) -> set[str]:
         return {n for n, where in self.origin.items() if where != CONSTANT}
@@ -216,7 +226,8 @@ class _Rewrite:
                 writer.becomes(memory.read, memory.becomes)
         for name in outs:
             writer.output(name)
-        inputs = {"Steps": writer.steps, "Statics": writer.statics, "Inits": writer.inits, "Consts": writer.consts}
+        consts = [self._outside(n) for n in writer.consts]
+        inputs = {"Steps": writer.steps, "Statics": writer.statics, "Inits": writer.inits, "Consts": consts}
         outputs = {"Outs": [self._new(n) for n in outs], "Tape": [self._tape()]}
         attrs = {"code": writer.text(), "widths": writer.widths, "train": loop.grad_at is not None}
         inputs["Shape"] = [loop.shape] if loop.shape is not None else []
@@ -279,7 +290,7 @@ class _Rewrite:
             where = self.origin.get(name, CONSTANT)
             inside = any(name in op.output_arg_names for op in core) or any(m.read == name for m in loop.memories)
             if where == CONSTANT and not inside and isinstance(writer, PaddedWriter) and self._is_padded(name):
-                writer.outer.add(name)
+                writer.outer[name] = self._outside(name)
             if where == CONSTANT or inside:
                 continue
             source = self._outside(name)
@@ -294,7 +305,7 @@ class _Rewrite:
 
     def _is_padded(self, name: str) -> bool:
         """Whether a variable around a StaticRNN may have rows for each sequence of the batch."""
-        var = self.work.block._find_var_recursive(name)
+        var = self.finder.var(name)
         if var is None or var.persistable or not var.has_shape or not var.has_dtype or var.dtype != VarType.FP32:
             return False
         return len(var.shape) in (2, 3) and var.shape[0] == -1
@@ -330,7 +341,7 @@ class _Rewrite:
             made = self.name.get(name)
             # A gradient given for a result must not meet one that flows in: what is read elsewhere is copied.
             if loop.shape is not None:
-                refuse_unless(name in self.origin, f"{name!r} is the same in every step")
+                refuse_unless(self.origin.get(name, CONSTANT) != CONSTANT, f"{name!r} is the same in every step")
                 inputs = {"X": [self._outside(name)], "Like": [loop.shape]}
                 self.made.append(Operator(self.work.block, "rows_to_steps", inputs, {"Out": [result]}))
             elif made is not None and made not in read and names.count(name) == 1:
