@@ -17,7 +17,7 @@ import numpy as np
 
 from millstream.kernels.brain import put, wide
 from millstream.kernels.compiled import njit
-from millstream.kernels.curves import curve_slope, curved
+from millstream.kernels.curves import bent_slope, curved
 from millstream.kernels.normed_vectors import take_off
 from millstream.kernels.threads import parts, run_parts
 
@@ -96,7 +96,7 @@ def _back_sums(x, dy, a, b, bend, mean, first, last, total, dot):
     dz is dy, times slope where z <= 0, 0 where z >= most, or times a curve's slope; z = x * a + b is computed as apply_line
     does.
     """
-    width, zero = x.shape[1], np.float32(0)
+    width = x.shape[1]
     slope, most = bend
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(first + (last - first - 1) // _BLOCK * _BLOCK, first - 1, -_BLOCK):
@@ -107,12 +107,7 @@ def _back_sums(x, dy, a, b, bend, mean, first, last, total, dot):
                 v = wide(x[i, j])
                 d = wide(dy[i, j])
                 z = v * a[j] + b[j]
-                if slope < 0:
-                    g = d * curve_slope(z, slope)
-                else:
-                    low = d * slope if slope != 0 else zero
-                    g = low if z <= 0 else d
-                    g = zero if z >= most else g
+                g = bent_slope(d, z, slope, most)
                 s[j] += g
                 q[j] += g * (v - mean[j])
         for j in range(width):
@@ -142,19 +137,13 @@ def _back_sums_of_sum(x, dy, y, mean, first, last, dz, total, dot):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _back(x, dy, a, b, bend, mean, k1, k2, first, last, dx):
     """dx = a * dz - k1 - k2 * (x - mean), with dz as in _back_sums."""
-    zero = np.float32(0)
     slope, most = bend
     for i in range(first, last):
         for j in range(x.shape[1]):
             v = wide(x[i, j])
             d = wide(dy[i, j])
             z = v * a[j] + b[j]
-            if slope < 0:
-                g = d * curve_slope(z, slope)
-            else:
-                low = d * slope if slope != 0 else zero
-                g = low if z <= 0 else d
-                g = zero if z >= most else g
+            g = bent_slope(d, z, slope, most)
             put(dx, i, j, a[j] * g - k1[j] - k2[j] * (v - mean[j]))
 
 

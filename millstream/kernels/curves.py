@@ -1,4 +1,4 @@
-"""swish and hard_swish behind a normalisation, and their slopes, for loops that LLVM vectorises.
+"""swish and hard_swish behind a normalisation, and the slopes of all activations there, for loops that LLVM vectorises.
 
 Kernels are told of an activation by a number, its slope below 0; these have none and are numbers below 0 instead.
 """
@@ -34,3 +34,13 @@ def curve_slope(z, kind):
     inner = (z + z + _THREE) / _SIX
     inner = inner if z > -_THREE else _ZERO
     return inner if z < _THREE else _ONE
+
+
+@register_jitable(error_model="numpy")
+def bent_slope(d, z, slope, most):
+    """The gradient `d` behind an activation, before it: at z, of the numbers `bend` of batch_norm.py."""
+    if slope < 0:
+        return d * curve_slope(z, slope)
+    low = d * slope if slope != 0 else _ZERO
+    g = low if z <= 0 else d
+    return _ZERO if z >= most else g

@@ -17,7 +17,7 @@ import numpy as np
 from millstream.kernels.batch_norm import apply_line, count
 from millstream.kernels.brain import put, wide
 from millstream.kernels.compiled import njit
-from millstream.kernels.curves import curve_slope
+from millstream.kernels.curves import bent_slope
 from millstream.kernels.laid import product_laid_at
 from millstream.kernels.tiles import LANES, VECTORS, fetch_line, make_fetching_tile, tile_rows, turned_at
 from millstream.kernels.vectors import copy
@@ -42,18 +42,12 @@ def back(x, dz, p, q, r, begin, end, g):
 def _back_through(x, dy, a, b, bend, p, q, r, begin, end, g):
     """:func:`back` with dz: dy, times slope where x * a + b is not above 0, 0 where it is not below most (`bend`), or times
     a curve's slope."""
-    zero = np.float32(0)
     slope, most = bend
     for i in range(begin, end):
         for j in range(x.shape[1]):
             v, d = wide(x[i, j]), wide(dy[i, j])
             y = v * a[j] + b[j]
-            if slope < 0:
-                z = d * curve_slope(y, slope)
-            else:
-                low = d * slope if slope != 0 else zero
-                z = low if y <= 0 else d
-                z = zero if y >= most else z
+            z = bent_slope(d, y, slope, most)
             put(g, i - begin, j, p[j] * z + q[j] * v + r[j])
 
 
@@ -83,7 +77,7 @@ def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
 
     total += sum of dz, dot += sum of dz * (x - mean). dz must not be dy, which would keep the loop from being vectorised.
     """
-    width, zero = x.shape[1], np.float32(0)
+    width = x.shape[1]
     slope, most = bend
     s, q = np.zeros(width, mean.dtype), np.zeros(width, mean.dtype)
     for start in range(begin, end, _BLOCK):
@@ -93,12 +87,7 @@ def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
             for j in range(width):
                 v, d = wide(x[i, j]), wide(dy[i - begin, j])
                 y = v * a[j] + b[j]
-                if slope < 0:
-                    z = d * curve_slope(y, slope)
-                else:
-                    low = d * slope if slope != 0 else zero
-                    z = low if y <= 0 else d
-                    z = zero if y >= most else z
+                z = bent_slope(d, y, slope, most)
                 put(dz, i, j, z)
                 s[j] += z
                 q[j] += z * (v - mean[j])
@@ -147,11 +136,11 @@ def _share_product(pa, sa, rows, panels, depth, columns, start, step, out, so, c
     turn, place, at, left = 0, 0, coming[0][0], coming[0][1]
     j = 0
     while j < columns:
-        wide = columns - j >= width
+        whole = columns - j >= width
         panel, to = panels + j * depth * 4, min(j, columns - LANES)
         i = 0
         while i < rows:
-            count = tile_rows(rows - i)
+            lines = tile_rows(rows - i)
             at_a, first, at_out = pa + i * sa * 4, start + (i * step + to) * 4, out + (i * so + to) * 4
             turn += 1
             line, far = panel, 0  # nothing new
@@ -163,12 +152,12 @@ def _share_product(pa, sa, rows, panels, depth, columns, start, step, out, so, c
                     line, far = at, _LINE
                     at += depth * _LINE
                     left -= depth * _LINE
-            if wide:
-                _wide(count, at_a, sa, panel, width, first, step, at_out, so, depth, line, far)
+            if whole:
+                _wide(lines, at_a, sa, panel, width, first, step, at_out, so, depth, line, far)
             else:
-                _one(count, at_a, sa, panel, LANES, first, step, at_out, so, depth, line, far)
-            i += count
-        j += width if wide else LANES
+                _one(lines, at_a, sa, panel, LANES, first, step, at_out, so, depth, line, far)
+            i += lines
+        j += width if whole else LANES
     while place < len(coming):  # more than the tiles have steps
         for more in range(0, left, _LINE):
             fetch_line(at + more)
