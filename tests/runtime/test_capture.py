@@ -119,6 +119,18 @@ def test_an_operator_that_looks_at_values_is_left_out_from_then_on():
     assert "where_index not captured: the shape of its result depends on values" in text
 
 
+@pytest.mark.slow
+@needs_compiler
+def test_numbers_of_the_program_are_constants_of_the_code():
+    def build():
+        weight = fluid.layers.assign(np.array([[0.5], [2.0], [1.0], [0.25]], "float32"))
+        x, y = fluid.data("x", [4, 6]), fluid.data("y", [4, 1])
+        return fluid.layers.mean(weight * fluid.layers.square_error_cost(fluid.layers.fc(x, 1), y))
+
+    text = both(build, lambda: fluid.optimizer.SGD(0.1), batches(4))
+    assert text.count("segment") == 1 and "not captured" not in text, text
+
+
 def test_a_program_that_was_not_captured_says_so():
     main, startup, loss = program(regression, lambda: fluid.optimizer.SGD(0.1))
     compiled = fluid.CompiledProgram(main)

@@ -179,7 +179,13 @@ def _assign_value_spec(*, shape, dtype, bool_values, fp32_values, int32_values, 
     return Spec(tuple(shape), to_var_type(dtype))
 
 
-@op("assign_value", slots="-> Out", infer=_assign_value_spec, grad=False)
+def _assign_value_captured(
+    *, shape, dtype, bool_values=(), fp32_values=(), int32_values=(), int64_values=(), device, state=None
+):  # fmt: skip
+    return _listed(shape, dtype, bool_values, fp32_values, int32_values, int64_values, device)  # a constant of the code
+
+
+@op("assign_value", slots="-> Out", infer=_assign_value_spec, grad=False, captured=_assign_value_captured)
 def assign_value(
     *,
     shape: list[int],
