@@ -277,6 +277,16 @@ def _brain_attention(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.cast(outs["Out"], "float32"))
 
 
+def _brain_norm(fluid: Any, feed: Feed) -> list[Any]:
+    x = fluid.layers.cast(_dense(fluid, feed, "x", [256, 128]), "bfloat16")
+    block, float32 = x.block, {"dtype": "float32"}
+    made = {"Y": block.create_var(name="normal", dtype="bfloat16")}
+    made.update({slot: block.create_var(name=f"normal_{slot}", **float32) for slot in ("Mean", "Variance")})
+    parameters = {slot: fluid.layers.create_parameter([128], "float32") for slot in ("Scale", "Bias")}
+    block.append_op("layer_norm", {"X": x, **parameters}, made, {"begin_norm_axis": 1})
+    return _trained(fluid, fluid.layers.cast(made["Y"], "float32"))
+
+
 def _brain_updates(fluid: Any, feed: Feed) -> list[Any]:
     """Updates of large parameters by gradients of bfloat16."""
     shape, found = [256, 256], []
@@ -359,6 +369,7 @@ EXAMPLES: dict[str, Example] = {
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
     "products of few rows": _products, "products of many rows": _many_products,
     "products in bfloat16": _brain_products, "attention in bfloat16": _brain_attention,
+    "layer normalisation in bfloat16": _brain_norm,
     "updates in bfloat16": _brain_updates,
     "losses over many classes": _many_classes, "losses times a weight": _weighted_classes,
     "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,

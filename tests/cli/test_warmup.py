@@ -33,7 +33,7 @@ CALLED = {
         "forward", "forward_by_panels", "filters", "filter_gradient", "filter_gradient_by_panels", "taps_gradient",
     ],
     "normed_rows": ["lay_out", "forward", "backward", "back", "give_pictures", "relu_back", "back_at"],
-    "normed_depthwise": ["forward", "backward", "backward_2"],
+    "layer_norm": ["forward", "backward"], "normed_depthwise": ["forward", "backward", "backward_2"],
     "softmax_loss": ["outside", "losses", "losses_back", "losses_with_gradient"], "xxhash": ["hash_rows"],
     "normed_vectors": ["lay_line", "measure", "give_back", "take_off", "join"],
     "updates": ["sgd", "momentum", "adam"],

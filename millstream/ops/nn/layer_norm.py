@@ -12,6 +12,7 @@ from millstream.ir.types import VarType
 from millstream.ops._again import refusal
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
+from millstream.ops.nn import _layer_norm_rows
 from millstream.ops.nn._window import check_per_channel
 
 _native = torch.ops.aten.native_layer_norm.default
@@ -47,6 +48,9 @@ def layer_norm(x, scale, bias, *, want, epsilon: float = 1e-5, begin_norm_axis: 
     """
     shape = x.shape
     cols = math.prod(shape[begin_norm_axis:])
+    found = _layer_norm_rows.forward(x, cols, scale, bias, epsilon)
+    if found is not None:
+        return found
     flat = x if begin_norm_axis == x.dim() - 1 else x.reshape(-1, cols)
     y, mean, inv = _native(flat, (cols,), scale, bias, epsilon)
     if not (want[1] or want[2]):
@@ -67,6 +71,9 @@ def layer_norm_grad(x, scale, bias, mean, variance, dy, *, want, epsilon: float 
     cols = math.prod(x.shape[begin_norm_axis:])
     # The native kernels read flat memory, whatever the strides say.
     flat, dflat = x.reshape(-1, cols).contiguous(), dy.reshape(-1, cols).contiguous()
+    found = _layer_norm_rows.backward(flat, scale if want[1] else None, mean, variance, dflat, epsilon, want)
+    if found is not None:
+        return None if found[0] is None else found[0].view(x.shape), *found[1:]
     inv = torch.rsqrt(variance + epsilon).reshape(-1, 1).contiguous()
     dx, dscale, dbias = _native_backward(
         dflat, flat, (cols,), mean.reshape(-1, 1).contiguous(), inv, _flat(scale) if want[1] else None, _flat(bias), want
