@@ -261,6 +261,14 @@ def _many_products(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.square(fluid.layers.fc(fluid.layers.fc(y, 64, bias_attr=False), 2)))
 
 
+def _moving_weights(fluid: Any, feed: Feed) -> list[Any]:
+    """A layer whose weight moves as its gradient is made."""
+    layers = fluid.layers
+    loss = layers.mean(layers.square(layers.fc(_dense(fluid, feed, "x", [272, 128]), 128)))
+    fluid.optimizer.SGD(0.1).minimize(loss)
+    return [loss]
+
+
 def _brain_products(fluid: Any, feed: Feed) -> list[Any]:
     """In bfloat16: of rows, with a matrix as it stands and turned, and over rows."""
     x, w = (fluid.layers.cast(_dense(fluid, feed, n, s), "bfloat16") for n, s in (("x", [272, 64]), ("w", [64, 128])))
@@ -368,6 +376,7 @@ EXAMPLES: dict[str, Example] = {
     "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,
     "products of few rows": _products, "products of many rows": _many_products,
+    "moving weights": _moving_weights,
     "products in bfloat16": _brain_products, "attention in bfloat16": _brain_attention,
     "layer normalisation in bfloat16": _brain_norm,
     "updates in bfloat16": _brain_updates,

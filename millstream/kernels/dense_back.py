@@ -9,9 +9,9 @@ from millstream.kernels.compiled import njit
 from millstream.kernels.dense import CODES
 from millstream.kernels.gru import pointer
 from millstream.kernels.laid import product_laid_at
-from millstream.kernels.tiles import turned_at
+from millstream.kernels.tiles import LANES, turned_at
 
-__all__ = ["CODES", "back_at"]
+__all__ = ["CODES", "back_at", "step_at"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -44,6 +44,44 @@ def back_at(px, pd, sd, pw, sw, m, k, n, zeros, pdx, rows, columns, code, pdw, s
     if pdw:
         first, last = share
         turned_at(px + first * 4, k, pd, sd, zeros, 0, pdw + first * n * 4, m, last - first, n)
+    if pdb:
+        first, last = sums
+        sum_rows_at(pd + first * 4, sd, m, last - first, pdb + first * 4)
+
+
+# Rows and columns of a weight whose gradient stays in the second-level cache until it is taken off.
+_ROWS, _COLUMNS = 128, 256
+_LINE = 16  # numbers of a line of the cache
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_at(px, pd, sd, pw, sw, m, k, n, zeros, pdx, share, code, pdb, sums, rate):
+    """As :func:`back_at`, but rows `share` of w move by -rate times their gradient, which exists in pieces only.
+
+    dx of the columns `share`: a thread reads the rows of w that it moves, and no others. Rows of a share, and n, are LANES
+    or more.
+    """
+    place = np.empty((_ROWS + LANES) * (_COLUMNS + LANES) + _LINE, np.float32)
+    room = (place.ctypes.data + 4 * _LINE - 1) // (4 * _LINE) * (4 * _LINE)
+    i = share[0]
+    while i < share[1]:
+        rows = share[1] - i if share[1] - i < _ROWS + LANES else _ROWS
+        if pdx:
+            product_laid_at(
+                pd, sd, pw + i * sw * 4, sw, 1, zeros, 0, pdx + i * 4, k, m, n, rows, px + i * 4, code,
+            )  # fmt: skip
+        j = 0
+        while j < n:
+            width = n - j if n - j < _COLUMNS + LANES else _COLUMNS
+            turned_at(px + i * 4, k, pd + j * 4, sd, zeros, 0, room, m, rows, width)
+            for r in range(rows):
+                line = carray(pointer(pw + ((i + r) * sw + j) * 4), width)
+                step = carray(pointer(room + r * width * 4), width)
+                for c in range(width):
+                    line[c] -= rate * step[c]
+            j += width
+        i += rows
+    place[0] = 0  # used by name here: it must stand until now
     if pdb:
         first, last = sums
         sum_rows_at(pd + first * 4, sd, m, last - first, pdb + first * 4)

@@ -13,7 +13,7 @@ CALLED = {
     "batch_norm": ["count", "apply_line", "_relu_of_sum", "_back_sums", "_back_sums_of_sum", "_back", "_back_of_sum"],
     "depthwise": ["_forward", "_back_input"], "depthwise_filter": ["back_filter"],
     "turn_channels": ["_turn"], "interp": ["_rows", "_numbers"],
-    "dense": ["layer_at"], "dense_back": ["back_at"], "laid": ["product_laid_at"],
+    "dense": ["layer_at"], "dense_back": ["back_at", "step_at"], "laid": ["product_laid_at"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "narrow": ["product", "gradients"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
@@ -55,8 +55,9 @@ def test_all_kernels_are_compiled(capsys):
         cold += [f"{module}.{name}" for name in names if not getattr(kernels, name).signatures]
     assert not cold
     if torch.get_num_threads() > 1 and openmp.available():
-        apart = gru.forward, gru.backward, crf.cost, crf.cost_back, dense_back.back_at, normed_rows.lay_out
-        assert not [k for k in (*apart, softmax_loss.losses) if not team._handing(k).signatures]  # their parts
+        # their parts
+        apart = gru.forward, gru.backward, crf.cost, crf.cost_back, normed_rows.lay_out, softmax_loss.losses
+        assert not [k for k in (*apart, dense_back.back_at, dense_back.step_at) if not team._handing(k).signatures]
     sums = importlib.import_module("millstream.kernels.batch_norm").count
     assert {str(form[0].dtype) for form in sums.signatures} >= {"float32", "uint16"}  # bfloat16 as its bits
 
