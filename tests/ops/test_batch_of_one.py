@@ -111,10 +111,10 @@ ELSEWHERE = {
 }  # fmt: skip
 NO_BATCH = {
     "parameters, their gradients and their updates": """
-        adagrad adam adamax average_accumulates clip_gradients clip_gradients_by_norm decayed_adagrad dgc dpsgd ftrl
-        fused_adadelta fused_adagrad fused_adam fused_adamax fused_decayed_adagrad fused_ftrl fused_lamb fused_lars_momentum
-        fused_momentum fused_rmsprop fused_sgd global_norm_factor join_rows lamb lars_momentum lookup_sparse_table momentum
-        proximal_adagrad proximal_gd scale_gradients sgd""",
+        adagrad adam adamax average_accumulates clip_gradients clip_gradients_by_norm decayed_adagrad dense_layer_step dgc
+        dpsgd ftrl fused_adadelta fused_adagrad fused_adam fused_adamax fused_decayed_adagrad fused_ftrl fused_lamb
+        fused_lars_momentum fused_momentum fused_rmsprop fused_sgd global_norm_factor join_rows lamb lars_momentum
+        lookup_sparse_table momentum proximal_adagrad proximal_gd scale_gradients sgd""",
     "readers, files, places": """
         create_batch_reader create_double_buffer_reader create_py_reader create_random_data_generator create_shuffle_reader
         delete_var fake_init feed fetch get_places load load_combine read save save_combine""",
