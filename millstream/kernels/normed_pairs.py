@@ -81,3 +81,18 @@ def backward(
             relu_back(x, kept, line[0], line[1], bend, line[2], i // group, end // group, dx, total, dot)
         elif added.shape[0]:
             _add(added, i // group, end // group, dx)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def join(shares, first, last, out):
+    """Rows first .. last of `out`, rounded: the sum of `shares`, float32 [parts, rows, columns]."""
+    columns = shares.shape[2]
+    row = np.empty(columns, np.float32)
+    for i in range(first, last):
+        for j in range(columns):
+            row[j] = shares[0, i, j]
+        for p in range(1, shares.shape[0]):
+            for j in range(columns):
+                row[j] += shares[p, i, j]
+        for j in range(columns):
+            put(out, i, j, row[j])

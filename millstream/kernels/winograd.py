@@ -20,7 +20,7 @@ import numpy as np
 
 from millstream.kernels.compiled import njit
 from millstream.kernels.panels import product_at
-from millstream.kernels.tiles import LANES, VECTORS, turned_at
+from millstream.kernels.tiles import LANES, VECTORS, fetch_line, turned_at
 from millstream.kernels.winograd_tiles import Matrix, apart_taps, make_apart, make_together, turn
 
 _PIXELS_2: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -57,6 +57,7 @@ _gather_sum = make_together(RESULTS, True)
 _GRADIENT = 2
 PANEL = LANES * VECTORS
 _ONE, _NO_LIMIT = np.float32(1), np.float32(np.inf)
+_AHEAD = 2  # inputs ahead whose filters are fetched
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -162,6 +163,13 @@ def _width(j, k):
     return PANEL if k - j >= PANEL else LANES
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fetch(at):
+    """Have LANES filters brought to the second-level cache."""
+    for line in range(at, at + LANES * 36, 64):
+        fetch_line(line)
+
+
 @njit(apart=True, cache=True, nogil=True, error_model="numpy")
 def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
     """Combinations of filters from inputs first .. last of c to outputs j .. j + width of k.
@@ -177,6 +185,7 @@ def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
             table[8 - i] = at + i * line
         for d in range(first, last):
             for n in range(0, width, LANES):
+                _fetch(pw + ((d + _AHEAD) * k + j + n) * 36)
                 apart_taps(pw + (d * k + j + n) * 36, at)
                 _spread(which, at_table, out + ((d - first) * width + n) * 4, plane, LANES)
         taps[0], table[0] = 0, 0  # numba frees an array after its last use, and addresses are none
@@ -186,6 +195,7 @@ def combined(m, pw, turned, out, plane, c, k, j, width, first, last):
             for i in range(9):
                 turn(pw + ((j + n) * c + d) * 36 + i * line, c * 36, at + i * LANES * line, line)
             for r in range(LANES):
+                _fetch(pw + ((j + n + r) * c + d + LANES) * 36)
                 for i in range(9):
                     table[i] = at + (r * 9 + i) * line
                 _spread(which, at_table, out + ((d - first + r) * width + n) * 4, plane, LANES)

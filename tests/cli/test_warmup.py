@@ -41,7 +41,7 @@ CALLED = {
 if pairs.available():
     CALLED["pair_attention"] = ["padded", "room_for", "forward", "backward"]
     CALLED["pair_tiles"] = ["product_at", "over_rows_at", "lay_out"]
-    CALLED["normed_pairs"] = ["forward", "backward"]
+    CALLED["normed_pairs"] = ["forward", "backward", "join"]
     CALLED["winograd_pairs"] = ["forward", "filters", "filter_gradient", "pixels_in_pairs", "filter_gradient_by_panels"]
 
 

@@ -199,7 +199,7 @@ def filter_gradient(
         (steps[0], steps[1] * strides[0], steps[2] * strides[1], steps[1] * dilations[0], steps[2] * dilations[1], 1),
         padded.storage_offset(),
     )
-    found = product_of_rows(_rows(dout), windows.reshape(pixels, -1))
+    found = _over_rows(_rows(dout), windows.reshape(pixels, -1))
     return found.view(out_channels, kh, kw, channels).permute(0, 3, 1, 2).contiguous()
 
 

@@ -132,5 +132,7 @@ def _backward(
     run_parts(normed_pairs.backward, [
         (*read, *after, *given, more, *e, made, shares[i], total[i], dot[i]) for i, e in enumerate(ends)
     ])  # fmt: skip
-    gradient = (dw[0] if len(ends) == 1 else dw.sum(0)).to(x.dtype)
+    gradient = torch.empty(w.shape, dtype=x.dtype)
+    to = numbers(gradient.view(k, c))
+    run_parts(normed_pairs.join, [(shares, *e, to) for e in cuts(8 * dw.numel(), k)])
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
