@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import millstream.fluid as fluid
+from millstream.errors import ShapeError
 from millstream.passes import pipelines
 
 layers = fluid.layers
@@ -272,9 +273,16 @@ def keys_in_every_step(feed):
     return [rnn()]
 
 
+def one_source_for_all(feed):
+    """Padded rows of a batch of one, which every sequence attends to."""
+    results = in_other_forms(feed)
+    feed["source"] = feed["source"][:1]
+    return results
+
+
 FUSED = {f.__name__: f for f in (
     simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static, masked,
-    by_products, by_sums, in_other_forms, keys_in_every_step,
+    by_products, by_sums, in_other_forms, keys_in_every_step, one_source_for_all,
 )}  # fmt: skip
 
 
@@ -430,6 +438,18 @@ def test_what_stays_a_loop(name):
     assert "fuse_rnn" not in work.counts()
     assert any(why in text for pass_name, _, text in work.refused if pass_name == "fuse_rnn"), work.explain()
     _same(got, want, counts)
+
+
+def test_padded_rows_of_another_batch_are_an_error():
+    main, startup, feed = fluid.Program(), fluid.Program(), {}
+    with fluid.program_guard(main, startup), fluid.unique_name.guard():
+        results = by_products(feed)
+    feed["source"], feed["count"] = feed["source"][:2], feed["count"][:2]
+    exe = fluid.Executor(fluid.CPUPlace())
+    with fluid.scope_guard(fluid.Scope()):
+        exe.run(startup)
+        with pytest.raises(ShapeError, match=r"over 3 sequences .* rows of 7 numbers.*\[2, 5, 7\].* must be 3, or 1"):
+            exe.run(main, feed=feed, fetch_list=results)
 
 
 def test_without_a_gradient_and_with_other_lengths():

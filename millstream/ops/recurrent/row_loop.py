@@ -31,6 +31,18 @@ def _lengths(steps: list[Ragged], shape: torch.Tensor | None) -> np.ndarray:
     return np.diff(lod[0])
 
 
+def _for_batch(statics: list[Ragged], program: Any, shape: torch.Tensor | None) -> list[Ragged]:
+    """Static inputs; padded ones of a batch of one are there for every sequence, as in operator by operator."""
+    found = list(statics or ())
+    if shape is None:
+        return found
+    for _, value in program.of_kind("static"):
+        values, lod = found[value.argument]
+        if value.space and values.shape[0] == 1:
+            found[value.argument] = Ragged(values.expand(shape.shape[1], *values.shape[1:]), lod)
+    return found
+
+
 def _padded_cuts(values: torch.Tensor, batch: int, value: Any, cuts: list[np.ndarray]) -> np.ndarray:
     """Offsets of a padded static input, [batch, rows, width]: every sequence keeps as many rows."""
     rows = values.numel() // max(1, batch * value.width)
@@ -39,7 +51,8 @@ def _padded_cuts(values: torch.Tensor, batch: int, value: Any, cuts: list[np.nda
     if not fits or (known[-1] and not np.array_equal(known, made)):
         raise ShapeError(
             f"a StaticRNN over {batch} sequences attends to padded rows of {value.width} numbers"
-            + (f", {int(known[-1]) // batch} a sequence" if known[-1] else "") + f"; received shape {list(values.shape)}"
+            + (f", {int(known[-1]) // batch} a sequence" if known[-1] else "")
+            + f"; received shape {list(values.shape)}; the first dim must be {batch}, or 1 for all"
         )
     return made
 
@@ -57,7 +70,7 @@ def row_loop(steps, statics, inits, consts, shape, *, code: str, widths: list[in
 
     program, device = row_program.compiled(code, train), steps[0].values.device
     lod = () if shape is not None else steps[0].lod
-    lengths = _lengths(steps, shape)
+    lengths, statics = _lengths(steps, shape), _for_batch(statics, program, shape)
     cuts = [np.zeros(len(lengths) + 1, np.int64)] * (program.spaces - 1)
     for _, value in program.of_kind("static"):
         given = statics[value.argument].lod
@@ -105,9 +118,11 @@ def row_loop_grad(
 
     program, schedule = tape.program, tape.schedule
     dsteps = [torch.zeros_like(x.values) for x in steps]
-    dstatics = [torch.zeros_like(x.values, memory_format=torch.contiguous_format) for x in statics or ()]
+    kept = _for_batch(statics, program, shape)
+    dstatics = [torch.zeros_like(x.values, memory_format=torch.contiguous_format) for x in kept]
     dinits = [torch.zeros_like(x) for x in inits or ()]
     if not schedule.parts:
+        dstatics = [torch.zeros_like(x.values) for x in statics or ()]
         return dsteps, dstatics, dinits, [torch.zeros_like(c) for c in consts or ()]
     for made, dout in zip(program.outputs, douts):
         if dout is None:
@@ -128,6 +143,9 @@ def row_loop_grad(
         if isinstance(init, int) and memory in program.gradients:
             which, ranked = program.values[init].argument
             row_run.give_back(dinits[which], tape, program.gradients[memory], schedule.of_states(ranked))
+    for k, x in enumerate(statics or ()):
+        if len(x.values) != len(dstatics[k]):  # one that was there for every sequence
+            dstatics[k] = dstatics[k].sum(0, keepdim=True)
     return dsteps, dstatics, dinits, row_run.of_constants(tape, consts or [])
 
 
