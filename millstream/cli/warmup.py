@@ -323,6 +323,11 @@ def _weighted_classes(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, _scored(fluid, feed) * 2.0)
 
 
+def _few_classes(fluid: Any, feed: Feed) -> list[Any]:
+    scores = fluid.layers.fc(_dense(fluid, feed, "x", [64, 32]), TAGS, act="softmax")
+    return _trained(fluid, fluid.layers.cross_entropy(scores, _dense(fluid, feed, "label", [64, 1], "int64")))
+
+
 def _two_ways(fluid: Any, feed: Feed) -> list[Any]:
     """A tagger's two directions, in the operators that a loaded model has for them."""
     import millstream
@@ -381,6 +386,7 @@ EXAMPLES: dict[str, Example] = {
     "layer normalisation in bfloat16": _brain_norm,
     "updates in bfloat16": _brain_updates,
     "losses over many classes": _many_classes, "losses times a weight": _weighted_classes,
+    "a classifier's last layer": _few_classes,
     "gru in both directions": _two_ways, "beam search": _beam, "boxes": _boxes,
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ def _narrow_exponentials(x, y, first, last, shares):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _walk(x, y, first, last, shares):
+def walk(x, y, first, last, shares):
     """Exponentials of rows [first, last), at most as many as `shares` has, in y, and one over the sum of each."""
     if x.shape[1] < _TOGETHER:
         _narrow_exponentials(x, y, first, last, shares)
@@ -77,7 +77,7 @@ def _walk(x, y, first, last, shares):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _room(classes):
+def room(classes):
     """For the sums of as many rows as are taken together."""
     return np.empty(max(_NUMBERS // max(classes, 1), 1), np.float32)
 
@@ -97,10 +97,10 @@ def losses(x, label, ignored, y, loss, first, last):
 
     float32; :func:`outside` finds nothing in the labels.
     """
-    shares = _room(x.shape[1])
+    shares = room(x.shape[1])
     for start in range(first, last, len(shares)):
         end = min(start + len(shares), last)
-        _walk(x, y, start, end, shares)
+        walk(x, y, start, end, shares)
         for i in range(start, end):
             line, share = y[i], shares[i - start]
             for j in range(len(line)):
@@ -128,10 +128,10 @@ def losses_with_gradient(x, label, ignored, scale, d, loss, first, last):
 
     As :func:`losses` and :func:`losses_back` in one walk, for a gradient `scale` of each loss.
     """
-    shares = _room(x.shape[1])
+    shares = room(x.shape[1])
     for start in range(first, last, len(shares)):
         end = min(start + len(shares), last)
-        _walk(x, d, start, end, shares)
+        walk(x, d, start, end, shares)
         for i in range(start, end):
             line, share = d[i], shares[i - start]
             if label[i] == ignored:

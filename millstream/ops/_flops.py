@@ -39,6 +39,11 @@ def dense_layer_step(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int
     return 2 * prod(ins["Out@GRAD"][0]) * ins["W"][0][0] * (2 if outs.get("X@GRAD") else 1)
 
 
+def classifier(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
+    """The product and the gradients of W and, where it is wanted, of X."""
+    return 2 * prod(ins["Label"][0]) * prod(ins["W"][0]) * (3 if outs.get("X@GRAD") else 2)
+
+
 def convolution(ins: Shapes, outs: Shapes, attrs: Mapping[str, Any]) -> int:
     """Each output element sums over one filter [in / groups, *kernel]."""
     return 2 * prod(outs["Output"][0]) * prod(ins["Filter"][0][1:])

@@ -5,7 +5,7 @@ import importlib
 import torch
 
 from millstream.cli import main, warmup
-from millstream.kernels import crf, dense_back, gru, normed_rows, openmp, pairs, softmax_loss, team
+from millstream.kernels import classifier, crf, dense_back, gru, normed_rows, openmp, pairs, softmax_loss, team
 
 # by module: the kernels that operators call; others run within these
 CALLED = {
@@ -15,7 +15,7 @@ CALLED = {
     "turn_channels": ["_turn"], "interp": ["_rows", "_numbers"],
     "dense": ["layer_at"], "dense_back": ["back_at", "step_at"], "laid": ["product_laid_at"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
-    "narrow": ["product", "gradients"],
+    "narrow": ["product", "gradients"], "classifier": ["classify_at", "joined"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
     "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],
@@ -56,7 +56,8 @@ def test_all_kernels_are_compiled(capsys):
     assert not cold
     if torch.get_num_threads() > 1 and openmp.available():
         # their parts
-        apart = gru.forward, gru.backward, crf.cost, crf.cost_back, normed_rows.lay_out, softmax_loss.losses
+        apart = classifier.classify_at, gru.forward, gru.backward, crf.cost, crf.cost_back, normed_rows.lay_out
+        apart = *apart, softmax_loss.losses
         assert not [k for k in (*apart, dense_back.back_at, dense_back.step_at) if not team._handing(k).signatures]
     sums = importlib.import_module("millstream.kernels.batch_norm").count
     assert {str(form[0].dtype) for form in sums.signatures} >= {"float32", "uint16"}  # bfloat16 as its bits

@@ -58,7 +58,7 @@ def test_the_gradient_with_the_loss(ignore, rows, classes, dtype):
 
     def make():
         x, label = fluid.data("x", [None, 6], dtype), fluid.data("label", [None, 1], "int64")
-        p = fluid.layers.fc(x, classes, act="softmax")
+        p = fluid.layers.softmax(fluid.layers.scale(fluid.layers.fc(x, classes), 1.5))  # a layer is part of classify_ahead
         losses = fluid.layers.cross_entropy(p, label, ignore_index=ignore)
         return trained(losses, [losses])
 

@@ -19,7 +19,7 @@ _MANY, _WORK = 32_768, 20  # scores from which on our kernel is faster; what one
 
 
 @cache
-def _kernels() -> ModuleType:
+def kernels() -> ModuleType:
     from millstream.kernels import softmax_loss as module
 
     return module
@@ -49,7 +49,7 @@ def _rows(x: torch.Tensor, label: torch.Tensor, ignored: int, least: int = _MANY
     if not takes:
         return None
     at, classes = label.view(-1).numpy(), x.shape[-1]
-    return (x.view(-1, classes).numpy(), at) if _kernels().outside(at, classes, ignored) < 0 else None
+    return (x.view(-1, classes).numpy(), at) if kernels().outside(at, classes, ignored) < 0 else None
 
 
 def losses(x: torch.Tensor, label: torch.Tensor, ignored: int) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -60,7 +60,7 @@ def losses(x: torch.Tensor, label: torch.Tensor, ignored: int) -> tuple[torch.Te
     rows, at = found
     y, loss = torch.empty_like(x), x.new_empty(label.shape)
     arrays = rows, at, ignored, y.view(rows.shape).numpy(), loss.view(-1).numpy()
-    run_parts(_kernels().losses, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
+    run_parts(kernels().losses, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
     return y, loss
 
 
@@ -73,7 +73,7 @@ def losses_back(y: torch.Tensor, label: torch.Tensor, ignored: int | None, dloss
     rows, at = found
     d = torch.empty_like(y)
     given = rows, at, -1 if ignored is None else ignored, dloss.reshape(-1).contiguous().numpy(), d.view(rows.shape).numpy()
-    run_parts(_kernels().losses_back, [(*given, *cut) for cut in cuts(y.numel(), len(rows))])
+    run_parts(kernels().losses_back, [(*given, *cut) for cut in cuts(y.numel(), len(rows))])
     return d
 
 
@@ -87,5 +87,5 @@ def losses_with_gradient(
     rows, at = found
     d, loss = torch.empty_like(x), x.new_empty(label.shape)
     arrays = rows, at, ignored, np.float32(scale), d.view(rows.shape).numpy(), loss.view(-1).numpy()
-    run_parts(_kernels().losses_with_gradient, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
+    run_parts(kernels().losses_with_gradient, [(*arrays, *cut) for cut in cuts(x.numel() * _WORK, len(rows))])
     return d, loss
