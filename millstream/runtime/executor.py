@@ -104,8 +104,14 @@ class Executor:
 
         `capture` compiles runs of operators (``BuildStrategy.enable_compiler``).
         """
-        fetches = fetch_names(fetch_list)
         names, tensors, lods = self._prepare_feed(program, {} if feed is None else feed)
+        return self.run_prepared(program, names, tensors, lods, fetch_names(fetch_list), scope, use_prune, capture)
+
+    def run_prepared(
+        self, program: Program, names: list[str], tensors: list[Any], lods: list[LoD], fetches: list[str], scope: Scope,
+        use_prune: bool = False, capture: bool = False,
+    ) -> list[tuple[Any, LoD]]:  # fmt: skip
+        """:meth:`run_raw` of kernel values, as another Program made them."""
         plan = self._plan(program, names, lods, fetches, scope, use_prune, capture)
         ctx = Context(scope, self._rng(program), self, self._device)
         recorder = profiler.active()

@@ -17,14 +17,14 @@ from millstream.ir.program import Program
 from millstream.ir.types import VarType
 from millstream.kernels.threads import Shares
 from millstream.ops._grad import rebuild
-from millstream.ops._values import LoD, SelectedRows
+from millstream.ops._values import NO_LOD, LoD, SelectedRows
 from millstream.runtime.executor import Executor
 from millstream.runtime.liveness import in_memory_of_state
 from millstream.runtime.scope import Scope, ScopeVar
 from millstream.runtime.tensor import LoDTensor
 
 _TURNS = 3  # of each way, then the faster one is known
-_AGAIN = 1000  # steps after which the ways take turns once more
+_SOON, _AGAIN = 30, 1000  # steps after which the ways take turns once more: the first turns of a process are not its best
 _LONG, _CLEAR = 0.02, 1.3  # one turn each decides steps of so many seconds that are so far apart
 
 
@@ -38,6 +38,7 @@ class _Way:
     def __init__(self) -> None:
         self.apart = False
         self._rest = 1  # steps until the ways take turns: the first compiles operators
+        self._pause = _SOON
         self._times: tuple[list[float], list[float]] = ([], [])  # one after the other, in threads
 
     def took(self, seconds: float) -> None:
@@ -54,7 +55,7 @@ class _Way:
             best = min(one_by_one), min(apart)
             clear = min(best) > _LONG and max(best) > _CLEAR * min(best)
             if clear or len(apart) == _TURNS:
-                self.apart, self._rest = best[1] <= best[0], _AGAIN
+                self.apart, self._rest, self._pause = best[1] <= best[0], self._pause, _AGAIN
 
 
 class _Ask(NamedTuple):
@@ -112,9 +113,12 @@ class Replicas:
                 r[name] = (rebuild(r[name][0], torch.Tensor.clone), r[name][1])
         if self.update.global_block().ops:
             scale = self.scale * len(self.scopes) / len(results) if self.scale != 1.0 else 1.0
-            feed = {n: results[0][n][0] for n in self.carried}
-            feed.update(zip(self.grads, _averages([[r[g][0] for g in self.grads] for r in results], scale)))
-            values = self.executor.run_raw(self.update, feed, ask.last, self.scope, capture=self.capture)
+            fed = [results[0][n][0] for n in self.carried]
+            fed += _averages([[r[g][0] for g in self.grads] for r in results], scale)
+            values = self.executor.run_prepared(
+                self.update, [*self.carried, *self.grads], fed, [NO_LOD] * len(fed), ask.last, self.scope,
+                capture=self.capture,
+            )  # fmt: skip
             for r in results:
                 r.update(zip(ask.last, values))
         if ask.late:

@@ -101,10 +101,10 @@ def taken(way, one_by_one, apart, steps):
 
 
 def test_the_faster_way_is_found_and_asked_for_again():
-    turns = [False, *[False, True] * replicas._TURNS]
-    assert taken(replicas._Way(), 0.001, 0.002, 50) == turns + [False] * (50 - len(turns))
-    way = replicas._Way()
-    assert taken(way, 0.002, 0.001, 50) == turns + [True] * (50 - len(turns))
-    taken(way, 0.002, 0.001, replicas._AGAIN - 50 + len(turns))
-    assert taken(way, 0.001, 0.002, 20) == turns[1:] + [False] * (21 - len(turns))
+    """Soon once more, for the first turns of a process are slower than later ones, then seldom."""
+    turns = [False, True] * replicas._TURNS
+    way, soon, again = replicas._Way(), replicas._SOON, replicas._AGAIN
+    assert taken(way, 0.001, 0.002, 1 + len(turns) + soon) == [False, *turns, *[False] * soon]
+    assert taken(way, 0.002, 0.001, len(turns) + again) == turns + [True] * again
+    assert taken(way, 0.001, 0.002, len(turns) + 50) == turns + [False] * 50
     assert taken(replicas._Way(), 2.0, 1.0, 6) == [False, False, True, True, True, True]
