@@ -23,9 +23,8 @@ def _runs(order, tables):
 
 def _side_by_side(ids, members, rows):
     """The ids of `members`, [rows, number of members]."""
-    if len(members) == 1:
-        return ids[members[0]].reshape(rows, 1)
-    return torch.cat([ids[k].reshape(rows, 1) for k in members], 1)
+    columns = [ids[k] if ids[k].dim() == 2 and ids[k].shape[1] == 1 else ids[k].reshape(rows, 1) for k in members]
+    return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
 
 
 def _spec(ws, ids, xs, *, order, **attrs):
