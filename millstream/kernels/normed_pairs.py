@@ -11,7 +11,7 @@ import numpy as np
 from millstream.kernels.batch_norm import apply_line, count
 from millstream.kernels.brain import put, wide
 from millstream.kernels.compiled import njit
-from millstream.kernels.normed_rows import give_pictures, relu_back, room
+from millstream.kernels.normed_rows import add_before_sum, give_pictures, relu_back, room
 from millstream.kernels.pair_tiles import PANEL, panels_product_at, slab_over_rows
 
 ROWS = 480  # as many bytes as there
@@ -51,8 +51,8 @@ def forward(x, group, line, bend, panels, zeros, out, group_out, first, last, sh
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, bend, panels, zeros, out, group_out, dout, end_lines, each, end_bend, added, first, last, dx, dw,
-    total, dot,
+    x, group, line, bend, panels, zeros, out, group_out, dout, end_lines, each, end_bend, added, summed, center, first, last,
+    dx, dw, total, dot,
 ):  # fmt: skip
     """Rows of dx: dz of x's normalisation, or plain; dw, float32 [k, c]: their share in the filters' gradient."""
     c, k = x.shape[1] // group, dout.shape[1] // group_out
@@ -79,6 +79,8 @@ def backward(
         panels_product_at(pg, k, end - i, panels, k, c, zeros, to, c, True)
         if normed:
             relu_back(x, kept, line[0], line[1], bend, line[2], i // group, end // group, dx, total, dot)
+        elif summed.shape[0]:
+            add_before_sum(x, added, summed, center, i // group, end // group, dx, total, dot)
         elif added.shape[0]:
             _add(added, i // group, end // group, dx)
 

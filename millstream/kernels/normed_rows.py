@@ -97,6 +97,29 @@ def relu_back(x, dy, a, b, bend, mean, begin, end, dz, total, dot):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def add_before_sum(y, more, summed, center, begin, end, dx, total, dot):
+    """Rows of `more` are added to those of dx, which then are 0 where y, the relu of a sum, is not above 0.
+
+    total += sum of dx, dot += sum of dx * (summed - center).
+    """
+    width, zero = dx.shape[1], np.float32(0)
+    s, q = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    for start in range(begin, end, _BLOCK):
+        s[:] = 0
+        q[:] = 0
+        for i in range(start, min(start + _BLOCK, end)):
+            for j in range(width):
+                put(dx, i, j, wide(dx[i, j]) + wide(more[i, j]))  # rounded as by an operator of its own
+                g = wide(dx[i, j]) if wide(y[i, j]) > zero else zero
+                put(dx, i, j, g)
+                s[j] += g
+                q[j] += g * (wide(summed[i, j]) - center[j])
+        for j in range(width):
+            total[j] += s[j]
+            dot[j] += q[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def lay_out(pw, rows, columns, turned, first, last, panels):
     """Columns first .. last of a matrix, at the address pw, as panels.py has them.
 
@@ -218,8 +241,8 @@ def forward(x, group, line, bend, panels, zeros, out, group_out, first, last, sh
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    x, group, line, bend, panels, zeros, out, group_out, dout, end_lines, each, end_bend, added, first, last, dx, dw,
-    tail, total, dot,
+    x, group, line, bend, panels, zeros, out, group_out, dout, end_lines, each, end_bend, added, summed, center, first, last,
+    dx, dw, tail, total, dot,
 ):  # fmt: skip
     """Rows of dx: dz of x's normalisation, or plain; dw: the share of these rows in the filters' gradient [k, c].
 
@@ -256,8 +279,11 @@ def backward(
             _product(pg, far_g, end - i, panels, k, c, zeros, 0, py, far_x, coming)
             relu_back(x, kept, line[0], line[1], bend, line[2], i // group, end // group, dx, total, dot)
         else:
-            start, step = (added.ctypes.data + i * c * 4, c) if added.shape[0] else (zeros, 0)
+            behind = summed.shape[0] > 0
+            start, step = (added.ctypes.data + i * c * 4, c) if added.shape[0] and not behind else (zeros, 0)
             _product(pg, far_g, end - i, panels, k, c, start, step, dx.ctypes.data + i * c * 4, c, coming)
+            if behind:
+                add_before_sum(x, added, summed, center, i // group, end // group, dx, total, dot)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -3,9 +3,10 @@
 PLAN = (
     "fuse_rnn", "fuse_attention_layers", "fuse_dense_layers", "chain_layer_gradients",
     "release_operands", "fuse_batch_norm_relu", "fuse_scaled_sum", "fuse_conv_batch_norm", "fuse_scaled_norm",
-    "fuse_added_gradient", "fuse_softmax_cross_entropy", "fold_loss_gradient", "classify_ahead", "take_loss_gradient_ahead",
-    "fuse_squared_error", "keep_sparse", "lay_out_sums", "fuse_lookups", "skip_row_merge", "fuse_fc", "fuse_fc_relu",
-    "fuse_projected_gru", "fuse_bigru", "skip_parameter_casts", "fuse_clipping", "step_with_gradient", "fuse_optimizers",
+    "fuse_added_gradient", "fuse_summed_gradient", "fuse_softmax_cross_entropy", "fold_loss_gradient", "classify_ahead",
+    "take_loss_gradient_ahead", "fuse_squared_error", "keep_sparse", "lay_out_sums", "fuse_lookups", "skip_row_merge",
+    "fuse_fc", "fuse_fc_relu", "fuse_projected_gru", "fuse_bigru", "skip_parameter_casts", "fuse_clipping",
+    "step_with_gradient", "fuse_optimizers",
 )  # fmt: skip
 """For every Plan; a Plan for a debugging run (FLAGS_check_nan_inf) has none, so that errors name the user's operators."""
 

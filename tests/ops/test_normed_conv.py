@@ -193,6 +193,22 @@ def test_first_convolution_alone(form, added, behind, by, monkeypatch):
         close(got, right, 1e-4)
 
 
+@pytest.mark.parametrize("form", ["1x1", "1x1, odd channels", "1x1, large filters"])
+def test_input_that_is_the_relu_of_a_sum(form, by):
+    """As the sum of gradients and batch_norm_line_grad one after the other."""
+    pair = Pair(FORMS[form], BENDS["plain"])
+    x, summed, more = pair.x.relu(), torch.randn_like(pair.x) + 1, torch.randn_like(pair.x)
+    spread, mean = torch.var_mean(summed, (0, 2, 3), correction=0)
+    norm = torch.randn_like(mean), mean, torch.rsqrt(spread + 1e-5)
+    given = (x, None, None, None, None, pair.w, None, None, pair.dy, more)
+    dy, dw, *_ = normed_conv2d_grad(*given, want=ALL, **pair.attrs)
+    dscale, dbias, line, dz = batch_norm_line_grad(summed, norm[0], torch.zeros_like(mean), *norm[1:], x, dy, slope=0.0)
+    found = normed_conv2d_grad(*given, summed, *norm, want=ALL, **pair.attrs)
+    for got, right in zip(found, (dz, dw, dscale, dbias, line)):
+        close(got, right, 1e-4)
+    assert bool((found[0][x == 0] == 0).all())
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_what_is_added_has_the_shape_of_the_map(batch):
     """Kernels would read beyond it."""

@@ -174,3 +174,29 @@ def test_first_convolution_alone(added, by):
     assert line.shape[0] == (3 if added else 5) and (dz is not None) == added
     if added:
         close(dz, through, 1e-6)
+
+
+@pytest.mark.parametrize("form", ["few channels", "many rows", "large filters", "odd rows"])
+def test_input_that_is_the_relu_of_a_sum(form, by):
+    """The gradient of that sum, and of the normalisation that is one part of it."""
+    case = Case(FORMS[form], BENDS["plain"])
+    x = case.x.clamp(min=0)
+    summed, dout, more = last(*x.shape) * 2 + 1, last(3, FORMS[form][1], *x.shape[2:]), last(*x.shape)
+    spread, mean = torch.var_mean(summed.float(), (0, 2, 3), correction=0)
+    scale, inverse = torch.randn_like(mean), torch.rsqrt(spread + 1e-5)
+    dx, dw, dscale, dbias, line = normed_conv2d_grad(
+        x, None, None, None, None, case.w, None, None, dout, more, summed, scale, mean, inverse, want=ALL, **FORM
+    )  # fmt: skip
+    dz = (case.gradients(dout.double())[1] + more.double()) * (x > 0)
+    close(dx, dz)
+    close(dw, torch.einsum("nkhw,nchw->kc", dout.double(), x.double())[..., None, None])
+    assert bool((dx[x == 0] == 0).all())
+    close(dbias, dx.double().sum((0, 2, 3)), 5e-4)
+    close(dscale, (dx.double() * (summed.double() - row(mean))).sum((0, 2, 3)) * inverse, 5e-4)
+    variables = [t.double().requires_grad_() for t in (summed, scale)]
+    with torch.enable_grad():
+        spread, mean = torch.var_mean(variables[0], (0, 2, 3), correction=0)
+        y = row(variables[1]) * (variables[0] - row(mean)) * row(torch.rsqrt(spread + 1e-5))
+        right = torch.autograd.grad((y * dx.double()).sum(), variables)[0]
+    p, q, r = (row(v) for v in line)
+    close(p * dx.double() + q * summed.double() + r, right, 1e-3)

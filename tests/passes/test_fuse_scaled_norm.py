@@ -1,10 +1,12 @@
-"""fuse_scaled_norm and fuse_added_gradient: training steps with and without them, and where they stay away."""
+"""fuse_scaled_norm, fuse_added_gradient, fuse_summed_gradient: training steps with and without, and where they stay away."""
 
 import numpy as np
 import pytest
-from pass_programs import compare_largest, types
+from pass_programs import build, compare_largest, run, types
 
 import millstream.fluid as fluid
+from millstream.kernels import pairs
+from millstream.passes import pipelines
 
 RNG = np.random.RandomState(7)
 FUSED = ["batch_norm_average", "scaled_batch_norm", "scaled_batch_norm_sums", "scaled_batch_norm_line_grad"]
@@ -19,6 +21,11 @@ def counts(plan):
 def added(plan):
     """How many convolutions' gradients begin with another gradient."""
     return sum(bool(op.input("Added")) for op in plan.work.block.ops)
+
+
+def summed(plan):
+    """How many of them go on through the relu of a sum."""
+    return sum(bool(op.input("Summed")) for op in plan.work.block.ops)
 
 
 def conv(x, filters, size=1, stride=1, act=None, groups=1):
@@ -163,7 +170,48 @@ def test_gradients_of_residual_blocks_are_added():
         return x
 
     plan = compare_largest(trained(body), feed())
-    assert added(plan) == 2 and "sum" not in types(plan)
+    assert (added(plan), summed(plan)) == (2, 2) and "sum" not in types(plan)
+    assert types(plan).count("batch_norm_line_grad") == 2  # of the last block, and of the first one's shortcut
+
+
+@pytest.mark.skipif(not pairs.available(), reason="the processor has no products of pairs of bfloat16")
+def test_gradients_through_the_relu_of_a_sum_in_bfloat16():
+    """Each number is rounded as by the operators that are gone; only sums over a map are of another order."""
+
+    def make():
+        y = block(block(block(fluid.data("x", [None, 32, 47, 49]), True, plain), False, plain), False, plain)
+        loss = layers.mean(layers.square(y))
+        fluid.contrib.mixed_precision.decorate(fluid.optimizer.SGD(0.01), dtype="bfloat16").minimize(loss)
+        return [loss]
+
+    given, kept = feed(channels=32), []
+    for passes in (tuple(p for p in pipelines.PLAN if p != "fuse_summed_gradient"), pipelines.PLAN):
+        main, startup, fetches = build(make)
+        _, variables, plan = run(main, startup, given, fetches, passes=passes)
+        kept.append(variables)
+    assert (added(plan), summed(plan)) == (2, 2)
+    for name, plain_values in kept[0].items():
+        np.testing.assert_allclose(kept[1][name], plain_values, rtol=0, atol=1e-4 * np.abs(plain_values).max(), err_msg=name)
+
+
+def test_gradient_behind_a_relu_that_is_fetched_stays():
+    def make():
+        first = trained(lambda x: block(block(x, True, plain), False, plain))()
+        block_ = fluid.default_main_program().global_block()
+        return [*first, *(op.output("Out")[0] for op in block_.ops if op.type == "sum")][:2]
+
+    plan = compare_largest(make, feed())
+    assert (added(plan), summed(plan)) == (1, 0)
+
+
+def test_a_relu_that_is_changed_stays():
+    """What the convolution reads is not the relu's output."""
+    def body(x):
+        y = block(x, True, plain)
+        z = conv(layers.scale(y, 2.0), 32, act="relu")
+        return layers.relu(conv(z, 64) + y)
+
+    assert summed(compare_largest(trained(body), feed())) == 0
 
 
 def test_a_sum_that_is_fetched():

@@ -23,7 +23,7 @@ from millstream.ops.nn._norm_channels import Measured, Running, measured
 CHANNELS = 16  # a map has at least as many: a vector
 _LONG = 256  # numbers that loops over columns should have
 _FEW, _LARGE = 1024, 1 << 17  # rows of a map, and filters, that are laid out on the way (kernels/laid.py)
-_EMPTY, _EMPTY_LINES = np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
+_EMPTY, _EMPTY_LINES, _NO_MEAN = (np.empty((0,) * n, np.float32) for n in (2, 3, 1))
 
 
 def is_pointwise(filters: Sequence[int], strides: Ints, paddings: Ints, groups: int) -> bool:
@@ -300,17 +300,34 @@ class End(NamedTuple):
     bend: Bend
 
 
+class Summed(NamedTuple):
+    """Where what a convolution reads is relu(batch_norm(x) + something): x and the batch's mean."""
+
+    x: torch.Tensor
+    mean: torch.Tensor
+
+
+def fits(work: Work, wanted: bool, added: torch.Tensor | None, summed: Summed | None) -> bool:
+    """Whether the kernels take what is added to a gradient."""
+    if added is None:
+        return summed is None
+    plain = added.shape == work.x.shape and work.line is None
+    return plain and (summed is None or (wanted and summed.x.shape == added.shape))
+
+
 def backward(
     work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: End | None, wanted: bool,
-    added: torch.Tensor | None = None,
+    added: torch.Tensor | None = None, summed: Summed | None = None,
 ) -> Gradients | None:
-    """Gradients; wanted: whether dx is; added: what is added to it, where x is not normalised."""
-    if not _applies(work, dout, *(t for t in (out, added) if t is not None)):
-        return None
-    if added is not None and (added.shape != work.x.shape or work.line is not None):
+    """Gradients; wanted: whether dx is; added: what is added to it, where x is not normalised.
+
+    With `summed` dx is the gradient of the sum, and total and dot are those of its normalisation.
+    """
+    more = out, added, None if summed is None else summed.x
+    if not _applies(work, dout, *(t for t in more if t is not None)) or not fits(work, wanted, added, summed):
         return None
     if work.groups == 1:
-        return _pointwise_back(work, dout if out is None else out, dout, end, wanted, added)
+        return _pointwise_back(work, dout if out is None else out, dout, end, wanted, added, summed)
     if added is not None or (end is not None and end.line.ndim == 3):
         return None
     if end is not None and end.bend.curved and work.w.shape[1] > 1:
@@ -333,7 +350,8 @@ def picture_lines(end: End | None, group: int, rows: int) -> tuple[np.ndarray, i
 
 
 def _pointwise_back(
-    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None,
+    summed: Summed | None,
 ) -> Gradients:
     from millstream.kernels import normed_rows, tiles
     from millstream.kernels.gemm import zeros_at
@@ -341,21 +359,21 @@ def _pointwise_back(
     x, w, given = channels_last(work.x), work.w.contiguous(), channels_last(dout)
     c, k, rows, normed = x.shape[3], w.shape[0], x.numel() // x.shape[3], work.line is not None
     if is_few(2 * rows if normed else rows, c, k):
-        return _pointwise_back_few(work, out, dout, end, wanted, added)
+        return _pointwise_back_few(work, out, dout, end, wanted, added, summed)
     near, far = group_of(c, rows), group_of(k, rows if end is None or end.line.ndim == 2 else rows // len(x))
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
     ends = cut_rows(2 * rows * c * k, rows, max(near, far))
     filters = _panels(w, k, c, False)
     left = c % tiles.LANES
     dw, tail = (_empty(len(ends), k, n) for n in (c - left, tiles.LANES if left else 0))
-    _, total, dot = room_for_sums(len(ends), near * c if normed else 0)
+    _, total, dot = room_for_sums(len(ends), near * c if normed or summed is not None else 0)
     read = x.reshape(-1, near * c).numpy(), near, tiled(work.line, near), bend_of(work.line), filters.data_ptr()
     after = zeros_at(max(c, k)), channels_last(out).reshape(-1, far * k).numpy(), far, given.reshape(-1, far * k).numpy()
     made, line = dx.view(-1, near * c if wanted else c).numpy(), picture_lines(end, far, rows)
-    more = _EMPTY if added is None else channels_last(added).reshape(-1, c).numpy()
+    more = added_rows(added, summed, near * c, _EMPTY)
     run_parts(
         normed_rows.backward,
-        [(*read, *after, *line, more, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
+        [(*read, *after, *line, *more, *e, made, dw[i], tail[i], total[i], dot[i]) for i, e in enumerate(ends)],
     )
     gradient = torch.from_numpy(dw[0]).view(w.shape) if len(ends) == 1 and not left else _joined(dw, tail, w)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, gradient, total, dot)
@@ -382,7 +400,8 @@ def behind_line(out: torch.Tensor, dout: torch.Tensor, end: End | None) -> torch
 
 
 def _pointwise_back_few(
-    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None,
+    summed: Summed | None,
 ) -> Gradients:
     from millstream.kernels import laid, normed_rows
     from millstream.kernels.gemm import column_shares, zeros_at
@@ -402,7 +421,36 @@ def _pointwise_back_few(
     ])  # fmt: skip
     if work.line is not None:
         return through_norm(work, x, dx, dw)
+    if summed is not None:
+        return before_sum(work, dx.permute(0, 3, 1, 2), dw, summed)
     return Gradients(dx.permute(0, 3, 1, 2) if wanted else None, dw, *room_for_sums(0, 0)[1:])
+
+
+def added_rows(added: torch.Tensor | None, summed: Summed | None, width: int, nothing: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What is added, what was summed and its mean, as the kernels over rows take them; `nothing` where there is none."""
+    from millstream.kernels.brain import numbers
+
+    if added is None:
+        return nothing, nothing, _NO_MEAN
+    more = numbers(channels_last(added).reshape(-1, width))
+    if summed is None:
+        return more, nothing, _NO_MEAN
+    mean = array(summed.mean)
+    return more, numbers(channels_last(summed.x).reshape(-1, width)), tiled(mean[None], width // len(mean))[0]
+
+
+def before_sum(work: Work, dy: torch.Tensor, dw: torch.Tensor, summed: Summed) -> Gradients:
+    """With the gradient of the sum that x is the relu of, from that of x."""
+    from millstream.kernels import batch_norm
+    from millstream.kernels.brain import numbers
+
+    y, mean = channels_last(work.x), array(summed.mean)
+    dz = torch.empty(y.shape, dtype=y.dtype)
+    before, given, above, made = (
+        numbers(t.reshape(-1, len(mean))) for t in (channels_last(summed.x), channels_last(dy), y, dz)
+    )
+    sums = batch_norm.back_sums(before, given, mean, mean, NONE.numbers(), mean, above, made)
+    return Gradients(dz.permute(0, 3, 1, 2), dw, *sums)
 
 
 def through_norm(work: Work, x: torch.Tensor, dy: torch.Tensor, dw: torch.Tensor) -> Gradients:

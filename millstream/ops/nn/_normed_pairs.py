@@ -15,7 +15,7 @@ from millstream.kernels.threads import cuts, run_parts
 from millstream.ops.nn import _normed_conv as normed
 from millstream.ops.nn._conv_rows import is_plain
 from millstream.ops.nn._norm_channels import Measured, Running, measured
-from millstream.ops.nn._normed_conv import End, Gradients, Work
+from millstream.ops.nn._normed_conv import End, Gradients, Summed, Work
 
 _WHOLE = 32  # channels come in multiples: two vectors of pairs
 _NOTHING = np.empty((0, 0), np.uint16)
@@ -78,20 +78,21 @@ def forward(work: Work, running: Running | None) -> tuple[torch.Tensor, Measured
 
 def backward(
     work: Work, out: torch.Tensor | None, dout: torch.Tensor, end: End | None, wanted: bool,
-    added: torch.Tensor | None = None,
+    added: torch.Tensor | None = None, summed: Summed | None = None,
 ) -> Gradients | None:
-    """Gradients; wanted: whether dx is; added: what is added to it, where x is not normalised."""
-    if not _applies(work, dout, *(t for t in (out, added) if t is not None)):
-        return None
-    if added is not None and (added.shape != work.x.shape or work.line is not None):
+    """Gradients; wanted: whether dx is; added: what is added to it, where x is not normalised. With `summed` dx is the
+    gradient of the sum, and total and dot are those of its normalisation."""
+    more = out, added, None if summed is None else summed.x
+    if not _applies(work, dout, *(t for t in more if t is not None)) or not normed.fits(work, wanted, added, summed):
         return None
     rows, (k, c) = work.x.numel() // work.x.shape[1], work.w.shape[:2]
     few = normed.is_few(2 * rows if work.line is not None else rows, c, k)
-    return (_backward_few if few else _backward)(work, dout if out is None else out, dout, end, wanted, added)
+    return (_backward_few if few else _backward)(work, dout if out is None else out, dout, end, wanted, added, summed)
 
 
 def _backward_few(
-    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None,
+    summed: Summed | None,
 ) -> Gradients | None:
     """Product by product, each cut over columns."""
     x, w, g = normed.channels_last(work.x), work.w.contiguous(), normed.behind_line(out, dout, end)
@@ -106,11 +107,15 @@ def _backward_few(
     if work.line is not None:
         return normed.through_norm(work, x, dx.view(x.shape), dw)
     dx = dx.view(x.shape).permute(0, 3, 1, 2)
-    return Gradients(dx if added is None else dx + added, dw, *normed.room_for_sums(0, 0)[1:])
+    dx = dx if added is None else dx + added
+    if summed is not None:
+        return normed.before_sum(work, dx, dw, summed)
+    return Gradients(dx, dw, *normed.room_for_sums(0, 0)[1:])
 
 
 def _backward(
-    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None
+    work: Work, out: torch.Tensor, dout: torch.Tensor, end: End | None, wanted: bool, added: torch.Tensor | None,
+    summed: Summed | None,
 ) -> Gradients:
     from millstream.kernels import normed_pairs
     from millstream.kernels.brain import numbers
@@ -123,14 +128,14 @@ def _backward(
     dx = torch.empty(x.shape if wanted else (0, c), dtype=x.dtype)
     ends, filters = normed.cut_rows(rows * c * k, rows, max(near, far)), _panels(w, False)
     dw = torch.empty((len(ends), *w.shape), dtype=torch.float32)
-    _, total, dot = normed.room_for_sums(len(ends), near * c if work.line is not None else 0)
+    _, total, dot = normed.room_for_sums(len(ends), near * c if work.line is not None or summed is not None else 0)
     read = numbers(x.reshape(-1, near * c)), near, normed.tiled(work.line, near), normed.bend_of(work.line)
     after = filters.data_ptr(), zeros_at(max(c, k)), numbers(normed.channels_last(out).reshape(-1, far * k)), far
     given = numbers(normed.channels_last(dout).reshape(-1, far * k)), *normed.picture_lines(end, far, rows)
-    more = _NOTHING if added is None else numbers(normed.channels_last(added).reshape(-1, near * c))
+    more = normed.added_rows(added, summed, near * c, _NOTHING)
     made, shares = numbers(dx.view(-1, near * c if wanted else c)), dw.view(len(ends), k, c).numpy()
     run_parts(normed_pairs.backward, [
-        (*read, *after, *given, more, *e, made, shares[i], total[i], dot[i]) for i, e in enumerate(ends)
+        (*read, *after, *given, *more, *e, made, shares[i], total[i], dot[i]) for i, e in enumerate(ends)
     ])  # fmt: skip
     gradient = torch.empty(w.shape, dtype=x.dtype)
     to = numbers(gradient.view(k, c))

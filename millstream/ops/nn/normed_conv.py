@@ -23,7 +23,7 @@ from millstream.ops.nn import _norm_rows, _normed_conv, _normed_pairs
 from millstream.ops.nn._bend import NONE, Bend
 from millstream.ops.nn._norm_channels import Running, give_back, line_of
 from millstream.ops.nn._norm_rows import Norm, statistics
-from millstream.ops.nn._normed_conv import End, Work
+from millstream.ops.nn._normed_conv import End, Summed, Work
 from millstream.ops.nn.batch_norm_relu import check_added
 from millstream.ops.nn.conv import conv_backward, conv_forward, infer_conv
 
@@ -168,18 +168,22 @@ def _sums(x, center, dz) -> tuple[torch.Tensor, torch.Tensor]:
 @op(
     "normed_conv2d_grad",
     slots="Input, NormScale?, NormBias?, NormMean?, NormInverse?, Filter, Output?, Line?, Output@GRAD, "
-    "Added? -> Input@GRAD, Filter@GRAD, NormScale@GRAD, NormBias@GRAD, InputLine?",
+    "Added?, Summed?, SummedScale?, SummedMean?, SummedInverse? "
+    "-> Input@GRAD, Filter@GRAD, NormScale@GRAD, NormBias@GRAD, InputLine?",
 )
 def normed_conv2d_grad(
-    x, scale, bias, center, inverse, w, out, line, dout, added=None, *, want, strides: list[int] = [1, 1],
-    paddings: list[int] = [0, 0], dilations: list[int] = [1, 1], groups: int = 1, slope: float = 1.0,
-    most: float = math.inf, line_slope: float = 1.0, line_most: float = math.inf,
+    x, scale, bias, center, inverse, w, out, line, dout, added=None, summed=None, summed_scale=None, summed_center=None,
+    summed_inverse=None, *, want, strides: list[int] = [1, 1], paddings: list[int] = [0, 0], dilations: list[int] = [1, 1],
+    groups: int = 1, slope: float = 1.0, most: float = math.inf, line_slope: float = 1.0, line_most: float = math.inf,
 ):  # fmt: skip
     """Gradients of normed_conv2d.
 
     Output@GRAD is the gradient of Output, or, with Line, dZ of its batch_norm, or, with Line [5, C], what is dZ behind an
     activation of `line_slope` and `line_most`; Line may have numbers for each picture, [3, N, C]. Input@GRAD likewise is dZ
     of Input's, with InputLine [3, C], where Input is normalised; where it is not, Added, of Input's shape, is added to it.
+
+    With Summed Input is relu(batch_norm(Summed) + another map): Input@GRAD is the gradient of that sum, dZ of Summed, and
+    the last three outputs are of that normalisation.
     """
     form, found, bend = (strides, paddings, dilations, groups), None, Bend(slope, most)
     behind = Bend(line_slope, line_most)
@@ -187,21 +191,26 @@ def normed_conv2d_grad(
     if type(x) is torch.Tensor and x.dtype in _KERNELS:
         work = Work(x, None if scale is None else line_of(scale, bias, center, inverse, bend), w, *form)
         end = None if line is None else End(array(line), behind)
-        found = _KERNELS[x.dtype].backward(work, out, dout, end, wanted, added)
+        behind_sum = None if summed is None else Summed(summed, summed_center)
+        found = _KERNELS[x.dtype].backward(work, out, dout, end, wanted, added, behind_sum)
+    norm = (scale, center, inverse) if summed is None else (summed_scale, summed_center, summed_inverse)
     if found is not None:
-        if scale is None:
+        if norm[0] is None:
             return found.dx, found.dw, None, None, None
-        sums = found.total, found.dot
-        return found.dx, found.dw, *give_back(scale, center, inverse, *sums, x.numel() // x.shape[1])
+        return found.dx, found.dw, *give_back(*norm, found.total, found.dot, x.numel() // x.shape[1])
     if line is not None:
         dout = _finished(out, dout, line, behind)
     before = _normalised(x, scale, bias, center, inverse, NONE)
     y = bend.forward(before).to(x.dtype)
     dy, dw, _ = conv_backward(y, w, None, dout, (wanted, want[1], False), *form, "EXPLICIT", "NCHW")
-    if scale is None:
-        return dy if added is None or dy is None else dy + added, dw, None, None, None
-    dz = bend.backward(before, dy)
-    return dz, dw, *_behind(x, scale, center, inverse, *_sums(x, center, dz))
+    if added is not None and dy is not None:
+        dy = dy + added
+    if norm[0] is None:
+        return dy, dw, None, None, None
+    dz = bend.backward(before, dy) if summed is None else Bend(0.0, math.inf).backward(x, dy)
+    if summed is not None:
+        x = summed
+    return dz, dw, *_behind(x, *norm, *_sums(x, norm[1], dz))
 
 
 def _behind(x, scale, center, inverse, total, dot):
