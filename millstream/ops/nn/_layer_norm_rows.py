@@ -12,7 +12,7 @@ from millstream.kernels.arrays import array
 from millstream.kernels.threads import cuts, numba_is_loaded, run_parts
 
 _LEAST, _LONGEST = 1 << 14, 1 << 13  # numbers; those of a row, whose sum is one float32
-_WORK = 8  # memory takes as long as some eight multiplications a number would
+_WORK = 32  # multiplications that would take as long as what is done to a number: [384, 512] is worth a second thread
 
 
 @cache
