@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.errors import FileFormatError, InvalidProgramError
 from millstream.ir import library
-from millstream.ir.operator import OP_ROLE, OP_ROLE_VAR, ROLE_BACKWARD, ROLE_OPTIMIZE, Operator
+from millstream.ir.operator import (
+    OP_ROLE,
+    OP_ROLE_VAR,
+    ROLE_BACKWARD,
+    ROLE_LOSS,
+    ROLE_LR_SCHED,
+    ROLE_OPTIMIZE,
+    Operator,
+)
 from millstream.ir.types import VarType
 from millstream.ir.variable import Parameter, Variable
 
@@ -93,12 +101,14 @@ def clone(program: Program) -> Program:
 
 
 def clone_for_test(program: Program) -> Program:
-    """A copy without backward and optimizer operators, with `is_test` set."""
+    """A copy with `is_test` set; where append_backward has marked a loss, without what belongs to training.
 
-    def forward_only(block: Block) -> list[Operator]:
-        return [op for op in block.ops if not (op.role & (ROLE_BACKWARD | ROLE_OPTIMIZE))]
-
-    new = _copy(program, forward_only)
+    That are the operators of the backward pass, of the optimizer, and of the schedule of its rate: a test must not move
+    the counter of steps. Without a loss all stay, gradients that :func:`fluid.gradients` made too.
+    """
+    trained = any(op.role & ROLE_LOSS for block in program.blocks for op in block.ops)
+    training = ROLE_BACKWARD | ROLE_OPTIMIZE | ROLE_LR_SCHED if trained else 0
+    new = drop_unreachable_blocks(_copy(program, lambda block: [op for op in block.ops if not op.role & training]))
     new._pass_applied.append("for_test")
     set_is_test(new)
     _drop_unused_grads(new)

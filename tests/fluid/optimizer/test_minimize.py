@@ -322,3 +322,28 @@ def test_clips_and_initializers_that_users_write():
 
     with pytest.raises(NotImplementedError, match="_static_clip"):
         fluid.optimizer.SGD(1.0, grad_clip=Nothing()).minimize(loss)
+
+
+def test_a_program_cloned_for_test_does_not_move_the_learning_rate():
+    loss = line()
+    before = [op.type for op in ops()]
+    counter = "@LR_DECAY_COUNTER@"
+    O.SGD(L.piecewise_decay([3, 6], [0.1, 0.05, 0.01])).minimize(loss)
+    test = fluid.default_main_program().clone(for_test=True)
+    assert [op.type for op in test.global_block().ops] == before and test.num_blocks == 1
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    for _ in range(4):
+        exe.run(feed=feed(), fetch_list=[loss])
+        exe.run(test, feed=feed(), fetch_list=[loss])
+    assert value(counter).tolist() == [3]
+
+
+def test_a_program_without_a_marked_loss_keeps_its_gradients_when_it_is_cloned_for_test():
+    x = fluid.data("x", [None, 4], "float32")
+    x.stop_gradient = False
+    (grad,) = fluid.gradients([L.reduce_sum(L.square(L.dropout(x, 0.5)))], [x])
+    test = fluid.default_main_program().clone(for_test=True)
+    exe = fluid.Executor(fluid.CPUPlace())
+    (got,) = exe.run(test, feed={"x": np.ones((2, 4), "float32")}, fetch_list=[grad])
+    np.testing.assert_allclose(got, 0.5)
