@@ -280,9 +280,50 @@ def one_source_for_all(feed):
     return results
 
 
+def states_of_states(feed):
+    """A state becomes another one, that one the word; results are states before they move."""
+    x, feed["x"] = _sequences("x", 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word = rnn.step_input(x)
+        before, last = rnn.memory(shape=[6], value=0.5), rnn.memory(shape=[6], value=0.25)
+        rnn.update_memory(before, last)
+        rnn.update_memory(last, word)
+        rnn.output(before, _fc([before, last], 5, "tanh"), last)
+    return rnn()
+
+
+def swapped_states(feed):
+    x, _, _ = _padded(feed)
+    rnn = layers.StaticRNN()
+    with rnn.step():
+        word = rnn.step_input(x)
+        first = rnn.memory(shape=[-1, 6], batch_ref=word, init_value=0.5)
+        second = rnn.memory(shape=[-1, 6], batch_ref=word, init_value=0.25)
+        rnn.update_memory(first, second)
+        rnn.update_memory(second, layers.tanh(word * first))
+        for result in (first, second):
+            rnn.step_output(result)
+    return rnn()
+
+
+def kept_rows_as_results(feed):
+    """A row of each sequence, and what is made of it, stand in each of its steps."""
+    x, feed["x"] = _sequences("x", 6)
+    row = _fc(layers.sequence_pool(x, "average"), 6)
+    rnn = layers.DynamicRNN()
+    with rnn.block():
+        word, kept = rnn.step_input(x), rnn.static_input(row)
+        state = rnn.memory(shape=[6], value=0.5)
+        rnn.update_memory(state, word * kept + state)
+        rnn.output(state, kept, _fc(kept, 4, "tanh"))
+    return rnn()
+
+
 FUSED = {f.__name__: f for f in (
     simple, lstm, gru, attention, split_gates, no_state, dropped, mixed, static, masked,
     by_products, by_sums, in_other_forms, keys_in_every_step, one_source_for_all,
+    states_of_states, swapped_states, kept_rows_as_results,
 )}  # fmt: skip
 
 

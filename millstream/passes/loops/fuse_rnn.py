@@ -80,12 +80,10 @@ class _Rewrite:
         """Step inputs [steps, batch, …] as rows [steps * batch, …]."""
         for name, source in loop.steps.items():
             var = self.finder.var(name)  # the Block's own: a step's rows
-            rows = loop.steps[name] = self._new(name)
-            del self.name[name]
+            rows = loop.steps[name] = self._beside(name)
             assert var is not None
             attrs = {"shape": [-1, *var.shape[1:]]}
-            outs = {"Out": [rows], "XShape": [self._new(name)]}
-            del self.name[name]
+            outs = {"Out": [rows], "XShape": [self._beside(name)]}
             self.made.append(Operator(self.work.block, "reshape2", {"X": [source]}, outs, attrs, loop.operator.site))
 
     # ---- where each operator goes ------------------------------------------------------------------
@@ -192,21 +190,24 @@ class _Rewrite:
 
     def _new(self, name: str) -> str:
         """A new variable of the global Block for `name` of the Block, over the rows of all steps."""
-        if name == EMPTY_VAR:
-            return name
+        if name != EMPTY_VAR:
+            self.name[name] = self._beside(name)
+        return self.name.get(name, name)
+
+    def _beside(self, name: str) -> str:
+        """A new variable of the global Block that is declared as `name` of the Block is, and does not stand for it."""
         block, number = self.work.block, 0
         taken = {n for n, _ in self.declared}
         while block._has_var_recursive(new := f"{name}.rows_{number}") or new in taken:
             number += 1
         self.declared.append((new, self.finder.var(name)))
-        self.name[name] = new
         return new
 
     # ---- the loop ----------------------------------------------------------------------------------
     def _core(self, loop: Loop, core: list[Operator], behind: list[Operator]) -> None:
         """Append `row_loop` for what stays a loop; nothing when there are no states."""
         wanted = [n for op in behind for n in op.input_arg_names if self._in_core(n, core, loop)]
-        wanted += [n for n, _ in loop.outputs if self._in_core(n, core, loop)]
+        wanted += [n for n, _ in loop.outputs if self._in_core(n, core, loop) or self._is_kept(n)]
         outs = list(dict.fromkeys(wanted))
         if not outs:
             return
@@ -228,7 +229,8 @@ class _Rewrite:
             writer.output(name)
         consts = [self._outside(n) for n in writer.consts]
         inputs = {"Steps": writer.steps, "Statics": writer.statics, "Inits": writer.inits, "Consts": consts}
-        outputs = {"Outs": [self._new(n) for n in outs], "Tape": [self._tape()]}
+        tape = self._beside(loop.memories[0].read if loop.memories else loop.outputs[0][0])
+        outputs = {"Outs": [self._new(n) for n in outs], "Tape": [tape]}
         attrs = {"code": writer.text(), "widths": writer.widths, "train": loop.grad_at is not None}
         inputs["Shape"] = [loop.shape] if loop.shape is not None else []
         inputs = {slot: names for slot, names in inputs.items() if names}
@@ -255,8 +257,7 @@ class _Rewrite:
             refuse_unless(not drawn, "the seed of a dropout gives every step the same mask")
             refuse_unless(var is not None and var.has_shape and len(var.shape) == 2, "dropout of other rows")
             assert var is not None
-            column, line, ones, mask, factors = (self._new(out) for _ in range(5))
-            del self.name[out]
+            column, line, ones, mask, factors = (self._beside(out) for _ in range(5))
             for kind, ins, outs, attrs in (
                 ("fill_any_like", {"X": [source]}, {"Out": [column]}, {"value": 1.0, "dtype": int(VarType.FP32)}),
                 ("slice", {"Input": [column]}, {"Out": [line]}, {"axes": [1], "starts": [0], "ends": [1]}),
@@ -269,17 +270,16 @@ class _Rewrite:
             writer.masks[out] = f"{out}@MASK"
             writer.made[f"{out}@MASK"] = writer.made.pop(out)
 
-    def _tape(self) -> str:
-        name = self._new(self.finder.loop.memories[0].read if self.finder.loop.memories else self.finder.loop.outputs[0][0])
-        del self.name[next(k for k, v in self.name.items() if v == name)]
-        return name
-
     def _stopped(self, name: str) -> bool:
         var = self.finder.var(name)
         return var is not None and var.stop_gradient and var.has_dtype and var.dtype in FLOATING
 
     def _in_core(self, name: str, core: list[Operator], loop: Loop) -> bool:
         return any(name in op.output_arg_names for op in core) or any(name == m.read for m in loop.memories)
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether `name` is made of static inputs alone: as a result of a step it stands in each step of its sequence."""
+        return self.origin.get(name, CONSTANT) not in (STEP, LOOP, CONSTANT)
 
     def _inputs(self, loop: Loop, core: list[Operator], outs: list[str], writer: Writer) -> None:
         """Declare the rows that the core reads: states, step inputs or what was made of them, static inputs."""
