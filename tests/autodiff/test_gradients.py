@@ -250,3 +250,15 @@ def test_an_increment_passes_gradients_in_place_only(in_place):
     (grad,) = fluid.gradients([L.reduce_sum(squared * more)], [x])
     (found,) = fetch({"x": np.ones((3, 4), "float32")}, grad)
     np.testing.assert_allclose(found, np.full((3, 4), 2 * 12 * 13 + (12 * 12 if in_place else 0)))
+
+
+def test_a_sum_that_is_reshaped_in_place_and_whose_parts_are_read_elsewhere():
+    x = data(shape=(3, 4))
+    part = L.square(x)
+    total = L.sums([x, part])
+    square = L.reshape(total, [3, 2, 2], inplace=True)
+    loss = L.reduce_sum(square * square) + L.reduce_sum(part)
+    (grad,) = fluid.gradients([loss], [x])
+    value = np.arange(12, dtype="float32").reshape(3, 4) / 8
+    (got,) = fetch({"x": value}, grad)
+    np.testing.assert_allclose(got, 2 * (value + value**2) * (1 + 2 * value) + 2 * value, rtol=1e-5)

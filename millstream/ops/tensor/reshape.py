@@ -99,7 +99,11 @@ def reshape2(x, shape_in, shape_tensors, *, shape: list[int] = []):
     return _reshaped(x, shape_in, shape_tensors, shape), xshape(x)
 
 
-@op("reshape2_grad", slots="XShape, Out@GRAD -> X@GRAD", nodiff="XShape")
+def _reshape2_grad_spec(xs, dout):
+    return xs.like(shape=xs.shape[1:])  # in place, the variable that X was has Out's shape now
+
+
+@op("reshape2_grad", slots="XShape, Out@GRAD -> X@GRAD", infer=_reshape2_grad_spec, nodiff="XShape")
 def reshape2_grad(xs, dout):
     return _channel_groups.reshape(dout, xs.shape[1:])
 
