@@ -40,6 +40,8 @@ def test_rules_name_slots():
         for part in (definition.grad_lod or "").split(","):
             slot = part.partition("=")[0].strip()
             assert not slot or slot in definition.in_slots, f"{definition.name}: grad_lod names {slot!r}"
+            mine = REGISTRY.forward_type(definition.name) is None
+            assert not slot or mine, f"{definition.name}: a gradient's LoDs are said by its forward operator"
 
 
 def test_a_gradient_of_words_is_a_sequence_itself():
@@ -56,3 +58,29 @@ def test_a_gradient_of_words_is_a_sequence_itself():
     got, pooled = executor.run(feed={"ids": tensor}, fetch_list=[grad, moved], return_numpy=False)
     assert got.recursive_sequence_lengths() == [[2, 3]]
     assert np.array(pooled).shape == (2, 3)
+
+
+@pytest.mark.parametrize("passes", ["with", "without"])
+def test_gradients_behind_fused_operators_are_sequences(passes):
+    """Dense layers, losses and their means give the LoDs that their parts give; so the words' gradient may be pooled."""
+    words, label, value = (
+        fluid.data(name, [None, width], dtype, lod_level=1)
+        for name, width, dtype in (("words", 3, "float32"), ("label", 1, "int64"), ("value", 4, "float32"))
+    )
+    words.stop_gradient = False
+    hidden = layers.fc(layers.fc(words, 5, act="relu"), 4)
+    costs = [layers.cross_entropy(layers.softmax(hidden), label), layers.square_error_cost(hidden, value)]
+    grads = fluid.gradients([layers.mean(cost) for cost in costs], [words, hidden, *costs])
+    alone = fluid.gradients([layers.mean(layers.square_error_cost(layers.fc(words, 4), value))], [words])[0]
+    moved = layers.sequence_pool(layers.elementwise_add(alone, words), "sum")
+    executor = fluid.Executor()
+    executor.passes = () if passes == "without" else executor.passes
+    executor.run(fluid.default_startup_program())
+    rng = np.random.RandomState(3)
+    rows = {"words": rng.randn(5, 3), "label": rng.randint(0, 4, (5, 1)), "value": rng.randn(5, 4)}
+    types = {"words": "float32", "label": "int64", "value": "float32"}
+    feed = {n: fluid.create_lod_tensor(v.astype(types[n]), [[2, 3]], fluid.CPUPlace()) for n, v in rows.items()}
+    for fetches in ([alone], [moved], grads):
+        for got in executor.run(feed=feed, fetch_list=fetches, return_numpy=False):
+            lengths = [] if fetches[0] is moved else [[2, 3]]
+            assert got.recursive_sequence_lengths() == lengths

@@ -15,7 +15,10 @@ def _spec(q, k, v, mask, *, scale):
     return q.like(shape=(*q.shape[:-1], v.shape[-1])), q.like(shape=(*q.shape[:-1], k.shape[-2]))
 
 
-@op("attention_layer", slots="Q, K, V, Mask? -> Out, Weights~", infer=_spec, lod="Out=Q", flops=_flops.attention)
+@op(
+    "attention_layer", slots="Q, K, V, Mask? -> Out, Weights~", infer=_spec, lod="Out=Q", grad_lod="Q, K, V",
+    flops=_flops.attention,
+)  # fmt: skip
 def attention_layer(q, k, v, mask, *, scale: float = 1.0):
     """Weights = softmax(scale * Q K^T + Mask), Out = Weights V over the last two dims (arXiv:1706.03762).
 
@@ -32,7 +35,7 @@ def attention_layer(q, k, v, mask, *, scale: float = 1.0):
 
 @op(
     "attention_layer_grad", slots="Q, K, V, Weights, Out@GRAD -> Q@GRAD, K@GRAD, V@GRAD",
-    infer=lambda q, k, v, *_, **attrs: (q, k, v), grad_lod="Q, K, V",
+    infer=lambda q, k, v, *_, **attrs: (q, k, v),
 )  # fmt: skip
 def attention_layer_grad(q, k, v, weights, dout, *, scale: float = 1.0, want):
     """dV = Weights^T dOut; dW = dOut V^T, d = scale * Weights * (dW - sum of Weights * dW): dQ = d K, dK = d^T Q."""

@@ -27,7 +27,9 @@ def _spec(x: Spec, w: Spec, bias: Spec, *, rows: int, activation: str) -> Spec:
     return x.like(shape=(*x.shape[:rows], w.shape[1]))
 
 
-@op("dense_layer", slots="X, W, Bias -> Out", infer=_spec, lod="X", flops=_flops.dense_layer)
+@op(
+    "dense_layer", slots="X, W, Bias -> Out", infer=_spec, lod="X", grad_lod="X, W", flops=_flops.dense_layer,
+)  # fmt: skip
 def dense_layer(x, w, bias, *, rows: int = 1, activation: str = ""):
     """activation(X W + Bias); X is flattened to a matrix, its first `rows` dims are the rows. W [in, out], Bias [out]."""
     x2 = as_matrix(x, rows)
@@ -41,7 +43,7 @@ def dense_layer(x, w, bias, *, rows: int = 1, activation: str = ""):
 
 @op(
     "dense_layer_grad", slots="X, W, Out?, Out@GRAD -> X@GRAD, W@GRAD, Bias@GRAD",
-    infer=lambda x, w, out, dout, **_: (x, w, w.like(shape=w.shape[1:])), grad_lod="X, W",
+    infer=lambda x, w, out, dout, **_: (x, w, w.like(shape=w.shape[1:])),
 )  # fmt: skip
 def dense_layer_grad(x, w, out, dout, *, rows: int = 1, activation: str = "", behind: str = "", want):
     """With d = dOut * activation': dX = d W^T, dW = X^T d, dBias = the sum of the rows of d. Out only with an activation.

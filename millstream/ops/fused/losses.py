@@ -69,7 +69,7 @@ def softmax_cross_entropy_ahead(x, label, *, ignore_index: int = -100, value: fl
     return softmax_cross_entropy_grad(y, given, share, ignore_index=ignore_index), loss
 
 
-@op("mean_grad_of_constant", slots="X -> X@GRAD", infer="X@GRAD=X", grad=False)
+@op("mean_grad_of_constant", slots="X -> X@GRAD", infer="X@GRAD=X", lod="X@GRAD=X", grad=False)
 def mean_grad_of_constant(x, *, value: float = 1.0):
     """The gradient of mean where that of its result is `value`: value / (number of elements) everywhere."""
     share = value / max(x.numel(), 1)
@@ -91,7 +91,7 @@ def _error_spec(x: Spec, y: Spec) -> tuple[Spec, Spec]:
     return x, x.like(shape=(1,))
 
 
-@op("mean_squared_error", slots="X, Y -> Difference, Out", infer=_error_spec, lod="Difference=X")
+@op("mean_squared_error", slots="X, Y -> Difference, Out", infer=_error_spec, lod="Difference=X", grad_lod="X, Y")
 def mean_squared_error(x, y):
     """The mean of (X - Y)^2 over all elements, [1]; Difference: X - Y. Operands of one rank."""
     d = x - y
@@ -104,7 +104,7 @@ def mean_squared_error(x, y):
 
 @op(
     "mean_squared_error_grad", slots="X, Y, Difference, Out@GRAD? -> X@GRAD, Y@GRAD",
-    infer=lambda x, y, d, dout, **_: (x, y), grad_lod="X, Y",
+    infer=lambda x, y, d, dout, **_: (x, y),
 )  # fmt: skip
 def mean_squared_error_grad(x, y, d, dout, *, value: float = 1.0, want):
     """dX = 2 * dOut * (X - Y) / (number of elements), dY = -dX; dOut is `value` where it is not given."""
