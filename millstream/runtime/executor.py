@@ -13,6 +13,8 @@ import torch
 
 from millstream.config import flag
 from millstream.errors import ArgumentError, FeedError, InvalidProgramError, MemoryLimitError, OperatorError, ShapeError
+from millstream.ir import walk
+from millstream.ir.operator import Operator
 from millstream.ir.program import Program, default_main_program
 from millstream.ir.types import dtype_name
 from millstream.ir.variable import Variable
@@ -71,10 +73,10 @@ class Executor:
         Args:
             program: a Program or CompiledProgram; the default main Program when None.
             feed: name -> numpy array, LoDTensor or list; a list of such dicts for data-parallel programs.
-            fetch_list: Variables or names whose values to return.
+            fetch_list: Variables or names whose values to return; what ``minimize`` returned may stand beside them.
             scope: where persistable variables live; the global scope when None.
             return_numpy: numpy arrays, else LoDTensors (needed for results with LoD).
-            use_prune: run only the operators that the fetches need.
+            use_prune: where variables that the Program reads are not fed, run only the operators that the fetches need.
 
         Returns:
             One value per fetch, in order.
@@ -197,7 +199,9 @@ class Executor:
             feeds = {n: bool(lod) for n, lod in zip(names, lods)}
             profiled = profiler.active() is not None
             options = Options(False, bool(flag("check_nan_inf")), profiled, self._device, tuple(self.passes), capture)
-            source = program._prune_with_input(names, fetches) if use_prune and fetches else program
+            source = program
+            if use_prune and fetches and _lacks_feeds(program, names):
+                source = program._prune_with_input(names, fetches)
             plan = Plan(source, feeds, fetches, scope, options)
             plan.owner = (program, scope)
             self._plans[key] = plan
@@ -264,6 +268,19 @@ class _SeededGenerator(torch.Generator):
             self.manual_seed(int(torch.randint(2**62, (1,)).item()))
 
 
+def _lacks_feeds(program: Program, names: list[str]) -> bool:
+    """Whether operators read data that is not fed."""
+    block = program.global_block()
+    missing = {n for n, v in block.vars.items() if v.is_data}.difference(names)
+    return any(not missing.isdisjoint(walk.reads_of(op)) for op in block.ops)
+
+
+def _is_of_minimize(item: Any) -> bool:
+    """Whether `item` is what an optimizer's minimize returns: its operators, and pairs of parameters and gradients."""
+    operators = item[0] if isinstance(item, tuple) and len(item) == 2 else None
+    return isinstance(operators, list) and all(isinstance(op, Operator) for op in operators)
+
+
 def fetch_names(fetch_list: Any) -> list[str]:
     """Names of the fetches; TypeError for anything that is neither Variable nor str."""
     if fetch_list is None:
@@ -273,7 +290,7 @@ def fetch_names(fetch_list: Any) -> list[str]:
     names = []
     for item in fetch_list:
         if isinstance(item, (list, tuple)):
-            names.extend(fetch_names(item))
+            names.extend([] if _is_of_minimize(item) else fetch_names(item))
         elif isinstance(item, str):
             names.append(item)
         elif hasattr(item, "name"):

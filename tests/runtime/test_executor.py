@@ -197,7 +197,7 @@ def test_unneeded_operators_do_not_run_but_writes_do():
     assert float(fluid.global_scope().find_var("counter").get_tensor()) == 3.0
 
 
-def test_use_prune_runs_only_what_the_fetches_need():
+def test_use_prune_runs_only_what_the_fetches_need_where_feeds_are_missing():
     x = fluid.layers.data("x", [2])
     y = fluid.layers.data("y", [1])
     predict = fluid.layers.fc(x, 1)
@@ -206,6 +206,19 @@ def test_use_prune_runs_only_what_the_fetches_need():
     before = np.array(fluid.global_scope().find_var("fc_0.w_0").get_tensor())
     exe.run(feed={"x": np.ones((2, 2), "float32")}, fetch_list=[predict], use_prune=True)
     np.testing.assert_array_equal(before, np.array(fluid.global_scope().find_var("fc_0.w_0").get_tensor()))
+
+
+@pytest.mark.parametrize("use_prune", [False, True])
+def test_a_step_moves_parameters_with_use_prune_and_beside_the_result_of_minimize(use_prune):
+    x = fluid.layers.data("x", [2])
+    predict = fluid.layers.fc(x, 1)
+    loss = fluid.layers.mean(fluid.layers.square(predict - 1.0))
+    made = fluid.optimizer.SGD(0.1).minimize(loss)
+    exe = started()
+    for fetches in ([loss], [predict], [loss, made]):
+        before = np.array(fluid.global_scope().find_var("fc_0.w_0").get_tensor())
+        got = exe.run(feed={"x": np.ones((2, 2), "float32")}, fetch_list=fetches, use_prune=use_prune)
+        assert len(got) == 1 and (before != np.array(fluid.global_scope().find_var("fc_0.w_0").get_tensor())).all()
 
 
 def test_a_closed_executor_refuses():
