@@ -5,6 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Peer -> the variable that names its interpreter; None: this one.
@@ -30,6 +31,7 @@ TITLES = {
     "torch-compiled": "torch.compile",
     "jax": "JAX",
 }
+PATIENCE = 900  # seconds to a peer's first figures: torch's compiler unrolls recurrences, which may take longer
 WORKLOADS = sorted(f[:-3] for f in os.listdir(os.path.join(HERE, "workloads")) if f.endswith(".py") and f[0] != "_")
 
 
@@ -89,7 +91,7 @@ class Peer:
         )
         self.medians, self.cpu = [], []
         self.peak = self.base = None
-        answer = self.read()
+        answer = self.first_answer()
         if "left_out" in answer:
             self.close()
             raise LeftOut(answer["left_out"])
@@ -103,6 +105,25 @@ class Peer:
         self.log.seek(0)
         tail = self.log.read().strip().splitlines()[-4:]
         raise RuntimeError(f"ended with status {status}: " + " | ".join(tail))
+
+    def first_answer(self):
+        late = threading.Event()
+
+        def stop():
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(PATIENCE, stop)
+        timer.start()
+        try:
+            return self.read()
+        except RuntimeError:
+            if not late.is_set():
+                raise
+            self.close()
+            raise LeftOut(f"it had taken no step after {PATIENCE} s") from None
+        finally:
+            timer.cancel()
 
     def round(self, steps):
         self.process.stdin.write(f"{steps}\n")

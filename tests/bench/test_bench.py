@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -68,6 +69,15 @@ def row(peer, losses, ratio=None):
         "peer": peer, "ms": 1.0, "rounds": [1.0], "cpu_ms": 1.0, "ours_over_peer": ratio, "first_s": 0.1, "base_mib": 1,
         "peak_mib": 2, "losses": losses, "reference": "millstream", "tolerance": [1e-4, 1e-2], "disagreement": "",
     }  # fmt: skip
+
+
+def test_a_peer_without_figures_is_left_out(tmp_path, monkeypatch):
+    from bench import peers
+
+    monkeypatch.setattr(peers, "PATIENCE", 0.05)
+    path = str(tmp_path / "parameters.npz")
+    with tempfile.TemporaryFile("w+") as log, pytest.raises(peers.LeftOut, match="had taken no step after"):
+        peers.Peer("fit_a_line", "millstream", path, 1, log)
 
 
 def test_disagreement_is_reported_and_fails():
