@@ -7,6 +7,7 @@ their own, called through :class:`millstream.runtime.segment.Segment`. What it c
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,14 +20,18 @@ from millstream.ir.names import EMPTY_VAR
 from millstream.ir.operator import Operator
 from millstream.ir.types import VarType
 from millstream.ops._opdef import OpDef
+from millstream.ops._values import TORCH_DTYPE
 from millstream.runtime.liveness import definition_of
 from millstream.runtime.lower import Code, Emitter, Options
 from millstream.runtime.segment import Segment
 
 _LOCAL = re.compile(r"\bv\d+\b")
+_FREED = re.compile(r"\s+(v\d+ = )+None")
 _RNG = re.compile(r"rng=(ctx\.\w+(?:\(\d+\))?)")
 TRYING = "still being tried: compiled code takes turns with the kernels"  # what `explain` says until it is known
 SHORTEST = 2  # operators: a call of compiled code costs more than one kernel saves
+GRADIENTS = 50  # times the usual difference: they are sums of what nearly cancels, through all layers
+MOST_STATE = 64 << 20  # bytes that an update in compiled code may move: it makes new tensors beside the old ones
 
 
 @dataclass
@@ -36,12 +41,14 @@ class Capture:
     Attributes:
         refused: id of an Operator -> (Operator, why it runs outside of compiled code).
         segments: of the present lowering, in order.
+        made: all of them by operators, arguments and results: lowering again keeps what is compiled, and turns taken.
         stale: an operator refused since; the Plan must be lowered again.
         whole: what was found of whole steps, with segments and without; empty while nothing is known.
     """
 
     refused: dict[int, tuple[Operator, str]] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
+    made: dict[tuple[Any, ...], Segment] = field(default_factory=dict)
     stale: bool = False
     whole: str = ""
 
@@ -90,6 +97,8 @@ class CapturingEmitter(Emitter):
                 self._free(i, ops[i])
                 end = i + 1
             i = end
+        made, present = self.capture.made, self.capture.segments
+        self.capture.made = {key: segment for key, segment in made.items() if segment in present}
 
     def _why_not(self, i: int, op: Operator) -> str | None:
         """Why operator `i` stays outside, or None; it depends on what is known of LoDs so far."""
@@ -105,6 +114,8 @@ class CapturingEmitter(Emitter):
         why = _by_declaration(op, definition)
         if why is not None:
             return why
+        if "captured" in definition.extra and self._state(op) > MOST_STATE:
+            return f"its kernel moves {self._state(op) >> 20} MiB of state in place, compiled code would make as much anew"
         if callable(definition.lod) and any(n in self.has_lod for n in op.input_arg_names):
             return "the LoD of its result is computed"
         if i in self.pairing.taped or (i in self.pairing.forward and self._uses_handle(i, op)):
@@ -114,6 +125,14 @@ class CapturingEmitter(Emitter):
             if var is not None and var.type is not VarType.LOD_TENSOR:
                 return f"{name!r} is a {var.type.name}, not a dense tensor"
         return None
+
+    def _state(self, op: Operator) -> int:
+        """Bytes of the variables that the operator writes where it has read them, as far as they are known."""
+        return sum(
+            math.prod(var.shape) * TORCH_DTYPE[var.dtype].itemsize
+            for name in {*op.input_arg_names} & {*op.output_arg_names}
+            if (var := self.block._find_var_recursive(name)) is not None and var.has_shape and var.type is VarType.LOD_TENSOR
+        )
 
     def _untape(self, ops: list[Operator]) -> None:
         """Derived gradients compute their forward again (the compiler shares the work) where both are captured.
@@ -164,12 +183,20 @@ class CapturingEmitter(Emitter):
             self.lines = inside
             self._one(i, ops[i])
             self._save(self.pairing.save_after.get(i), ops[i])
+            self._free_inside(i, ops[i])
             self.lines = outside
             _move_lods(inside, len(places), outside)
             places += [ops[i]] * (len(inside) - len(places))
         self.op_of_line = lines_of_ops
         self._call(ops, first, end, inside, places)
         return end
+
+    def _free_inside(self, i: int, op: Operator) -> None:
+        """Let go of what nobody reads after operator `i`; what goes to the Scope is a result of the segment."""
+        names = [n for n in dict.fromkeys([*walk.reads_of(op), *op.output_arg_names]) if self.last_use.get(n) == i]
+        dead = [n for n in names if n in self.defined and n not in self.keep and not self._persistable(n)]
+        if dead:
+            self.line(" = ".join(self.v(n) for n in dead) + " = None")
 
     def _may_follow(self, i: int, op: Operator) -> bool:
         if self._why_not(i, op) is not None:
@@ -202,10 +229,14 @@ class CapturingEmitter(Emitter):
         results += [v for v in made if v not in results and "#" in name_of[v]]  # copies that later gradients read
         head = f"def segment({', '.join([*given, *generators.values()])}):"
         source = "\n".join([head, *text, f"    return ({''.join(v + ', ' for v in results)})"])
-        code = Code(source, dict(self.constants), {n + 2: op for n, op in enumerate(places)})
+        constants = {name: self.constants[name] for name in re.findall(r"\w+", source) if name in self.constants}
+        code = Code(source, constants, {n + 2: op for n, op in enumerate(places)})
         updates = {n for op in ops[first:end] if "captured" in definition_of(op).extra for n in op.output_arg_names}
-        exact = [name_of[v] not in updates for v in results]
-        call = Segment(code, list(ops[first:end]), len(given), exact, self.capture.refuse)
+        near = [0 if n in updates else GRADIENTS if "@GRAD" in n else 1 for n in map(name_of.__getitem__, results)]
+        key = tuple(map(id, ops[first:end])), *(tuple(name_of[v] for v in local) for local in (given, results))
+        call = self.capture.made.get(key)
+        if call is None:
+            call = self.capture.made[key] = Segment(code, list(ops[first:end]), len(given), near, self.capture.refuse)
         self.capture.segments.append(call)
         arguments = [*given, *generators]
         targets = "".join(v + ", " for v in results)
@@ -247,6 +278,8 @@ def _flow(lines: list[str]) -> tuple[list[str], list[str]]:
     given: dict[str, None] = {}
     made: dict[str, None] = {}
     for line in lines:
+        if _FREED.fullmatch(line):
+            continue
         left, _, right = line.partition(" = ")
         for local in _LOCAL.findall(right if _ else left):
             if local not in made:

@@ -47,6 +47,12 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, min(kept, _LARGEST))) and bool(mallopt(_TRIM_THRESHOLD, kept))
 
 
+def give_back() -> None:
+    """Return freed memory to the system: before something that needs much of another kind, such as compiling a network."""
+    if _mallopt() is not None:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def first_run() -> Iterator[None]:
     """While a Plan runs for the first time, what is large comes from the system and goes back to it.

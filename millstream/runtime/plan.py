@@ -25,6 +25,7 @@ from millstream.runtime.lower import Code, Options, lower_body, lower_global
 from millstream.runtime.memory import first_run
 from millstream.runtime.place import CPUPlace, CUDAPlace, Place
 from millstream.runtime.scope import Scope, ScopeVar
+from millstream.runtime.segment import MOST_FORMS
 from millstream.runtime.tensor import LoDTensor
 
 
@@ -240,6 +241,7 @@ class _WholeStep:
         self._plain: Plan | None = None
         self._turns = turns.Trial()
         self._form: Any = None
+        self._others = 0  # steps in a row with feeds of other forms
 
     def __call__(self, feed: list[torch.Tensor], feed_lods: list[LoD], ctx: Context) -> list[tuple[Any, LoD]]:
         form = [(tuple(t.shape), str(t.dtype)) for t in feed]
@@ -249,6 +251,9 @@ class _WholeStep:
             if known is not None:
                 self._end(known)
         capture = self._plan.capture
+        self._others = 0 if form == self._form else self._others + 1
+        if self._others > MOST_FORMS and capture is not None and not capture.stale:
+            capture.whole, self._plan._whole = "the whole step: not compared, feeds have other shapes every time", None
         if self._plan._whole is None or form != self._form or capture is None or not capture.settled:
             return self._plan.run_once(feed, feed_lods, ctx)
         if not any(segment.compiled for segment in capture.segments):

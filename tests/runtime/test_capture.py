@@ -76,6 +76,28 @@ def test_forward_backward_and_update_are_one_segment(optimizer):
 
 @pytest.mark.slow
 @needs_compiler
+def test_masks_and_counts_may_be_results_and_code_is_kept():
+    """Results of other types than the gradients. torch keeps compiled code on disk unless it has a reason not to."""
+    from torch._dynamo.utils import counters
+
+    def build():
+        x, y = fluid.data("x", [None, 6]), fluid.data("y", [None, 1])
+        out = fluid.layers.fc(x, 1)
+        above = fluid.layers.less_than(y, out)
+        above.persistable = True
+        count = fluid.layers.cast(above, "int64")
+        count.persistable = True
+        return fluid.layers.mean(fluid.layers.square_error_cost(out, y))
+
+    feeds = batches(4)
+    before = counters["inductor"]["fxgraph_cache_bypass"]
+    text = both(build, lambda: fluid.optimizer.SGD(0.1), feeds)
+    assert "compiled for 1 form" in text and "not captured" not in text, text
+    assert counters["inductor"]["fxgraph_cache_bypass"] == before
+
+
+@pytest.mark.slow
+@needs_compiler
 def test_new_shapes_are_compiled_anew_and_many_are_not():
     text = both(regression, lambda: fluid.optimizer.SGD(0.1), [b for size in (2, 3) for b in batches(3, size)])
     assert "compiled for 2 forms" in text, text
@@ -156,14 +178,82 @@ def test_products_by_address_are_tried_without_memory():
 def compiled_as(before, monkeypatch):
     """Segments "compile" to their own kernels, with a call of `before` first."""
 
-    def compile_(self, values, draws, real, untouched):
+    def compile_(self, values, draws, filled):
         def compiled(values, generators):
             before()
             return self._function(*values, *generators)
 
         return compiled
 
+    def checked(self, compiled, wanted, values, draws):
+        return self._function(*values, *draws.generators)
+
     monkeypatch.setattr(segment.Segment, "_compile", compile_)
+    monkeypatch.setattr(segment.Segment, "_checked", checked)
+
+
+def test_results_that_differ_are_not_used(monkeypatch):
+    """The step that compiles lets go of the kernels' results first; it computes them again, from the same draws."""
+
+    def compile_(self, values, draws, filled):
+        def code(*tensors):
+            found = self._function(*values, *draws.generators)
+            return [found[k] + 1.0 for k in filled]
+
+        return segment._Compiled(code, list(range(len(values))), filled, len(self._near), [])
+
+    monkeypatch.setattr(segment.Segment, "_compile", compile_)
+    text = both(regression, lambda: fluid.optimizer.SGD(0.1), batches(4))
+    assert "not compiled: ValueError: result 0 differs by 1 where" in text
+
+
+def test_much_state_moves_in_its_kernel(monkeypatch):
+    """Compiled code would make all of it anew beside the old one."""
+    compiled_as(lambda: None, monkeypatch)
+    monkeypatch.setattr(capture, "MOST_STATE", 100)
+    text = both(regression, lambda: fluid.optimizer.Adam(0.01), batches(4))
+    assert "1 x fused_adam not captured: its kernel moves 0 MiB of state in place" in text and "segment 0" in text
+
+
+def test_what_is_compiled_stays_when_an_operator_refuses(monkeypatch):
+    """The Plan is lowered again; a segment that no refusal touches is the same one, with the turns it has taken."""
+    compiled = []
+
+    def compile_(self, values, draws, filled):
+        compiled.append(len(self.ops))
+        return lambda values, generators: self._function(*values, *generators)
+
+    def build():
+        x, words = fluid.data("x", [4, 6]), fluid.data("words", [None, 1], dtype="int64", lod_level=1)
+        pooled = fluid.layers.sequence_pool(fluid.layers.embedding(words, [20, 8]), "sum")  # between two segments
+        return fluid.layers.mean(fluid.layers.fc(fluid.layers.fc(fluid.layers.fc(x, 8), 8) + pooled, 1))
+
+    said = iter([turns.Verdict(2, 1)])
+
+    def verdict(mine, kernels):
+        return next(said, None) if len(kernels) >= 2 else None
+
+    compiled_as(lambda: None, monkeypatch)
+    monkeypatch.setattr(segment.Segment, "_compile", compile_)
+    monkeypatch.setattr(turns, "verdict", verdict)
+    words = fluid.create_lod_tensor(np.array([[1], [2], [3], [4]], "int64"), [[1, 1, 1, 1]], fluid.CPUPlace())
+    feed = {"x": RNG.randn(4, 6).astype("float32"), "words": words}
+    text = both(build, lambda: fluid.optimizer.SGD(0.1), [feed] * 12)
+    assert "compiled code was slower" in text and len(compiled) == 2, (compiled, text)
+
+
+def test_values_die_inside_of_a_segment():
+    main, startup, loss = program(regression, lambda: fluid.optimizer.SGD(0.1))
+    strategy = fluid.BuildStrategy()
+    strategy.enable_compiler = True
+    exe = fluid.Executor()
+    with fluid.scope_guard(fluid.Scope()):
+        exe.run(startup)
+        exe.run(fluid.CompiledProgram(main, strategy), feed=batches(1)[0], fetch_list=[loss])
+    (plan,) = (p for p in exe._plans.values() if p.capture is not None)
+    (found,) = plan.capture.segments
+    made = [line for line in found.code.source.split("\n") if line.endswith(" = None")]
+    assert len(made) > 3
 
 
 def compute(seconds=0.02):
