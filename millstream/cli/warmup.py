@@ -144,6 +144,12 @@ def _small_filters(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, layers.elementwise_add(layers.mean(strided), layers.mean(many)))
 
 
+def _pooled(fluid: Any, feed: Feed) -> list[Any]:
+    """A maximum behind a convolution's bias and relu."""
+    x = fluid.layers.conv2d(_dense(fluid, feed, "x", [2, 3, 8, 8]), WIDTH, 3, padding=1, act="relu")
+    return _trained(fluid, fluid.layers.pool2d(x, 2, pool_stride=2))
+
+
 def _grouped_filters(fluid: Any, feed: Feed) -> list[Any]:
     """3x3 filters of groups of channels."""
     layers = fluid.layers
@@ -377,6 +383,7 @@ EXAMPLES: dict[str, Example] = {
     "scaled channels": _scaled_maps,
     "scaled normalisations": _excited_norms,
     "small filters": _small_filters, "small filters in groups": _grouped_filters,
+    "maxima behind convolutions": _pooled,
     "small filters in bfloat16": _brain_filters, "resizing": _resized,
     "sequences": _sequences, "metrics, top-k, hash": _metrics,
     "sparse rows": _rows, "many sparse rows": _many_rows, "pooled lookups": _pooled_lookups,

@@ -1,7 +1,7 @@
 """Which passes run, in order."""
 
 PLAN = (
-    "fuse_rnn", "fuse_attention_layers", "fuse_dense_layers", "chain_layer_gradients",
+    "fuse_rnn", "fuse_bias_relu_pool", "fuse_attention_layers", "fuse_dense_layers", "chain_layer_gradients",
     "release_operands", "fuse_batch_norm_relu", "fuse_scaled_sum", "fuse_conv_batch_norm", "fuse_scaled_norm",
     "fuse_added_gradient", "fuse_summed_gradient", "fuse_softmax_cross_entropy", "fold_loss_gradient", "classify_ahead",
     "take_loss_gradient_ahead", "fuse_squared_error", "keep_sparse", "lay_out_sums", "fuse_lookups", "skip_row_merge",

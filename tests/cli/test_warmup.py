@@ -16,6 +16,7 @@ CALLED = {
     "dense": ["layer_at"], "dense_back": ["back_at", "step_at"], "laid": ["product_laid_at"],
     "beam": ["select"], "crf": ["cost", "cost_back", "viterbi"], "ctc": ["loss"], "nms": ["greedy"],
     "narrow": ["product", "gradients"], "classifier": ["classify_at", "joined"],
+    "pooled": ["forward", "backward"],
     "gru": ["forward", "backward", "projected"], "lstm": ["forward", "backward"], "lstmp": ["forward", "backward"],
     "edit_distance": ["distances", "align", "count_chunks"], "panels": ["lay_out"], "partial_sort": ["top_rows"],
     "roi": ["align", "align_grad", "maximum", "position", "position_grad"], "row_machine": ["run"],

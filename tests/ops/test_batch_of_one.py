@@ -48,6 +48,7 @@ def _bigru(**more):
 ROWS = {
     "softmax_cross_entropy": ({"X": f(3, 5), "Label": ids(3, 1)}, {}, {}, ("Softmax", "Y")),
     "softmax_cross_entropy_ahead": ({"X": f(3, 5), "Label": ids(3, 1)}, {}, {}, ("Y",)),
+    "bias_relu_pool": ({"X": f(3, 2, 4, 4)}, {"Bias": f(2)}, {}, ("Out",)),
     "classify_ahead": ({"X": f(3, 4), "Label": ids(3, 1)}, {"W": f(4, 5), "Bias": f(5)}, {}, ("Scores", "Softmax", "Y")),
     "dense_layer": ({"X": f(3, 4)}, {"W": f(4, 5), "Bias": f(5)}, {"activation": "relu"}, ("Out",)),
     "mean_squared_error": ({"X": f(3, 2), "Y": g(3, 2)}, {}, {}, ("Difference",)),

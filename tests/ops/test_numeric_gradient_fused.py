@@ -43,6 +43,7 @@ FORMS = {
     "softmax_cross_entropy": (
         "softmax_cross_entropy", {"X": f(3, 4), "Label": np.array([[1], [3], [0]])}, {}, ("Softmax", "Y"), ("X",),
     ),
+    "bias_relu_pool": ("bias_relu_pool", {"X": f(2, 3, 5, 4), "Bias": f(3)}, {}, ("Out",), ("X", "Bias")),
     "dense_layer": (
         "dense_layer", {"X": f(3, 2, 2), "W": f(4, 3), "Bias": f(3)}, {"rows": 1, "activation": "tanh"}, ("Out",),
         ("X", "W", "Bias"),
