@@ -49,6 +49,11 @@ def in_dygraph_mode() -> bool:
     return _Current.tracer is not None
 
 
+def runs_at_once() -> bool:
+    """Whether operators run as they are made and nobody keeps a record of them: any that give the same numbers will do."""
+    return _Current.tracer is not None and getattr(_Current.tracer, "recorder", None) is None
+
+
 def takes_gradients() -> bool:
     """Whether operators made now may be differentiated: False in eager mode inside no_grad and after eval()."""
     return _Current.tracer is None or bool(getattr(_Current.tracer, "has_grad", True))

@@ -304,8 +304,13 @@ class _Bridge:
         self.grad = grad
         self.sparse = sparse
         self.plain = Plain.of(forward, grad, sparse)
+        self.traced = forward.extra.get("traced")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.traced is not None and torch.is_grad_enabled():
+            result = self.traced(*args, **kwargs)
+            if result is not None:
+                return result
         if self.plain is not None:
             found = flows(args)
             if found is not None:

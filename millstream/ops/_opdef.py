@@ -258,7 +258,9 @@ def op(
             `amp="white" | "gray" | "black"`: what mixed precision does with it (fluid/contrib/mixed_precision), and
             `amp_slots`: the only slots that it may touch, `amp_bfloat16=`: the same for bfloat16 alone; `captured=`: the
             kernel that whole-step capture compiles in place of this one (same call form, tensors only, changes nothing in
-            place); `again=`: a formula for gradients of gradients (ops/_again.py); `draws=True`: `ctx` is
+            place); `traced=`: torch calls in the kernel's call form whose autograd gradient is the declared one, for
+            arguments so small that a gradient of our own costs more than it saves (they return None for all others);
+            `again=`: a formula for gradients of gradients (ops/_again.py); `draws=True`: `ctx` is
             asked for generators only; `part_of=`: the input slot of which the result is a part (ops/_parts.py);
             `flops=`: what it computes (ops/_flops.py), `picks=`: the input slot of which it
             reads as much as it gives out, both for profiles; `shares=True`: an output may lie in the memory of an input (a

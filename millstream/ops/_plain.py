@@ -64,7 +64,7 @@ class Plain:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The kernel's result, which autograd differentiates by the gradient kernel."""
-        return _PlainFunction.apply(self, kwargs, *args)
+        return _apply(self, kwargs, *args)
 
 
 def flows(args: tuple[Any, ...]) -> bool | None:
@@ -130,6 +130,10 @@ class _PlainFunction(torch.autograd.Function):
             if i >= 0 and value is not None and needs[i + 2]:
                 found[i + 2] = value if isinstance(value, torch.Tensor) else _as_tensor(value, way.sparse and ctx.leaves[i])
         return tuple(found)
+
+
+# Function.apply() asks whether functorch transforms are at work, and looks all arguments over for what they left.
+_apply = super(torch.autograd.Function, _PlainFunction).apply  # type: ignore[misc]
 
 
 def _tuple(result: Any) -> tuple[Any, ...]:

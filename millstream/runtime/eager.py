@@ -13,11 +13,14 @@ from millstream.errors import ArgumentError, InvalidProgramError, OperatorError,
 from millstream.ir import names
 from millstream.ir.types import VarType, dtype_name, to_var_type
 from millstream.ops._values import NO_LOD, TORCH_DTYPE, VAR_DTYPE, LoD, SelectedRows
-from millstream.runtime.place import Place
+from millstream.runtime.place import CPUPlace, Place
 from millstream.runtime.tensor import LoDTensor, numbers_of
 from millstream.runtime.tensor import SelectedRows as UserRows
 
 _PRUNE_AT = 4096
+_ALIGNED = 4096  # bytes from which on memory of torch's, which begins on a line of the cache, is worth its price
+# torch.autograd.backward() looks its arguments over and imports modules for that, which costs more than a small graph.
+_sweep = torch.autograd.Variable._execution_engine.run_backward  # type: ignore[attr-defined]
 
 
 class _Watch:
@@ -87,6 +90,7 @@ class VarBase:
     _cleared = False  # clear_gradient() was called on a dense gradient: it reads as zeros
     _lod: LoD = NO_LOD
     _ivar: Any = None
+    _named_grad: Any = None  # a name, and what its gradient is called
     _whole: Any = None  # the value as one that parts were taken of (ops/_parts.py)
     persistable = False
     error_clip: Any = None
@@ -292,7 +296,8 @@ class VarBase:
                     result.retain_grad()
         RESULTS.refs.clear()
         try:
-            t.backward(torch.ones_like(t), retain_graph=retain_graph)
+            ones = torch.ones_like(t)
+            _sweep((t,), (ones,), bool(retain_graph), False, (), allow_unreachable=True, accumulate_grad=True)
         except RuntimeError as error:
             raise _graph_error("backward", error) from error
         finally:
@@ -326,12 +331,15 @@ class VarBase:
         if g is None:
             return None
         var = VarBase.__new__(VarBase)
-        var._ivar = g.detach() if isinstance(g, torch.Tensor) else g
+        var._ivar = g.detach() if isinstance(g, torch.Tensor) and g.requires_grad else g
         var._name = self._grad_name()
         return var
 
     def _grad_name(self) -> str:
-        return names.grad_name(self.name)
+        found = self._named_grad
+        if found is None or found[0] is not self._name:
+            found = self._named_grad = self._name, names.grad_name(self.name)
+        return found[1]
 
     def clear_gradient(self) -> None:
         """Set the gradient to zeros (a sparse one is forgotten)."""
@@ -518,8 +526,11 @@ def to_eager(value: Any, name: str | None = None, place: Place | None = None) ->
     array = np.asarray(value)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"to_variable takes a rectangular numeric array, received {type(value).__name__} of {array.dtype}")
-    t = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)).clone()
-    if place is not None:
+    if array.nbytes < _ALIGNED:
+        t = torch.from_numpy(array.copy())
+    else:
+        t = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape)).clone()
+    if place is not None and not isinstance(place, CPUPlace):
         t = t.to(place.torch_device())
     return VarBase(t, name)
 

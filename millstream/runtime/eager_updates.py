@@ -5,29 +5,50 @@ An update alone costs 15 to 25 us of Python whatever its parameter's size. L2 de
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from millstream.ir.types import VarType
+from millstream.ops._values import NO_LOD
 from millstream.passes.fuse_optimizers import KINDS, Kind, out_slot
 from millstream.runtime.eager import VarBase
-from millstream.runtime.tracer import EagerBlock, EagerTracer, listed
+from millstream.runtime.tracer import EagerBlock, EagerTracer, call_plan, explain, listed, put
 
 Slots = dict[str, list[VarBase]]
 
 
-class _Group(NamedTuple):
-    """Updates that run as one: `positions` tells which of the pairs they are of."""
+class Group:
+    """Updates that run as one operator over lists.
 
-    type: str
-    positions: list[int]
-    inputs: Slots
-    outputs: Slots
-    attrs: dict[str, Any]
+    Attributes:
+        type: of the operator.
+        positions: which of the pairs they are of.
+    """
 
-    def run(self, tracer: EagerTracer, grads: list[VarBase], rate: VarBase) -> None:
-        tracer.trace_op(self.type, {**self.inputs, "Grad": grads, "LearningRate": [rate]}, self.outputs, self.attrs)
+    def __init__(
+        self, tracer: EagerTracer, type: str, positions: list[int], inputs: Slots, outputs: Slots, attrs: dict[str, Any]
+    ) -> None:
+        self.type, self.positions = type, positions
+        self._plan = call_plan(type)
+        self._inputs, self._outputs = inputs, outputs
+        self._kwargs = tracer.keywords(self._plan, attrs, inputs, outputs)
+
+    def run(self, grads: list[VarBase], rate: VarBase) -> None:
+        """One update, without a graph."""
+        inputs, plan = {**self._inputs, "Grad": grads, "LearningRate": [rate]}, self._plan
+        args: list[Any] = []
+        for name, many, _, _ in plan.inputs:
+            found = inputs.get(name)
+            args.append([v._ivar for v in found or ()] if many else found[0]._ivar if found else None)
+        try:
+            result = plan.kernel(*args, **self._kwargs)
+        except Exception as error:
+            raise explain(plan.definition, inputs, self._kwargs, error) from error
+        for (name, _), values in zip(plan.outputs, result if type(result) is tuple else (result,)):
+            if not any(values is a for a in args):
+                for target, value in zip(self._outputs[name], values):
+                    put(target, value, NO_LOD)
 
 
 class Updates(EagerBlock):
@@ -72,7 +93,7 @@ class Updates(EagerBlock):
         self._at = next(k for k in range(self._at + 1, len(self._pairs)) if self._pairs[k][0] is param)
         self._waiting.setdefault(key, []).append((ins, self._at))
 
-    def run(self) -> list[_Group] | None:
+    def run(self) -> list[Group] | None:
         """Run the updates that wait, and return them if they are those of all pairs."""
         tracer, groups = self._tracer(), []
         for (type, own, decay, *_), members in self._waiting.items():
@@ -80,9 +101,9 @@ class Updates(EagerBlock):
             inputs = {s: [v for ins, _ in members for v in ins.get(s, ())] for s in kind.names()}
             outputs = {out_slot(s): inputs[s] for s in kind.lists}
             attrs = {**dict(own), "weight_decay": decay}
-            groups.append(_Group("fused_" + type, [at for _, at in members], inputs, outputs, attrs))
+            groups.append(Group(tracer, "fused_" + type, [at for _, at in members], inputs, outputs, attrs))
             first = members[0][0]
-            groups[-1].run(tracer, [ins["Grad"][0] for ins, _ in members], (first.get("LearningRate") or first["Grad"])[0])
+            groups[-1].run([ins["Grad"][0] for ins, _ in members], (first.get("LearningRate") or first["Grad"])[0])
         return groups if sum(len(g.positions) for g in groups) == len(self._pairs) else None
 
 

@@ -7,8 +7,7 @@ one that a Program would have. What can be known of an operator type beforehand 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from millstream.ops._values import NO_LOD, LoD, Ragged, SelectedRows
 from millstream.runtime.eager import RESULTS, ParamBase, VarBase
 from millstream.runtime.memory import keep_freed_memory
 from millstream.runtime.place import CPUPlace, Place
-from millstream.runtime.plan import Context
+from millstream.runtime.plan import Context, record
 from millstream.runtime.scope import global_scope
 
 _AS_IT_IS = {AttrType.INT: int, AttrType.BOOLEAN: bool, AttrType.STRING: str, AttrType.LONG: int}
@@ -48,6 +47,7 @@ class _CallPlan:
         self.inputs = [(s.name, s.many, s.ragged, s.optional) for s in definition.inputs]
         self.inouts = [s.name for s in definition.outputs if s.inout]
         self.outputs = [(s.name, s.many) for s in definition.outputs]
+        self.only = self.outputs[0][0] if len(self.outputs) == 1 and not self.outputs[0][1] else None
         self.defaults = {n: s.default for n, s in definition.attrs.items() if s.default is not REQUIRED}
         self.specs = {
             n: (s, None if s.is_dtype else _AS_IT_IS.get(s.type)) for n, s in definition.attrs.items()
@@ -59,6 +59,14 @@ class _CallPlan:
 
 _PLANS: dict[str, _CallPlan] = {}
 _NO_LODS: dict[str, Any] = {}
+
+
+def call_plan(type: str) -> _CallPlan:
+    """The call plan of an operator type."""
+    plan = _PLANS.get(type)
+    if plan is None:
+        plan = _PLANS[type] = _CallPlan(REGISTRY.get(type))
+    return plan
 
 
 class EagerTracer:
@@ -156,10 +164,8 @@ class EagerTracer:
         Args:
             inputs, outputs: slot -> VarBase or list of VarBase; outputs are filled in.
         """
-        plan = _PLANS.get(type)
-        if plan is None:
-            plan = _PLANS[type] = _CallPlan(REGISTRY.get(type))
-        kwargs = self._keywords(plan, attrs, inputs, outputs)
+        plan = _PLANS.get(type) or call_plan(type)
+        kwargs = self.keywords(plan, attrs, inputs, outputs)
         try:
             args, wants_grad, with_lod, missing = _arguments(plan, inputs, outputs)
         except AttributeError:
@@ -178,21 +184,31 @@ class EagerTracer:
             if torch.is_grad_enabled() is wants_grad or not (wants_grad or stop_gradient or not self.has_grad):
                 result = kernel(*args, **kwargs)
             else:
-                with torch.set_grad_enabled(wants_grad):
+                recording = torch.is_grad_enabled()
+                record(wants_grad)
+                try:
                     result = kernel(*args, **kwargs)
-        except MillstreamError as error:
-            raise _located(plan.definition, _slots(inputs), error) from error
+                finally:
+                    record(recording)
         except Exception as error:
-            raise _explain(plan.definition, _slots(inputs), attrs or {}, error) from error
+            raise explain(plan.definition, _slots(inputs), attrs or {}, error) from error
         lods = _lods(plan.definition, _slots(inputs), kwargs) if with_lod else _NO_LODS
-        _fill(plan, outputs, result, lods)
+        if plan.only is not None and isinstance(result, torch.Tensor):
+            target = outputs.get(plan.only)
+            if isinstance(target, VarBase):
+                put(target, result, lods.get(plan.only, NO_LOD))
+            elif target:
+                put(target[0], result, lods.get(plan.only, NO_LOD))
+        else:
+            _fill(plan, outputs, result, lods)
         if self.recorder is not None:
             given = {k: v for k, v in (attrs or {}).items() if v is not None}
             self.recorder.record(type, _slots(inputs), _slots(outputs), given)
 
-    def _keywords(
+    def keywords(
         self, plan: _CallPlan, given: dict[str, Any] | None, inputs: dict[str, Any], outputs: dict[str, Any]
     ) -> dict[str, Any]:
+        """The kernel's keyword arguments: attributes as declared, and what it is given beside them."""
         kwargs = plan.defaults.copy()
         if given:
             specs = plan.specs
@@ -230,15 +246,9 @@ class EagerTracer:
             kwargs["names"] = {s: [v.name for v in vs] for s, vs in (*ins.items(), *outs.items())}
 
     # ---- gradient or not -----------------------------------------------------------------------
-    @contextmanager
-    def no_grad(self) -> Iterator[None]:
+    def no_grad(self) -> _NoGraph:
         """Operators inside leave no graph."""
-        old, self.has_grad = self.has_grad, False
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.has_grad = old
+        return _NoGraph(self)
 
     def train_mode(self) -> None:
         """Operators leave a graph for backward()."""
@@ -247,6 +257,24 @@ class EagerTracer:
     def eval_mode(self) -> None:
         """Operators leave no graph."""
         self.has_grad = False
+
+
+class _NoGraph:
+    """A context without a graph: one of contextlib's around torch's own costs an operator's time."""
+
+    __slots__ = ("had_grad", "recording", "tracer")
+
+    def __init__(self, tracer: EagerTracer) -> None:
+        self.tracer = tracer
+
+    def __enter__(self) -> None:
+        self.had_grad, self.tracer.has_grad = self.tracer.has_grad, False
+        self.recording = torch.is_grad_enabled()
+        record(False)
+
+    def __exit__(self, *error: object) -> None:
+        record(self.recording)
+        self.tracer.has_grad = self.had_grad
 
 
 def listed(value: Any) -> list[VarBase]:
@@ -342,17 +370,20 @@ def _fill(plan: _CallPlan, outputs: dict[str, Any], result: Any, lods: dict[str,
         if many and isinstance(values, (list, tuple)):
             each = lod if isinstance(lod, list) else [lod] * len(targets)
             for target, value, one in zip(targets, values, each):
-                _put(target, value, one)
+                put(target, value, one)
         else:
-            _put(targets[0], values, lod)
+            put(targets[0], values, lod)
 
 
-def _put(target: VarBase, value: Any, lod: LoD) -> None:
-    if isinstance(value, Ragged):
+def put(target: VarBase, value: Any, lod: LoD) -> None:
+    """Give an output its value."""
+    if type(value) is Ragged:
         value, lod = value
-    if value is None or (value is target._ivar and target.persistable):  # updates write in place
+    if value is None:
         return
     if target.persistable:
+        if value is target._ivar:  # updates write in place
+            return
         if isinstance(value, SelectedRows):
             value = value.to_dense()
         if type(target) is VarBase and target._stop_gradient and not getattr(value, "requires_grad", True):
@@ -362,7 +393,8 @@ def _put(target: VarBase, value: Any, lod: LoD) -> None:
             target._replace(value)
             return
     target._ivar = value
-    target._lod = lod
+    if lod or target._lod:
+        target._lod = lod
     if isinstance(value, torch.Tensor) and value.requires_grad:
         if target._stop_gradient:
             target._ivar = value.detach()
@@ -403,7 +435,10 @@ def _located(definition: OpDef, ins: dict[str, list[VarBase]], error: Millstream
         return error
 
 
-def _explain(definition: OpDef, ins: dict[str, list[VarBase]], attrs: dict[str, Any], error: Exception) -> Exception:
+def explain(definition: OpDef, ins: dict[str, list[VarBase]], attrs: dict[str, Any], error: Exception) -> Exception:
+    """`error` of an operator with what it was given; our own errors keep their class."""
+    if isinstance(error, MillstreamError):
+        return _located(definition, ins, error)
     lines = [f"operator {definition.name} failed: {type(error).__name__}: {error}"]
     if attrs:
         lines.append("    attributes: " + ", ".join(f"{k}={v!r}"[:60] for k, v in list(attrs.items())[:12]))

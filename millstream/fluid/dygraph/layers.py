@@ -135,7 +135,11 @@ class Layer:
     # ---- listing parts -------------------------------------------------------------------------
     def parameters(self, include_sublayers: bool = True) -> list[Any]:
         """All parameters, a layer's own before those of its sublayers."""
-        return [p for _, p in self.named_parameters(include_sublayers=include_sublayers)]
+        if not include_sublayers or type(self).named_parameters is not Layer.named_parameters:
+            return [p for _, p in self.named_parameters(include_sublayers=include_sublayers)]
+        found: dict[int, Any] = {}
+        _collect(self, set(), found)
+        return list(found.values())
 
     def named_parameters(self, prefix: str = "", include_sublayers: bool = True) -> Iterator[tuple[str, Any]]:
         """(structured name, parameter); a shared parameter comes once."""
@@ -257,7 +261,8 @@ class Layer:
                 changed = hook(self, inputs)
                 if changed is not None:
                     inputs = changed if isinstance(changed, tuple) else (changed,)
-        outputs = _building.forward_of(self)(*inputs, **kwargs)
+        forward = self.forward if _building.builder() is None else _building.forward_of(self)
+        outputs = forward(*inputs, **kwargs)
         if self._forward_post_hooks:
             for hook in list(self._forward_post_hooks.values()):
                 changed = hook(self, inputs, outputs)
@@ -269,7 +274,8 @@ class Layer:
     def __getattr__(self, name: str) -> Any:
         d = self.__dict__
         if name in d.get("_parameters", ()):
-            return _building.parameter(d["_parameters"][name])
+            found = d["_parameters"][name]
+            return found if _building.builder() is None else _building.parameter(found)
         if name in d.get("_sub_layers", ()):
             return d["_sub_layers"][name]
         hint = "" if "_parameters" in d else f"; call super().__init__() first in {type(self).__name__}.__init__"
@@ -311,6 +317,17 @@ class Layer:
 
     def __dir__(self) -> list[str]:
         return sorted({*object.__dir__(self), *map(str, self._parameters), *map(str, self._sub_layers)})
+
+
+def _collect(layer: Layer, seen: set[Any], found: dict[int, Any]) -> None:
+    """The parameters of a layer and all below it, by identity, in the order of named_parameters()."""
+    seen.add(layer)
+    for param in layer._parameters.values():
+        if param is not None:
+            found.setdefault(id(param), param)
+    for sub in layer._sub_layers.values():
+        if sub is not None and sub not in seen:
+            _collect(sub, seen, found)
 
 
 def _is_parameter(value: Any) -> bool:

@@ -92,7 +92,7 @@ class EagerUpdates:
                 if facts is not None and facts == self._remembered[0]:
                     for group in self._remembered[1]:
                         of = [pairs[k] for k in group.positions]
-                        group.run(tracer, [grad for _, grad in of], self._create_param_lr(of[0]))  # type: ignore[attr-defined]
+                        group.run([grad for _, grad in of], self._create_param_lr(of[0]))  # type: ignore[attr-defined]
                 else:
                     self._update_all(pairs, facts)
                 self._finish_update(pairs[0][0].block, pairs)  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ class EagerUpdates:
             return None
         if len({id(p) for p, _ in pairs}) < len(pairs):
             return None
-        found: list[Any] = [(k, v) for k, v in vars(self).items() if isinstance(v, (int, float))]
+        found: list[Any] = [v for v in vars(self).values() if isinstance(v, (int, float))]
         for param, grad in pairs:
             factor, value = param.optimize_attr["learning_rate"], grad._ivar
             if not isinstance(factor, (int, float)) or not hasattr(value, "is_contiguous"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from millstream.kernels.gemm import activated_product
+from millstream.kernels.gemm import LEAST, activated_product
 from millstream.kernels.layer_gradients import layer_gradients, layer_step
 from millstream.ops import _flops
 from millstream.ops._opdef import op
@@ -27,8 +27,22 @@ def _spec(x: Spec, w: Spec, bias: Spec, *, rows: int, activation: str) -> Spec:
     return x.like(shape=(*x.shape[:rows], w.shape[1]))
 
 
+_TRACED = {"": None, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+
+
+def _traced(x, w, bias, *, rows: int = 1, activation: str = ""):
+    """The layer by torch's own calls, for up to LEAST multiplications."""
+    if x.numel() * w.shape[1] > LEAST:
+        return None
+    out, act = torch.addmm(bias, as_matrix(x, rows), w), _TRACED[activation]
+    if act is not None:
+        out = act(out)
+    return out if x.dim() == 2 else out.view(*x.shape[:rows], w.shape[1])
+
+
 @op(
     "dense_layer", slots="X, W, Bias -> Out", infer=_spec, lod="X", grad_lod="X, W", flops=_flops.dense_layer,
+    traced=_traced,
 )  # fmt: skip
 def dense_layer(x, w, bias, *, rows: int = 1, activation: str = ""):
     """activation(X W + Bias); X is flattened to a matrix, its first `rows` dims are the rows. W [in, out], Bias [out]."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from millstream.errors import ShapeError
 from millstream.ops._opdef import op
 from millstream.ops._values import Spec
-from millstream.ops.activation_pieces import check_axis, clipped_softmax
+from millstream.ops.activation_pieces import LOWEST_LOGIT, check_axis, clipped_softmax
 from millstream.ops.loss._softmax_rows import fits_label, losses, losses_back
 
 _LARGE = 1e20  # what a loss of infinity is cut to
@@ -74,6 +74,14 @@ def _bounded_log_loss(p: torch.Tensor) -> torch.Tensor:
     return torch.log(p).neg_().clamp_(-_LARGE, _LARGE)
 
 
+_FEW = 4096  # scores up to which torch's own gradients cost less than one of ours
+
+
+def _few(x: torch.Tensor, label: torch.Tensor, ignore_index: int) -> bool:
+    """Whether these are few scores and labels of which none is ignored but for being outside."""
+    return 0 < x.numel() <= _FEW and label.dtype is torch.int64 and not 0 <= ignore_index < x.shape[-1]
+
+
 # ---- cross_entropy ---------------------------------------------------------------------------------
 def _cross_entropy_spec(x: Spec, label: Spec, *, soft_label: bool, ignore_index: int) -> Spec:
     label_spec(x, label, -1, soft_label)
@@ -125,6 +133,21 @@ def _cross_entropy_again(x, label, *, ignore_index):
     return -torch.log(p.masked_fill(ignored, 1.0)), None, None
 
 
+def _traced_cross_entropy2(x, label, *, ignore_index: int = -100):
+    at = column(x, label)
+    if not _few(x, at, ignore_index) or not fits_label(x, at, -1):
+        return None
+    try:
+        p = x.gather(-1, at)
+    except (RuntimeError, IndexError):
+        return None
+    apart = p.detach()
+    if not float(apart.amin()) > 0:  # a loss that is cut, or NaN
+        return None
+    y = torch.log(p).neg()
+    return y if at is label else y.view(label.shape), x.new_empty((*x.shape, 0)), apart
+
+
 @op(
     "cross_entropy2",
     slots="X, Label -> Y, XShape~, MatchX",
@@ -133,6 +156,7 @@ def _cross_entropy_again(x, label, *, ignore_index):
     nodiff="Label",
     grad="cross_entropy_grad2",
     again=_cross_entropy_again,
+    traced=_traced_cross_entropy2,
     amp="black",
 )
 def cross_entropy2(x, label, *, ignore_index: int = -100):
@@ -166,6 +190,22 @@ def _softmax_ce_again(logits, label, *, soft_label, axis):
     return None, whole - logits.reshape(-1)[at.clamp(0, logits.numel() - 1)].mul(inside).reshape(whole.shape)
 
 
+def _traced_softmax_ce(logits, label, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1):
+    """The softmax is a leaf of its own: no gradient goes through it, as the declared gradient reads that of Loss only."""
+    if soft_label or axis % logits.dim() != logits.dim() - 1 or not _few(logits, label, ignore_index):
+        return None
+    if not logits.requires_grad or not fits_label(logits, label, -1) or logits.dtype not in (torch.float32, torch.float64):
+        return None
+    logs = torch.log_softmax(logits, -1)
+    apart = logs.detach()
+    if not float(apart.amin()) >= LOWEST_LOGIT:
+        return None
+    try:
+        return torch.exp(apart).requires_grad_(), logs.gather(-1, label).neg()
+    except (RuntimeError, IndexError):
+        return None
+
+
 @op(
     "softmax_with_cross_entropy",
     slots="Logits, Label -> Softmax~, Loss",
@@ -173,6 +213,7 @@ def _softmax_ce_again(logits, label, *, soft_label, axis):
     lod="Softmax=Logits, Loss=Logits",
     nodiff="Label",
     again=_softmax_ce_again,
+    traced=_traced_softmax_ce,
     amp="black",
 )
 def softmax_with_cross_entropy(logits, label, *, soft_label: bool = False, ignore_index: int = -100, axis: int = -1):

@@ -33,12 +33,13 @@ def ready(*columns: Sequence[torch.Tensor]) -> bool:
     # unlike columns of tensors, gradients may be SelectedRows
     if dtype is not torch.float32 and dtype is not torch.float64:
         return False
-    return all(
-        isinstance(t, torch.Tensor) and t.shape == p.shape and t.is_cpu and t.is_contiguous()
-        and (t.dtype is dtype or (k == 1 and t.dtype is torch.bfloat16))
-        for k, c in enumerate(columns)
-        for p, t in zip(columns[0], c)
-    )  # fmt: skip
+    for k, column in enumerate(columns):
+        for p, t in zip(columns[0], column):
+            if not (isinstance(t, torch.Tensor) and t.shape == p.shape and t.is_cpu and t.is_contiguous()):
+                return False
+            if t.dtype is not dtype and (k != 1 or t.dtype is not torch.bfloat16):
+                return False
+    return True
 
 
 def is_half(grads: Sequence[Any]) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import millstream.fluid as fluid
+from millstream.runtime.eager_updates import Group
 from millstream.runtime.tracer import EagerTracer
 
 dy, layers, optimizers = fluid.dygraph, fluid.layers, fluid.optimizer
@@ -33,7 +34,14 @@ def ran(monkeypatch):
         types.append(type)
         return run(self, type, *args, **kwargs)
 
+    update = Group.run
+
+    def watched_group(self, *args):
+        types.append(self.type)
+        return update(self, *args)
+
     monkeypatch.setattr(EagerTracer, "trace_op", watched)
+    monkeypatch.setattr(Group, "run", watched_group)
     return types
 
 

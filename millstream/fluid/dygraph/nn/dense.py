@@ -14,6 +14,8 @@ from millstream.fluid.layers._check import (
     refuse,
     refuse_type,
 )
+from millstream.ir import mode
+from millstream.ops.fused.layers import ACTIVATIONS
 
 
 class Linear(Layer):
@@ -32,10 +34,29 @@ class Linear(Layer):
 
     def forward(self, input: Any) -> Any:
         check_variable_and_dtype(input, "input", FLOATS, self._full_name)
-        helper = self._helper
+        helper, weight, bias = self._helper, self.weight, self.bias
+        if bias is not None and mode.runs_at_once() and _is_one_layer(input, weight, bias):
+            act = self._act if self._act in ACTIVATIONS else None
+            attrs = {"rows": input._ivar.dim() - 1, "activation": act or ""}
+            out = helper.run("dense_layer", {"X": [input], "W": [weight], "Bias": [bias]}, attrs, input.dtype)
+            return out if act is not None else helper.append_activation(out, act=self._act)
         attrs = {"transpose_X": False, "transpose_Y": False, "alpha": 1.0}
-        out = helper.run("matmul", {"X": [input], "Y": [self.weight]}, attrs, input.dtype)
-        return helper.append_activation(helper.add_bias(out, self.bias, len(input.shape) - 1), act=self._act)
+        out = helper.run("matmul", {"X": [input], "Y": [weight]}, attrs, input.dtype)
+        return helper.append_activation(helper.add_bias(out, bias, len(input.shape) - 1), act=self._act)
+
+
+def _is_one_layer(x: Any, weight: Any, bias: Any) -> bool:
+    """Whether an operator of product, sum and activation does what the three do: what is odd is left to these."""
+    x, w, b = x._ivar, weight._ivar, bias._ivar
+    return (
+        getattr(x, "is_cpu", False)
+        and x.dim() >= 2
+        and x.shape[-1] == w.shape[0]
+        and x.numel() > 0
+        and x.dtype is w.dtype is b.dtype
+        and x.itemsize >= 4
+        and b.shape == w.shape[1:]
+    )
 
 
 class Embedding(Layer):
