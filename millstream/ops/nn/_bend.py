@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Bend(NamedTuple):
 
     def numbers(self) -> tuple[np.float32, np.float32]:
         """As kernels take it."""
-        return np.float32(self.slope), np.float32(self.most)
+        return _numbers(self)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """By torch's operators."""
@@ -48,6 +49,11 @@ class Bend(NamedTuple):
         if self.slope:
             return gradient if self.slope == 1 else torch.where(z > 0, gradient, gradient * self.slope)
         return gradient * (z > 0 if self.most == math.inf else (z > 0) & (z < self.most))
+
+
+@cache
+def _numbers(bend: Bend) -> tuple[np.float32, np.float32]:
+    return np.float32(bend.slope), np.float32(bend.most)
 
 
 NONE, RELU = Bend(), Bend(0.0)

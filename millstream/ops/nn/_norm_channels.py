@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +11,13 @@ import torch
 
 from millstream.kernels.arrays import array
 from millstream.ops.nn._bend import Bend
+
+
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import normed_vectors as module
+
+    return module
 
 
 class Running(NamedTuple):
@@ -25,10 +34,8 @@ Measured = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 def measured(sums: tuple[np.ndarray, ...], running: Running) -> Measured:
     """(mean, variance, saved mean, saved inverse deviation); sums: as batch_norm.sums in the kernels gives them."""
-    from millstream.kernels import normed_vectors
-
     made, old = _four(running.mean), (array(running.mean), array(running.variance))
-    normed_vectors.measure(*sums, running.rate, running.epsilon, *old, *(t.numpy() for t in made))
+    _kernels().measure(*sums, running.rate, running.epsilon, *old, *(t.numpy() for t in made))
     return made
 
 
@@ -39,10 +46,8 @@ def _four(like: torch.Tensor) -> Measured:
 def line_of(scale: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor, bend: Bend) -> np.ndarray:
     """[5, C]: a, b, mean, slope and most; a * x + b is the normalised x. Forward and backward must round alike, as both
     decide where relu is 0."""
-    from millstream.kernels import normed_vectors
-
     out = scale.new_empty(5, scale.shape[0]).numpy()
-    normed_vectors.lay_line(array(scale), array(bias), array(mean), array(inverse), bend.numbers(), out)
+    _kernels().lay_line(array(scale), array(bias), array(mean), array(inverse), bend.numbers(), out)
     return out
 
 
@@ -51,9 +56,7 @@ def give_back(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(dScale, dBias, Line) of a normalisation from the sums of its dz, float64 [parts, group * channels]; `each`: numbers a
     channel."""
-    from millstream.kernels import normed_vectors
-
     made = torch.empty_like(scale), torch.empty_like(scale), scale.new_empty(3, scale.shape[0])
     given = array(scale), array(mean), array(inverse)
-    normed_vectors.give_back(*given, total, dot, each, *(t.numpy() for t in made))
+    _kernels().give_back(*given, total, dot, each, *(t.numpy() for t in made))
     return made

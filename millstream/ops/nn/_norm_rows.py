@@ -5,6 +5,8 @@ All functions return None where it is not, or where the map is small: torch's ow
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,21 @@ _WORTH, _WORTH_WHOLE = 1 << 14, 1 << 17
 _TYPES = torch.float32, torch.float64, torch.bfloat16
 
 
+@cache
+def _kernels() -> ModuleType:
+    """numba is slow to import, and not every Program needs it."""
+    from millstream.kernels import batch_norm as module
+
+    return module
+
+
+@cache
+def _brain() -> ModuleType:
+    from millstream.kernels import brain as module
+
+    return module
+
+
 class Norm(NamedTuple):
     """Parameters of a normalisation: by channel, and what it is told."""
 
@@ -35,15 +52,12 @@ def _rows(x: torch.Tensor, layout: str) -> Any:
     """`x` as [rows, channels] without a copy, or None: also for tensors that only stand for values (compiled steps)."""
     if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return None
-    v = x.movedim(1, -1) if layout not in CHANNELS_LAST and x.dim() > 2 else x
+    v = x
+    if layout not in CHANNELS_LAST and x.dim() > 2:
+        v = x.permute(0, 2, 3, 1) if x.dim() == 4 else x.movedim(1, -1)
     if not v.is_contiguous() or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
         return None
-    v = v.reshape(-1, v.shape[-1])
-    if v.dtype is not torch.bfloat16:
-        return array(v)
-    from millstream.kernels.brain import numbers
-
-    return numbers(v)
+    return (array(v) if v.dtype is not torch.bfloat16 else _brain().numbers(v)).reshape(-1, v.shape[-1])
 
 
 def _same_rows(x: torch.Tensor, like: torch.Tensor, layout: str) -> Any:
@@ -74,9 +88,7 @@ def statistics(x: torch.Tensor, running: Running) -> Measured | None:
 
 
 def _measured(rows: np.ndarray, running: Running) -> Measured:
-    from millstream.kernels import batch_norm as kernels  # numba is slow to import, and not every Program needs it
-
-    return measured(kernels.sums(rows, array(running.mean).dtype), running)
+    return measured(_kernels().sums(rows, array(running.mean).dtype), running)
 
 
 def forward(
@@ -93,12 +105,10 @@ def forward(
 def _applied(
     x: torch.Tensor, rows: np.ndarray, norm: Norm, mean: torch.Tensor, inverse: torch.Tensor, residual: torch.Tensor | None
 ) -> torch.Tensor:
-    from millstream.kernels import batch_norm as kernels
-
     y = torch.empty_like(x)
     other = None if residual is None else _same_rows(residual, x, norm.layout)
     a, b = line_of(norm.scale, norm.bias, mean, inverse, norm.bend)[:2]
-    kernels.forward(rows, a, b, norm.bend.numbers(), other, _rows(y, norm.layout))
+    _kernels().forward(rows, a, b, norm.bend.numbers(), other, _rows(y, norm.layout))
     return y
 
 
@@ -117,11 +127,9 @@ def back_sums(
     """(sums of dz, of dz * (x - mean), as _norm_channels.give_back takes them; dz where `y` is given, a relu of a sum)."""
     if not _fits(x, norm) or (dy.requires_grad and torch.is_grad_enabled()) or (rows := _rows(x, norm.layout)) is None:
         return None
-    from millstream.kernels import batch_norm as kernels
-
     dz = None if y is None else torch.empty_like(x)
     a, b, mean = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.bend)[:3]
-    found = kernels.back_sums(
+    found = _kernels().back_sums(
         rows, _same_rows(dy, x, norm.layout), a, b, norm.bend.numbers(), mean,
         None if y is None else _same_rows(y, x, norm.layout), None if dz is None else _rows(dz, norm.layout),
     )  # fmt: skip
@@ -138,12 +146,10 @@ def backward(
     rows = _rows(x, norm.layout)
     if rows is None:
         return None
-    from millstream.kernels import batch_norm as kernels
-
     dx, dz = torch.empty_like(x), None if y is None else torch.empty_like(x)
     dscale, dbias = torch.empty_like(norm.scale), torch.empty_like(norm.scale)
     line = line_of(norm.scale, norm.bias, saved_mean, saved_inv, norm.bend)
-    kernels.backward(
+    _kernels().backward(
         rows, _same_rows(dy, x, norm.layout), line, norm.bend.numbers(), array(saved_inv), _rows(dx, norm.layout),
         (dscale.numpy(), dbias.numpy()), None if y is None else _same_rows(y, x, norm.layout),
         None if dz is None else _rows(dz, norm.layout),
