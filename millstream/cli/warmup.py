@@ -59,6 +59,11 @@ def _gru(fluid: Any, feed: Feed) -> list[Any]:
     return _trained(fluid, fluid.layers.dynamic_gru(_sequence(fluid, feed, "x", 3 * WIDTH), WIDTH))
 
 
+def _gru_unit(fluid: Any, feed: Feed) -> list[Any]:
+    x, h = _dense(fluid, feed, "x", [2, 3 * WIDTH]), _dense(fluid, feed, "h", [2, WIDTH])
+    return _trained(fluid, fluid.layers.gru_unit(x, h, 3 * WIDTH)[0])
+
+
 def _gru_inference(fluid: Any, feed: Feed) -> list[Any]:
     x = fluid.layers.fc(_sequence(fluid, feed, "x", 8), 3 * WIDTH)
     return [fluid.layers.dynamic_gru(x, WIDTH)]
@@ -375,7 +380,8 @@ def _boxes(fluid: Any, feed: Feed) -> list[Any]:
 
 
 EXAMPLES: dict[str, Example] = {
-    "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference, "attention": _attention,
+    "lstm": _lstm, "lstm with projection": _lstmp, "gru": _gru, "gru, inference": _gru_inference,
+    "gru, one step": _gru_unit, "attention": _attention,
     "loop": _loop, "crf": _crf, "ctc": _ctc, "batch normalisation": _batch_norm, "activations": _pieces,
     "depthwise": _depthwise,
     "convolutions between normalisations": _between_norms, "large filters between normalisations": _large_filters,

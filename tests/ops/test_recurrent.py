@@ -8,12 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from harness import build_op, numeric_grad_check, run_op
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import millstream.fluid as fluid
 from millstream.errors import AttributeTypeError, EnforceNotMet, ShapeError
+from millstream.ops.recurrent import units
 
 ACT = {
     "identity": lambda v: v,
@@ -187,6 +189,27 @@ def test_gru_unit_gradient(origin, activation):
     outputs = {"Hidden": 1, "Gate": 1, "ResetHiddenPrev": 1}
     attrs = {"origin_mode": origin, "activation": activation}
     numeric_grad_check("gru_unit", inputs, attrs, outputs, [f"{k}_0" for k in inputs], "Hidden")
+
+
+@pytest.mark.parametrize("rows, width", [(1, 16), (5, 20), (13, 33)])
+@pytest.mark.parametrize("origin, activation, gate_activation", [(False, 2, 1), (True, 3, 2), (False, 0, 3)])
+def test_gru_unit_by_kernel(rows, width, origin, activation, gate_activation):
+    """In float32 as by torch's calls in float64; with a bias and without, and where some gradients are not wanted."""
+    draw = torch.Generator().manual_seed(rows)
+    shapes = (rows, 3 * width), (rows, width), (width, 3 * width), (1, 3 * width)
+    x, h, w, b = (torch.randn(*s, generator=draw) * (0.2 if s[0] == width else 1) for s in shapes)
+    attrs = {"origin_mode": origin, "activation": activation, "gate_activation": gate_activation}
+    for bias, want in ((b, (True,) * 4), (None, (True, True, True, False)), (b, (True, False, False, False))):
+        found = []
+        for cast in (torch.Tensor.float, torch.Tensor.double):
+            given = [t if t is None else cast(t) for t in (x, h, w, bias)]
+            given[0] = given[0].repeat(1, 2)[:, : 3 * width]  # rows that lie apart, as a step's slice of a batch has them
+            gate, reset, hidden = units.gru_unit(*given, **attrs)
+            assert units._by_kernel(*given) == (cast is torch.Tensor.float)
+            found.append([gate, reset, hidden, *units.gru_unit_grad(*given, gate, reset, cast(h), **attrs, want=want)])
+        for number, (mine, exact) in enumerate(zip(*found)):
+            if number < 3 or want[number - 3]:
+                np.testing.assert_allclose(mine, exact, rtol=1e-4, atol=2e-5)
 
 
 def test_lstm_unit_gradient():

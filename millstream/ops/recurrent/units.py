@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import torch
 
 from millstream.errors import AttributeTypeError, ShapeError
+from millstream.kernels.gemm import NARROW, zeros_at
+from millstream.kernels.threads import parts
 from millstream.ops import _flops
 from millstream.ops._opdef import op
 from millstream.ops.recurrent._steps import fits, need
@@ -27,6 +32,28 @@ def _slope(d: torch.Tensor, y: torch.Tensor, kind: int) -> torch.Tensor:
     return d * (y > 0) if kind == 3 else d
 
 
+@cache
+def _kernels() -> ModuleType:
+    from millstream.kernels import gru_unit as module
+
+    return module
+
+
+def _by_kernel(x: torch.Tensor, h: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether the kernels of one step take these, which one thread should compute."""
+    d, given = weight.shape[0], (x, h, weight) if bias is None else (x, h, weight, bias)
+    return (
+        d >= NARROW
+        and x.dim() == h.dim() == weight.dim() == 2
+        and all(type(t) is torch.Tensor and t.dtype is torch.float32 and t.is_cpu for t in given)
+        and x.shape[1] == weight.shape[1] == 3 * d
+        and h.shape[1] == d
+        and 0 < h.shape[0] == x.shape[0]
+        and (bias is None or bias.numel() == 3 * d)
+        and parts(3 * d * d * x.shape[0], x.shape[0]) == 1
+    )
+
+
 def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
     for name, kind in (("activation", activation), ("gate_activation", gate_activation)):
         if kind not in (0, 1, 2, 3):
@@ -41,9 +68,16 @@ def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
     return x, hidden, hidden
 
 
+def _traced(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
+    """gru_unit by torch's calls where the kernels do not take it: 40 of them from Python were slower."""
+    if _by_kernel(x, h, weight, bias):
+        return None
+    return _formula(x, h, weight, bias, activation, gate_activation, origin_mode)
+
+
 @op(
     "gru_unit", slots="Input, HiddenPrev, Weight, Bias? -> Gate~, ResetHiddenPrev~, Hidden", infer=_gru_spec,
-    traceable=True, flops=_flops.recurrence, again=True,
+    traced=_traced, flops=_flops.recurrence, again=True,
 )
 def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
     """One step of a GRU: see gru. Activations by number: 0 identity, 1 sigmoid, 2 tanh, 3 relu.
@@ -51,6 +85,19 @@ def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 
     Input: [batch, 3D]; HiddenPrev: [batch, D]; Weight: [D, 3D] in gru's layout; Bias: [1, 3D];
     Gate: activated u, r, c; ResetHiddenPrev: r * HiddenPrev.
     """
+    if torch.is_grad_enabled() or not _by_kernel(x, h, weight, bias):
+        return _formula(x, h, weight, bias, activation, gate_activation, origin_mode)
+    m, d = h.shape
+    x, h, weight, bias = x.contiguous(), h.contiguous(), weight.contiguous(), bias if bias is None else bias.contiguous()
+    gate, reset, hidden = x.new_empty((m, 3 * d)), x.new_empty((m, d)), x.new_empty((m, d))
+    _kernels().forward(
+        x.data_ptr(), h.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), gate.data_ptr(),
+        reset.data_ptr(), hidden.data_ptr(), m, d, gate_activation, activation, bool(origin_mode),
+    )  # fmt: skip
+    return gate, reset, hidden
+
+
+def _formula(x, h, weight, bias, activation, gate_activation, origin_mode):
     d = weight.shape[0]
     # Split, not sliced: autograd joins the gradients of the pieces where it would add up wholes with zeros around each.
     w, wc = weight.reshape(-1).split_with_sizes((2 * d * d, d * d))
@@ -65,6 +112,20 @@ def gru_unit(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 
     return torch.cat((gates, c), 1), reset, hidden
 
 
+def _back(h, weight, bias, gate, reset, dhidden, form, want):
+    """gru_unit_grad by the kernel; form: codes of the gates' and the candidate's activation, and the mode."""
+    m, d = h.shape
+    h, weight, gate, reset, dhidden = (t.contiguous() for t in (h, weight, gate, reset, dhidden))
+    dx, dh = torch.empty_like(gate), torch.empty_like(h)
+    dweight = torch.empty_like(weight) if want[2] else None
+    dbias = bias.new_empty(bias.shape) if want[3] and bias is not None else None
+    _kernels().backward(
+        dhidden.data_ptr(), h.data_ptr(), weight.data_ptr(), gate.data_ptr(), reset.data_ptr(), dx.data_ptr(), dh.data_ptr(),
+        0 if dweight is None else dweight.data_ptr(), 0 if dbias is None else dbias.data_ptr(), zeros_at(2 * d), m, d, *form,
+    )  # fmt: skip
+    return dx, dh, dweight, dbias
+
+
 @op(
     "gru_unit_grad",
     slots="Input, HiddenPrev, Weight, Bias?, Gate, ResetHiddenPrev, Hidden@GRAD"
@@ -75,6 +136,8 @@ def gru_unit_grad(
     want,
 ):
     d = weight.shape[0]
+    if not torch.is_grad_enabled() and _by_kernel(x, h, weight, bias):
+        return _back(h, weight, bias, gate, reset, dhidden, (gate_activation, activation, bool(origin_mode)), want)
     w, wc = split_weight(weight)
     u, r, c = gate[:, :d], gate[:, d : 2 * d], gate[:, 2 * d :]
     keep = u if origin_mode else 1 - u
