@@ -58,9 +58,13 @@ class Cluster:
     port: str = field(default="", metadata={"env": "PADDLE_PORT"})
 
 
-def keep_compiled_code() -> None:
-    """Have torch's compiler keep what it makes under our cache directory, unless ``TORCHINDUCTOR_CACHE_DIR`` says where."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(settings().cache_dir, "inductor"))
+def keep_compiled_code() -> str:
+    """Have torch's compiler keep what it makes under our cache directory, unless ``TORCHINDUCTOR_CACHE_DIR`` says where.
+
+    To be called before torch's compiler is imported, by whatever part of torch: it sets a directory of its own. Returns
+    the directory.
+    """
+    return os.path.abspath(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(settings().cache_dir, "inductor")))
 
 
 SPIN, SPIN_ALONE = 2_000, 20_000

@@ -9,9 +9,12 @@ and later processes know which (turns.py). Last, whole steps take turns with tho
 from __future__ import annotations
 
 import gc
+import os
+import re
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -45,6 +48,7 @@ class Segment:
 
     def __init__(self, code: Any, ops: list[Operator], tensors: int, near: list[int],
                  refuse: Callable[[Operator, str], None]) -> None:  # fmt: skip
+        config.keep_compiled_code()
         self.code = code
         self.ops = ops
         self._near = near
@@ -168,7 +172,6 @@ class Segment:
 
     def _compile(self, values: Sequence[Any], draws: _Draws, filled: list[int]) -> _Compiled:
         """`filled`: positions of the results that are tensors."""
-        config.keep_compiled_code()
         from torch._inductor.compile_fx import compile_fx  # here: the import takes seconds
         from torch.fx.experimental.proxy_tensor import make_fx
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -191,7 +194,13 @@ class Segment:
         with torch.no_grad():
             graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
             with tracing(TracingContext(fakes)):
-                code = compile_fx(graph, [fakes.from_tensor(t, static_shapes=True) for t in example])
+                shapes = [fakes.from_tensor(t, static_shapes=True) for t in example]
+                try:
+                    code = compile_fx(graph, shapes)
+                except Exception as error:
+                    if not _remove_unfinished(error):
+                        raise
+                    code = compile_fx(graph, shapes)
         return _Compiled(code, present, filled, len(self._near), draws.recipes)
 
 
@@ -269,6 +278,16 @@ def _probe(segment: Segment, values: Sequence[Any], generators: Sequence[Any]) -
                 segment._refuse(op, _brief(error))
             shadow.update({name: fake(value) for name, value in real.items() if name in line.partition(" = ")[0]})
     return eval(compile(last.strip().removeprefix("return "), segment._filename, "eval"), segment.code.constants, real)
+
+
+def _remove_unfinished(error: Exception) -> bool:
+    """Whether it came of a library that a process left half written when it was ended while it compiled; that is removed."""
+    found = re.search(r"(/\S+\.so): (?:file too short|invalid ELF header)", str(error))
+    if found is None or not found[1].startswith(config.keep_compiled_code()):
+        return False
+    with suppress(FileNotFoundError):  # someone else did
+        os.remove(found[1])
+    return True
 
 
 def _brief(error: BaseException) -> str:

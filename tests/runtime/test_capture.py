@@ -242,6 +242,19 @@ def test_what_is_compiled_stays_when_an_operator_refuses(monkeypatch):
     assert "compiled code was slower" in text and len(compiled) == 2, (compiled, text)
 
 
+def test_a_half_written_library_is_made_again(tmp_path, monkeypatch):
+    """A process that is ended while it compiles leaves one, which no later process could load."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    library = tmp_path / "5o" / "c5.main.so"
+    library.parent.mkdir()
+    library.write_bytes(b"")
+    assert not segment._remove_unfinished(ImportError(f"{library}: undefined symbol: kernel"))
+    assert not segment._remove_unfinished(ImportError("/nowhere/else.so: file too short"))
+    assert library.exists()
+    assert segment._remove_unfinished(ImportError(f"ImportError: {library}: file too short"))
+    assert not library.exists()
+
+
 def test_values_die_inside_of_a_segment():
     main, startup, loss = program(regression, lambda: fluid.optimizer.SGD(0.1))
     strategy = fluid.BuildStrategy()
