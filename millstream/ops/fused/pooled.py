@@ -29,7 +29,7 @@ def _spec(x: Spec, bias: Spec) -> Spec:
     return x.like(shape=(*x.shape[:2], *(-1 if size < 0 else size // 2 for size in x.shape[2:])))
 
 
-@op("bias_relu_pool", slots="X, Bias -> Out", infer=_spec, lod="X")
+@op("bias_relu_pool", slots="X, Bias -> Out", infer=_spec, lod="X", grad_lod="X, Bias")
 def bias_relu_pool(x, bias):
     """The maximum of each window of 2 x 2 of relu(X + Bias); X [N, C, H, W], Bias [C], Out [N, C, H // 2, W // 2]."""
     if not _takes(x, bias):
@@ -41,7 +41,7 @@ def bias_relu_pool(x, bias):
     return out
 
 
-@op("bias_relu_pool_grad", slots="X, Bias, Out, Out@GRAD -> X@GRAD, Bias@GRAD", grad_lod="X, Bias")
+@op("bias_relu_pool_grad", slots="X, Bias, Out, Out@GRAD -> X@GRAD, Bias@GRAD")
 def bias_relu_pool_grad(x, bias, out, dout, *, want):
     """dX: dOut at the first of a window's greatest numbers where Out > 0; dBias: its sums by channel."""
     if not (_takes(x, bias) and out.is_contiguous(memory_format=_LAST) and type(dout) is torch.Tensor):
