@@ -212,6 +212,23 @@ def test_gru_unit_by_kernel(rows, width, origin, activation, gate_activation):
                 np.testing.assert_allclose(mine, exact, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("width", [3, 16])
+def test_no_gradient_comes_through_the_gates_of_a_gru_unit(width):
+    """As in Fluid, whose gradient reads Hidden's alone: by torch's calls (3 wide) and by the kernel (16)."""
+    draw = np.random.RandomState(width)
+    with fluid.dygraph.guard():
+        cell = fluid.dygraph.GRUUnit(3 * width)
+        x, h = (fluid.dygraph.to_variable(draw.randn(2, k * width).astype("float32")) for k in (3, 1))
+        grads = []
+        for more in (False, True):
+            hidden, reset, gate = cell(x, h)
+            loss = fluid.layers.reduce_sum(hidden)
+            (loss + fluid.layers.reduce_sum(gate) + fluid.layers.reduce_sum(reset) if more else loss).backward()
+            grads.append(cell.weight.gradient())
+            cell.clear_gradients()
+    np.testing.assert_array_equal(*grads)
+
+
 def test_lstm_unit_gradient():
     rng = np.random.RandomState(6)
     inputs = {"X": rng.randn(3, 8), "C_prev": rng.randn(3, 2)}

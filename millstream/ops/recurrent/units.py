@@ -69,10 +69,14 @@ def _gru_spec(x, h, weight, bias, *, activation, gate_activation, origin_mode):
 
 
 def _traced(x, h, weight, bias, *, activation: int = 2, gate_activation: int = 1, origin_mode: bool = False):
-    """gru_unit by torch's calls where the kernels do not take it: 40 of them from Python were slower."""
+    """gru_unit by torch's calls where the kernels do not take it: 40 of them from Python were slower.
+
+    Gates and reset state are leaves of their own: the declared gradient reads Hidden's only.
+    """
     if _by_kernel(x, h, weight, bias):
         return None
-    return _formula(x, h, weight, bias, activation, gate_activation, origin_mode)
+    gate, reset, hidden = _formula(x, h, weight, bias, activation, gate_activation, origin_mode)
+    return gate.detach().requires_grad_(), reset.detach().requires_grad_(), hidden
 
 
 @op(
